@@ -1,0 +1,1 @@
+"""Turns image data sets into embeddings with Apache Beam."""

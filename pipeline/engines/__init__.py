@@ -1,0 +1,1 @@
+"""Inference engines: images in, vectors out."""

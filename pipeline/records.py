@@ -1,0 +1,121 @@
+"""The records that pass between the stages.
+
+Frozen and typed; nothing here imports TensorFlow or Beam.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import pyarrow as pa
+
+FailureStage = Literal["read", "decode", "embed"]
+FailureReason = Literal[
+    "read_error",
+    "corrupt_record",
+    "missing_feature",
+    "empty",
+    "not_an_image",
+    "unsupported_format",
+    "truncated",
+    "too_large",
+    "nonfinite",
+]
+
+FeatureKind = Literal["bytes", "float", "int64"]
+FAILURE_REASONS: tuple[str, ...] = get_args(FailureReason)
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One feature of a `tf.train.Example` that is copied to the output.
+
+    Attributes:
+      kind: which of the three lists of `tf.train.Feature` holds the values.
+      values: bytes, floats (float32 values) or integers (int64 range), after `kind`.
+    """
+
+    kind: FeatureKind
+    values: tuple[bytes, ...] | tuple[float, ...] | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One encoded image and what identifies it.
+
+    Attributes:
+      key: names the image in the output; any bytes, UTF-8 by custom.
+      source: where the bytes came from, for people: `path`, or `path@offset` for a TFRecord.
+      image: the encoded image (JPEG, PNG, ...).
+      features: the features that are copied to the output, by name.
+    """
+
+    key: bytes
+    source: str
+    image: bytes
+    features: Mapping[str, Feature] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One record that has no embedding, and why.
+
+    Attributes:
+      key: the record's key, or the address of its bytes where no key could be read.
+      source: where the bytes came from: `path`, `path@offset`, or `path@start-stop` for a damaged range.
+      stage: the stage that gave up.
+      reason: the kind of failure, from a closed list.
+      message: one line for people.
+    """
+
+    key: bytes
+    source: str
+    stage: FailureStage
+    reason: FailureReason
+    message: str
+
+    def to_json(self) -> str:
+        """Returns the failure as one line of JSON, without the line's end.
+
+        Bytes of the key that are not UTF-8 appear as the lone surrogates of Python's
+        `surrogateescape` handler (`\\udc80` to `\\udcff`), so that `from_json` gives them back.
+        """
+        return json.dumps(
+            {
+                "key": self.key.decode("utf-8", "surrogateescape"),
+                "source": self.source,
+                "stage": self.stage,
+                "reason": self.reason,
+                "message": self.message,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, line: str) -> Failure:
+        """Returns the failure that `to_json` wrote as `line`."""
+        fields = json.loads(line)
+        return cls(
+            key=fields["key"].encode("utf-8", "surrogateescape"),
+            source=fields["source"],
+            stage=fields["stage"],
+            reason=fields["reason"],
+            message=fields["message"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingBatch:
+    """What became of a few consecutive records.
+
+    Attributes:
+      rows: one row for each embedded record, in input order. Columns: `key` (binary), `embedding`
+        (fixed_size_list<float32>[D]) and one list column (binary, float32 or int64) for each
+        feature that was passed through, null where a record lacks it.
+      failures: the records that have no row.
+    """
+
+    rows: pa.RecordBatch
+    failures: tuple[Failure, ...]

@@ -1,0 +1,1 @@
+"""The PTransforms: thin layers over the functions of the package."""
