@@ -1,0 +1,249 @@
+"""The modules that were fetched, unpacked or made on this machine.
+
+```
+CACHE/module-<SHA-256 of what it was made from>/
+    module/          the module's files, nothing else
+    origin.json      the handle, and the digest of module/
+```
+
+An entry is made elsewhere and appears by one rename: it is there whole or not at all, whoever else is making it,
+without locks. Each use checks it against its digest, so one that a crash or a person damaged is made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import ModuleError
+
+SAVED_MODEL = "saved_model.pb"
+"""The file that every module has at its root."""
+
+_logger = logging.getLogger(__name__)
+
+_CHUNK_BYTES = 1 << 20
+_PARTIAL_PREFIX = ".embedding-pipeline-partial-"
+_STALE_S = 24 * 60 * 60
+_PUBLISH_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModule:
+    """A module on this machine.
+
+    Attributes:
+      handle: what the user named.
+      path: the directory that holds the module's files, absolute.
+      sha256: the module's digest, 64 lower-case hexadecimal digits; see `module_digest`.
+    """
+
+    handle: str
+    path: str
+    sha256: str
+
+
+def cache_directory() -> Path:
+    """Returns where modules are kept.
+
+    It is `TFHUB_CACHE_DIR` if that is set, else `embedding-pipeline/modules` in the user's cache directory.
+
+    Raises:
+      ModuleError: `TFHUB_CACHE_DIR` is not a local directory, or it is not set and the user has no home.
+    """
+    try:
+        if chosen := os.environ.get("TFHUB_CACHE_DIR"):
+            if "://" in chosen:
+                raise ModuleError(f"TFHUB_CACHE_DIR is {chosen}, expected a local directory; set it to one")
+            return Path(chosen).expanduser().absolute()
+        return _user_cache_directory() / "embedding-pipeline" / "modules"
+    except RuntimeError as error:
+        raise ModuleError(
+            f"no cache directory for modules ({error}), expected a home or TFHUB_CACHE_DIR; set TFHUB_CACHE_DIR to a "
+            "directory"
+        ) from error
+
+
+def _user_cache_directory() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    # The XDG base directory specification tells to ignore a relative path.
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return chosen if chosen.is_absolute() else Path.home() / ".cache"
+
+
+def module_digest(directory: str | os.PathLike[str]) -> str:
+    """Returns the digest of a module, as 64 lower-case hexadecimal digits.
+
+    It is the SHA-256 over, for each file at any depth,
+
+        the length of its path, its path, the length of its content, its content
+
+    Lengths are unsigned 64-bit integers, most significant byte first. Paths are relative to `directory`, in UTF-8
+    (a name that is not UTF-8, as its bytes stand), with `/` between the parts; files come in the order of their
+    paths as byte strings. Every file counts, hidden ones too; empty directories, permissions and times do not. A
+    symbolic link to a file counts as the file that it points to.
+
+    Raises:
+      ModuleError: the directory cannot be read, changes meanwhile, or holds something that is neither a file nor
+        a directory (which a link to a directory is not).
+    """
+    root = Path(directory)
+    digest = hashlib.sha256()
+    try:
+        files = {path.relative_to(root).as_posix().encode("utf-8", "surrogateescape"): path for path in _files(root)}
+        for name, path in sorted(files.items()):
+            with path.open("rb") as stream:
+                size_bytes = os.fstat(stream.fileno()).st_size
+                digest.update(len(name).to_bytes(8, "big") + name + size_bytes.to_bytes(8, "big"))
+                while chunk := stream.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+                if stream.tell() != size_bytes:
+                    raise ModuleError(f"module {root}: {path} changed while it was read, expected it not to; try again")
+    except OSError as error:
+        raise ModuleError(
+            f"module {root}: {error}; expected files that can be read; check their permissions"
+        ) from error
+    return digest.hexdigest()
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    for path in directory.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            yield from _files(path)
+        elif path.is_file():
+            yield path
+        else:
+            raise ModuleError(
+                f"module {directory}: {path.name!r} is neither a file nor a directory, expected nothing else in a "
+                "module; remove it"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleCache:
+    """Modules by what they were made from.
+
+    Attributes:
+      directory: holds the entries; made when it is first needed.
+    """
+
+    directory: Path
+
+    def get(
+        self, handle: str, identity: tuple[object, ...], make: Callable[[Path], Path], sha256: str | None
+    ) -> ResolvedModule:
+        """Returns a module, making it if it is not there.
+
+        Args:
+          handle: what the user named.
+          identity: what the module is made from; equal identities share an entry.
+          make: makes the module somewhere in the empty directory that it gets, and returns where.
+          sha256: the digest that the module should have. If the entry has another, the module is made once more,
+            and takes the entry's place if its digest is the right one.
+
+        Raises:
+          ModuleError: what was made has no `saved_model.pb` or not the digest `sha256`, or it cannot be stored.
+        """
+        entry = self.directory / f"module-{hashlib.sha256(repr(identity).encode()).hexdigest()}"
+        digest = _entry_digest(entry)
+        if digest is None or sha256 not in (None, digest):
+            try:
+                self.directory.mkdir(parents=True, exist_ok=True)
+                self._remove_stale()
+                with tempfile.TemporaryDirectory(
+                    prefix=_PARTIAL_PREFIX, dir=self.directory, ignore_cleanup_errors=True
+                ) as scratch:
+                    digest = _make_entry(entry, Path(scratch), handle, make, sha256)
+            except OSError as error:
+                raise ModuleError(
+                    f"module {handle}: it cannot be stored in the cache directory {self.directory} "
+                    f"({error.strerror or error}), expected room and permission to write; make them, or set "
+                    "TFHUB_CACHE_DIR to another directory"
+                ) from error
+        return ResolvedModule(handle, str(entry / "module"), digest)
+
+    def _remove_stale(self) -> None:
+        """Removes what processes that were killed left behind."""
+        for path in self.directory.glob(f"{_PARTIAL_PREFIX}*"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _STALE_S:
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+def check_module(directory: Path, handle: str) -> None:
+    """Raises `ModuleError` unless `directory` holds a `saved_model.pb`."""
+    if not (directory / SAVED_MODEL).is_file():
+        raise not_a_module(handle)
+
+
+def not_a_module(handle: str) -> ModuleError:
+    """Returns the error for a directory that holds something else."""
+    return ModuleError(
+        f"module {handle}: not a module, it holds no {SAVED_MODEL}; expected a TF Hub module or a SavedModel; check "
+        "the handle"
+    )
+
+
+def check_digest(digest: str, sha256: str | None, handle: str) -> None:
+    """Raises `ModuleError` unless `digest` is the expected one, if one is."""
+    if sha256 not in (None, digest):
+        raise ModuleError(
+            f"module {handle}: its SHA-256 is {digest}, expected {sha256}; check where it comes from and which digest "
+            "was given"
+        )
+
+
+def _make_entry(entry: Path, scratch: Path, handle: str, make: Callable[[Path], Path], sha256: str | None) -> str:
+    """Makes an entry in `scratch`, moves it to `entry` and returns the digest of the module there."""
+    work, made = scratch / "work", scratch / "entry"
+    work.mkdir()
+    made.mkdir()
+    make(work).rename(made / "module")
+    check_module(made / "module", handle)
+    digest = module_digest(made / "module")
+    check_digest(digest, sha256, handle)
+    (made / "origin.json").write_text(json.dumps({"handle": handle, "sha256": digest}) + "\n", encoding="utf-8")
+    for attempt in range(_PUBLISH_ATTEMPTS):
+        try:
+            made.rename(entry)
+            break
+        except OSError:
+            # A directory never takes the place of another. Either another process was first, or what is there is
+            # damaged or not what is asked for.
+            other_digest = _entry_digest(entry)
+            if other_digest is not None and sha256 in (None, other_digest):
+                return other_digest
+            if attempt == _PUBLISH_ATTEMPTS - 1:
+                raise
+            with suppress(OSError):
+                entry.rename(scratch / f"replaced-{attempt}")
+    return digest
+
+
+def _entry_digest(entry: Path) -> str | None:
+    """Returns the digest of an entry's module, or None if there is no entry or it is damaged."""
+    try:
+        recorded = json.loads((entry / "origin.json").read_bytes())["sha256"]
+        digest = module_digest(entry / "module")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, ModuleError) as error:
+        _logger.warning("The cached module %s is damaged (%s)", entry, error)
+        return None
+    if digest != recorded:
+        _logger.warning("The cached module %s is damaged: its SHA-256 is %s, not %s", entry, digest, recorded)
+        return None
+    return digest
