@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Installs what is needed into .venv and embeds a small sample data set, or what you name:
+#   ./run_local.sh
+#   ./run_local.sh --input="$HOME/photos" --module=https://.../module.tar.gz --output=embeddings
+# All arguments go to `python -m pipeline.run`.
+set -euo pipefail
+caller=$PWD
+cd "$(dirname "$0")"
+here=$PWD
+CARD=https://storage.googleapis.com/tfhub-test-modules/google/imagenet/mobilenet_v2_050_160/feature_vector/1.tar.gz
+
+has_flag() { # has_flag NAME ARGUMENT...: whether --NAME is among the arguments
+  local name=$1 argument
+  shift
+  for argument in "$@"; do
+    case $argument in "--$name" | "--$name="*) return 0 ;; esac
+  done
+  return 1
+}
+
+flag_value() { # flag_value NAME ARGUMENT...: the value that --NAME has among the arguments
+  local name=$1 take=
+  shift
+  for argument in "$@"; do
+    if [ -n "$take" ]; then printf '%s' "$argument"; return; fi
+    case $argument in "--$name="*) printf '%s' "${argument#*=}"; return ;; "--$name") take=1 ;; esac
+  done
+}
+
+scripts/install.sh requirements.lock
+python=$here/.venv/bin/python
+arguments=()
+
+if ! has_flag input "$@" && ! has_flag config "$@"; then
+  "$python" scripts/make_sample.py local_run/sample
+  arguments+=(--input="$here/local_run/sample" --key_feature=image/key --passthrough=image/label,image/size)
+fi
+if ! has_flag module "$@" && ! has_flag config "$@"; then
+  if "$python" scripts/url_answers.py "$CARD"; then
+    arguments+=(--module="$CARD")
+  else
+    echo "$CARD does not answer; taking the built-in network with random weights instead" >&2
+    arguments+=(--module=untrained:mobilenet_v2_050_160)
+  fi
+fi
+if has_flag output "$@"; then
+  output=$(flag_value output "$@")
+else
+  output=$here/local_run/embeddings
+  arguments+=(--output="$output" --overwrite)
+fi
+
+cd "$caller" # relative paths in the arguments are the caller's
+export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}
+status=0
+"$python" -m pipeline.run --runner=DirectRunner "${arguments[@]}" "$@" || status=$?
+if [ "$status" -eq 0 ] || [ "$status" -eq 3 ]; then
+  echo
+  "$python" "$here/scripts/show_embeddings.py" "$output"
+fi
+exit "$status"

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Makes the lock files anew from pyproject.toml: requirements.lock for ./run_local.sh, requirements-test.lock
+# for ./run_tests.sh, each with hashes and for every supported version of Python. Needs uv (pip install uv).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CUSTOM_COMPILE_COMMAND=scripts/lock.sh UV_CUSTOM_COMPILE_COMMAND=scripts/lock.sh
+options=(--quiet --universal --python-version 3.10 --generate-hashes --no-emit-index-url --no-emit-find-links)
+uv pip compile "${options[@]}" --extra sample --extra test pyproject.toml --output-file requirements-test.lock "$@"
+uv pip compile "${options[@]}" --extra sample pyproject.toml --constraint requirements-test.lock \
+  --output-file requirements.lock "$@"
