@@ -78,10 +78,10 @@ class Failure:
     message: str
 
     def to_json(self) -> str:
-        """Returns the failure as one line of JSON, without the line's end.
+        r"""Returns the failure as one line of JSON, without the line's end.
 
         Bytes of the key that are not UTF-8 appear as the lone surrogates of Python's
-        `surrogateescape` handler (`\\udc80` to `\\udcff`), so that `from_json` gives them back.
+        `surrogateescape` handler (`\udc80` to `\udcff`), so that `from_json` gives them back.
         """
         return json.dumps(
             {
@@ -112,10 +112,16 @@ class EmbeddingBatch:
 
     Attributes:
       rows: one row for each embedded record, in input order. Columns: `key` (binary), `embedding`
-        (fixed_size_list<float32>[D]) and one list column (binary, float32 or int64) for each
-        feature that was passed through, null where a record lacks it.
+        (fixed_size_list<float32>[D]) and one list column (binary, float32 or int64) for each feature
+        that was passed through. Neighbours with the same features share a record batch, so the
+        schema says exactly which features each row has.
       failures: the records that have no row.
     """
 
-    rows: pa.RecordBatch
+    rows: tuple[pa.RecordBatch, ...]
     failures: tuple[Failure, ...]
+
+    @property
+    def num_rows(self) -> int:
+        """Number of embedded records."""
+        return sum(batch.num_rows for batch in self.rows)

@@ -1,0 +1,311 @@
+"""The output data set: its files' names, its spec and its manifests, and how its rows are read.
+
+```
+OUT/spec.json                 what every vector in here is
+OUT/embeddings/embeddings-<wave>-SSSSS-of-NNNNN.tfrecord
+OUT/failures/failures-<wave>-SSSSS-of-NNNNN.jsonl
+OUT/manifests/<wave>.json     what a wave read and wrote; written last, and what makes it count
+OUT/summary.json              the last run
+OUT/staging/                  files of a wave that is not committed
+```
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, cast
+
+import pyarrow as pa
+
+from pipeline import storage, tfrecord
+from pipeline.errors import OutputError
+from pipeline.examples import decode_rows
+from pipeline.gzip_stream import GzipStream
+from pipeline.records import Failure
+
+FORMAT_VERSION = 1
+SPEC_NAME = "spec.json"
+SUMMARY_NAME = "summary.json"
+STAGING_NAME = "staging"
+MANIFESTS_NAME = "manifests"
+
+ShardKind = Literal["embeddings", "failures"]
+_T = TypeVar("_T")
+
+_ROWS_PER_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How encoded bytes became the network's input.
+
+    Attributes:
+      height: of the input, in pixels.
+      width: of the input, in pixels.
+      decode: `exact` or `fast`.
+      exif_orientation: whether images were turned as their EXIF orientation says.
+      color: order of the channels.
+      value_range: of the input's values.
+      resize: method of the resize.
+    """
+
+    height: int
+    width: int
+    decode: str
+    exif_orientation: bool
+    color: str = "RGB"
+    value_range: tuple[float, float] = (0.0, 1.0)
+    resize: str = "bilinear, half-pixel centres, no antialias"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What every vector of a data set is; a data set holds vectors of one spec only.
+
+    Attributes:
+      module: the module's handle.
+      module_sha256: the module's digest.
+      signature: the function of the module that was called.
+      output_key: the output of that function that was kept.
+      dimension: length of a vector.
+      preprocessing: how encoded bytes became the network's input.
+      normalization: `none` or `l2`.
+      dtype: data type of a vector's values.
+      format_version: version of the data set's own format.
+    """
+
+    module: str
+    module_sha256: str
+    signature: str
+    output_key: str
+    dimension: int
+    preprocessing: Preprocessing
+    normalization: str
+    dtype: str = "float32"
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class InputEntry:
+    """An input file that a wave covers, as it was when the wave was planned."""
+
+    path: str
+    size_bytes: int
+    mtime_s: float
+
+
+@dataclass(frozen=True)
+class OutputEntry:
+    """A file that a wave wrote.
+
+    Attributes:
+      path: relative to the data set, with `/`.
+      kind: `embeddings` or `failures`.
+      size_bytes: its size.
+      crc32c: CRC-32C (Castagnoli) of its bytes, as 8 hexadecimal digits.
+      rows: number of records in it.
+    """
+
+    path: str
+    kind: ShardKind
+    size_bytes: int
+    crc32c: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What one wave read and wrote.
+
+    Attributes:
+      wave: its name; later waves have greater names.
+      inputs: the files that it covers.
+      outputs: the files that it wrote.
+      embedded: number of rows.
+      failed: number of failures.
+      failures_by_reason: the same by reason.
+      started: when the wave began, UTC, ISO 8601.
+      seconds: how long it took.
+      versions: of the packages that took part.
+    """
+
+    wave: str
+    inputs: tuple[InputEntry, ...]
+    outputs: tuple[OutputEntry, ...]
+    embedded: int
+    failed: int
+    failures_by_reason: Mapping[str, int]
+    started: str
+    seconds: float
+    versions: Mapping[str, str]
+    format_version: int = FORMAT_VERSION
+
+
+def shard_path(kind: ShardKind, wave: str, index: int, count: int, extension: str) -> str:
+    """Returns the name of a shard, relative to the data set."""
+    return f"{kind}/{kind}-{wave}-{index:05d}-of-{count:05d}{extension}"
+
+
+def to_json(value: Any) -> bytes:
+    """Returns a record of this module as indented JSON, the same bytes for the same values."""
+    return (json.dumps(dataclasses.asdict(value), indent=2, ensure_ascii=True) + "\n").encode()
+
+
+def _from_json(kind: type[_T], path: str) -> _T:
+    """Reads a record of this module.
+
+    Raises:
+      OutputError: the file is not one of ours, or of a later format.
+    """
+    try:
+        fields = json.loads(storage.read_bytes(path))
+        version = fields.get("format_version")
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise OutputError(
+                f"{path} has format version {version}; this program reads up to {FORMAT_VERSION}; update it"
+            )
+        return cast(_T, _build(kind, fields))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        text = " ".join(str(error).split())
+        raise OutputError(f"{path} is not a {kind.__name__.lower()} of this program: {text}") from None
+
+
+def _build(kind: Any, fields: Mapping[str, Any]) -> Any:
+    nested = {"preprocessing": Preprocessing, "inputs": InputEntry, "outputs": OutputEntry}
+    values = {}
+    for name, value in fields.items():
+        if name in nested and isinstance(value, list):
+            values[name] = tuple(_build(nested[name], item) for item in value)
+        elif name in nested:
+            values[name] = _build(nested[name], value)
+        else:
+            values[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)
+
+
+def read_spec(output: str) -> Spec | None:
+    """Returns the spec of the data set in directory `output`, or None where there is none.
+
+    Raises:
+      OutputError: there is one, but it cannot be read.
+    """
+    path = storage.join(output, SPEC_NAME)
+    return _from_json(Spec, path) if storage.exists(path) else None
+
+
+def write_spec(output: str, spec: Spec) -> None:
+    """Writes the spec of the data set in directory `output`."""
+    storage.write_atomically(storage.join(output, SPEC_NAME), to_json(spec))
+
+
+def read_manifests(output: str) -> tuple[Manifest, ...]:
+    """Returns the manifests of the data set in directory `output`, oldest wave first.
+
+    Raises:
+      OutputError: one of them cannot be read.
+    """
+    stats = storage.list_files(storage.join(output, MANIFESTS_NAME))
+    return tuple(_from_json(Manifest, stat.path) for stat in stats if stat.path.endswith(".json"))
+
+
+def read_manifest(output: str, wave: str) -> Manifest:
+    """Returns the manifest of one wave.
+
+    Raises:
+      OutputError: it is not there or cannot be read.
+    """
+    try:
+        return _from_json(Manifest, manifest_path(output, wave))
+    except OSError as error:
+        raise OutputError(f"wave {wave} of {output} is not committed: {error}") from error
+
+
+def manifest_path(output: str, wave: str) -> str:
+    """Returns the path of a wave's manifest."""
+    return storage.join(output, MANIFESTS_NAME, f"{wave}.json")
+
+
+def commit(output: str, manifest: Manifest) -> None:
+    """Makes a wave part of the data set: writes its manifest."""
+    storage.write_atomically(manifest_path(output, manifest.wave), to_json(manifest))
+
+
+def owned_files(output: str, manifests: tuple[Manifest, ...]) -> list[str]:
+    """Returns the paths of all files that the data set's spec and manifests own, manifests first.
+
+    Removed in this order, what an interruption leaves is never a manifest without its files.
+    """
+    owned = [manifest_path(output, manifest.wave) for manifest in manifests]
+    owned += [storage.join(output, entry.path) for manifest in manifests for entry in manifest.outputs]
+    return [*owned, storage.join(output, SUMMARY_NAME), storage.join(output, SPEC_NAME)]
+
+
+def remove(output: str) -> None:
+    """Removes a data set: the files that its spec and manifests own, and no other.
+
+    Raises:
+      OutputError: a manifest cannot be read.
+      OSError: a file cannot be removed.
+    """
+    storage.delete(owned_files(output, read_manifests(output)))
+    storage.delete_directory(storage.join(output, STAGING_NAME))
+
+
+def read_embeddings(output: str) -> Iterator[pa.RecordBatch]:
+    """Yields the committed rows of the data set in directory `output`; for a repeated key, the newest wave's.
+
+    Columns: `key` (binary), `embedding` (fixed_size_list<float32>[D]) and the features that were
+    passed through (lists of binary, float32 or int64). Rows of one wave that share a key are all kept.
+
+    Raises:
+      OutputError: there is no data set in `output`, or it is damaged.
+    """
+    output = storage.normalize(output)
+    if read_spec(output) is None:
+        raise OutputError(f"{output} holds no data set: it has no {SPEC_NAME}; name the --output of a run")
+    newer: set[bytes] = set()
+    for manifest in reversed(read_manifests(output)):
+        seen: set[bytes] = set()
+        for entry in manifest.outputs:
+            if entry.kind == "embeddings":
+                for rows in read_shard(storage.join(output, entry.path)):
+                    keys = rows.column("key").to_pylist()
+                    seen.update(keys)
+                    keep = pa.array([key not in newer for key in keys])
+                    yield rows if not newer or keep.true_count == len(keys) else rows.filter(keep)
+        newer |= seen
+
+
+def read_shard(path: str) -> Iterator[pa.RecordBatch]:
+    """Yields the rows of one embeddings file.
+
+    Raises:
+      OutputError: the file is damaged.
+    """
+    waiting: list[bytes] = []
+    try:
+        with storage.open_read(path) as file:
+            stream = GzipStream(file) if path.endswith(".gz") else file
+            for item in tfrecord.read_records_sequential(stream):
+                if not isinstance(item, tfrecord.Record):
+                    raise OutputError(f"{path} is damaged: {item}; run python -m pipeline.verify")
+                waiting.append(item.data)
+                if len(waiting) == _ROWS_PER_BATCH:
+                    yield from decode_rows(waiting)
+                    waiting = []
+        yield from decode_rows(waiting)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path} cannot be read: {error}; run python -m pipeline.verify") from error
+
+
+def read_failures(output: str) -> Iterator[Failure]:
+    """Yields the committed failures of the data set in directory `output`, oldest wave first."""
+    output = storage.normalize(output)
+    for manifest in read_manifests(output):
+        for entry in manifest.outputs:
+            if entry.kind == "failures":
+                lines = storage.read_bytes(storage.join(output, entry.path)).decode("utf-8").splitlines()
+                yield from map(Failure.from_json, lines)

@@ -1,0 +1,74 @@
+"""Beam's own options and the runner they name."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions, PipelineOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.runner import create_runner
+
+from pipeline.config import suggest_flag
+from pipeline.errors import UsageError
+
+DIRECT_RUNNER = "DirectRunner"
+
+
+def parse_beam_args(args: Sequence[str]) -> PipelineOptions:
+    """Returns Beam's options.
+
+    Raises:
+      UsageError: an argument is none of Beam's options, which Beam itself would only log.
+    """
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
+    for options in PipelineOptions.__subclasses__():
+        options._add_argparse_args(parser)
+    try:
+        known, unknown = parser.parse_known_args(list(args))
+    except (argparse.ArgumentError, argparse.ArgumentTypeError, ValueError) as error:
+        raise UsageError(f"{error}; see Beam's documentation of this option") from None
+    if unknown:
+        raise UsageError(f"unknown argument '{unknown[0]}'; {suggest_flag(unknown[0])}")
+    del known
+    return PipelineOptions(list(args))
+
+
+def runner_name(options: PipelineOptions) -> str:
+    """Returns the name of the runner that the options ask for, `DirectRunner` where they name none."""
+    return options.view_as(StandardOptions).runner or DIRECT_RUNNER
+
+
+def is_direct(options: PipelineOptions) -> bool:
+    """Says whether the pipeline runs on this machine, in or below this process."""
+    return runner_name(options) == DIRECT_RUNNER
+
+
+def runs_in_process(options: PipelineOptions) -> bool:
+    """Says whether the pipeline's workers are threads of this process."""
+    return is_direct(options) and options.view_as(DirectOptions).direct_running_mode != "multi_processing"
+
+
+def temp_location(options: PipelineOptions) -> str | None:
+    """Returns the directory for temporary files that workers can reach, if the options name one."""
+    location: str | None = options.view_as(GoogleCloudOptions).temp_location
+    return location
+
+
+def make_runner(options: PipelineOptions) -> Any:
+    """Returns the runner that the options ask for.
+
+    `DirectRunner` is Beam's FnApiRunner: Beam's own class of that name may hand the pipeline to a
+    runner that it downloads first.
+
+    Raises:
+      UsageError: there is no such runner.
+    """
+    if is_direct(options):
+        return FnApiRunner()
+    name = runner_name(options)
+    try:
+        return create_runner(name)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise UsageError(f"--runner={name} cannot be used: {error}; try DirectRunner or DataflowRunner") from None

@@ -1,0 +1,245 @@
+"""What there is to read: inputs expanded to files, and files cut into tasks for the workers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import posixpath
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline import storage, tfrecord
+from pipeline.errors import InputError
+from pipeline.gzip_stream import GzipStream
+from pipeline.settings import InputConfig, InputFormat
+from pipeline.storage import FileStat
+
+_log = logging.getLogger(__name__)
+
+FileKind = Literal["tfrecord", "image"]
+
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+LIST_EXTENSIONS = (".txt", ".lst", ".list")
+TFRECORD_NAME = re.compile(r"\.tfrecords?\b|-\d{5}-of-\d{5}(\.gz)?$|\.tfrec(\.gz)?$", re.IGNORECASE)
+"""Matches `a.tfrecord`, `a.tfrecords.gz`, `a.tfrecord-00000-of-00010` and `train-00000-of-01024`."""
+
+SPLIT_BYTES = 64 << 20
+"""Bytes of an uncompressed TFRecord file that make one task."""
+IMAGES_PER_TASK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One file to read.
+
+    Attributes:
+      path: its path or URI.
+      name: what its records' keys are made of: its path relative to the inputs' base, with `/`; for a
+        line of a list file, the line as it stands.
+      kind: whether it is an image or a file of records.
+      size_bytes: its size when the run was planned.
+      mtime_s: when it was last changed, in seconds since 1970.
+    """
+
+    path: str
+    name: str
+    kind: FileKind
+    size_bytes: int
+    mtime_s: float
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether the file's bytes are gzip, by its name."""
+        return self.path.lower().endswith(".gz")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRange:
+    """The part of a TFRecord file whose records one worker reads.
+
+    Attributes:
+      file: the file.
+      start: records whose header starts at this byte of the file or later...
+      stop: ...and before this one; None for the end of the file, always so in a compressed one.
+    """
+
+    file: InputFile
+    start: int
+    stop: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFiles:
+    """Image files that one worker reads."""
+
+    files: tuple[InputFile, ...]
+
+
+ReadTask = RecordRange | ImageFiles
+
+
+def find_inputs(config: InputConfig) -> tuple[InputFile, ...]:
+    """Returns the files that a run is to read, by path, each once.
+
+    Raises:
+      InputError: nothing matched, or the files are not of the kind that was asked for.
+    """
+    patterns = [storage.normalize(pattern) for pattern in config.input]
+    matches = {pattern: _match(pattern) for pattern in patterns}
+    base = _common_parent([_base(pattern, matches[pattern]) for pattern in patterns])
+    files: dict[str, InputFile] = {}
+    ignored: Counter[str] = Counter()
+    for pattern in patterns:
+        is_directory = not any(stat.path == pattern for stat in matches[pattern])
+        for stat in matches[pattern]:
+            hidden = is_directory and _is_hidden(_relative(stat.path, _base(pattern, matches[pattern])))
+            kind = None if hidden else _kind(stat.path, config.input_format, explicit=not is_directory)
+            if kind is None:
+                ignored[os.path.splitext(stat.path)[1] or "no extension"] += 1
+            elif kind == "list":
+                for file in _read_list(stat.path):
+                    files.setdefault(file.path, file)
+            else:
+                name = _relative(stat.path, base)
+                files.setdefault(stat.path, InputFile(stat.path, name, kind, stat.size_bytes, stat.mtime_s))
+    if ignored:
+        kinds = ", ".join(f"{count} of {extension}" for extension, count in ignored.most_common(5))
+        _log.warning(
+            "ignored %d files that are neither images nor TFRecords by their names: %s", ignored.total(), kinds
+        )
+    if not files:
+        detail = f"; {ignored.total()} other files were ignored, name their --input_format" if ignored else ""
+        raise InputError(f"no input matched {' '.join(config.input)}; expected image files or TFRecords{detail}")
+    return tuple(files[path] for path in sorted(files))
+
+
+def _match(pattern: str) -> list[FileStat]:
+    try:
+        return storage.match(pattern)
+    except OSError as error:
+        raise InputError(f"--input={pattern} cannot be listed: {error}") from error
+
+
+def _kind(path: str, wanted: InputFormat, *, explicit: bool) -> FileKind | Literal["list"] | None:
+    """Returns what a file is; None where its name does not tell and it was not named itself."""
+    if wanted == "images":
+        return "image"
+    if wanted != "auto":
+        return wanted
+    name = posixpath.basename(path.replace(os.sep, "/")).lower()
+    if name.endswith(IMAGE_EXTENSIONS):
+        return "image"
+    if TFRECORD_NAME.search(name):
+        return "tfrecord"
+    if not explicit:
+        return None
+    if name.endswith(LIST_EXTENSIONS):
+        return "list"
+    raise InputError(f"cannot tell from its name what {path} is; say --input_format=tfrecord, images or list")
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _base(pattern: str, matches: Sequence[FileStat]) -> str:
+    """Returns the directory that the names of a pattern's files are relative to."""
+    if any(stat.path == pattern for stat in matches):
+        return posixpath.dirname(pattern) if storage.is_remote(pattern) else os.path.dirname(pattern)
+    if storage.has_wildcard(pattern) and not (not storage.is_remote(pattern) and os.path.isdir(pattern)):
+        base = storage.glob_base(pattern)
+        return "" if base == os.curdir else base
+    return pattern.rstrip("/") if storage.is_remote(pattern) else pattern
+
+
+def _common_parent(bases: Iterable[str]) -> str | None:
+    """Returns the deepest directory that holds all of some directories, or None if there is none."""
+    unique = sorted(set(bases))
+    if len(unique) == 1:
+        return unique[0]
+    if any(storage.is_remote(base) for base in unique):
+        if len({base.split("/")[2] if storage.is_remote(base) else None for base in unique}) > 1:
+            return None
+        return posixpath.commonpath(unique).replace(":/", "://", 1)
+    try:
+        return os.path.commonpath([os.path.abspath(base) for base in unique])
+    except ValueError:  # different drives
+        return None
+
+
+def _relative(path: str, base: str | None) -> str:
+    if base is None:
+        return path
+    if storage.is_remote(path):
+        return path[len(base) :].lstrip("/") if path.startswith(base) else path
+    return os.path.relpath(path, base or os.curdir).replace(os.sep, "/")
+
+
+def _read_list(path: str) -> Iterator[InputFile]:
+    """Yields the images that the lines of a list file name; blank lines name none."""
+    try:
+        lines = storage.read_bytes(path).decode("utf-8", "surrogateescape").splitlines()
+    except OSError as error:
+        raise InputError(f"list file {path} cannot be read: {error}") from error
+    for line in lines:
+        if not line.strip():
+            continue
+        target = storage.normalize(line.strip())
+        # A file that is not there stays in the plan: reading it makes the failure that says so.
+        found = [] if storage.is_remote(target) else [stat for stat in storage.match(target) if stat.path == target]
+        stat = found[0] if found else FileStat(target, 0, 0.0)
+        yield InputFile(target, line, "image", stat.size_bytes, stat.mtime_s)
+
+
+def check_records(files: Sequence[InputFile]) -> None:
+    """Makes sure that there is something to read in the TFRecords of a run, if it reads nothing else.
+
+    One file that is no TFRecord is a failure among others; when none of them is one, it is a mistake
+    in the command. In the usual case this reads the first bytes of one file.
+
+    Raises:
+      InputError: no file is an image or begins like a TFRecord.
+    """
+    if any(file.kind == "image" or _begins_like_records(file) for file in files):
+        return
+    first = files[0]
+    what = "is empty" if first.size_bytes == 0 else "does not begin with a TFRecord's header"
+    raise InputError(
+        f"no records: {first.path} {what}, nor do any of the {len(files)} inputs; expected TFRecords of "
+        "tf.train.Example; for image files say --input_format=images"
+    )
+
+
+def _begins_like_records(file: InputFile) -> bool:
+    try:
+        with storage.open_read(file.path) as stream:
+            start = GzipStream(stream).read(12) if file.is_compressed else stream.read(12)
+    except zlib.error:
+        return False
+    except EOFError:
+        return False
+    except OSError as error:
+        raise InputError(f"{file.path} cannot be read: {error}") from error
+    return tfrecord.looks_like_tfrecord(start)
+
+
+def make_tasks(files: Iterable[InputFile]) -> list[ReadTask]:
+    """Cuts files into the pieces that workers read: ranges of records and groups of images."""
+    tasks: list[ReadTask] = []
+    images = []
+    for file in files:
+        if file.kind == "image":
+            images.append(file)
+        elif file.is_compressed:
+            tasks.append(RecordRange(file, 0, None))
+        else:
+            starts = range(0, max(file.size_bytes, 1), SPLIT_BYTES)
+            stops = [*starts[1:], None]
+            tasks.extend(RecordRange(file, start, stop) for start, stop in zip(starts, stops, strict=True))
+    for start in range(0, len(images), IMAGES_PER_TASK):
+        tasks.append(ImageFiles(tuple(images[start : start + IMAGES_PER_TASK])))
+    return tasks

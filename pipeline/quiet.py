@@ -1,0 +1,54 @@
+"""Importing TensorFlow without its chatter."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+_CHATTER = re.compile(
+    rb"I\d{4} \d\d:\d\d:|\d{4}-\d\d-\d\d [\d:.]+: I |WARNING: All log messages before absl|"
+    rb"To enable the following instructions"
+)
+_NO_DRIVER = re.compile(rb".*failed call to cuInit")
+_NVIDIA_DEVICE = Path("/dev/nvidiactl")
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow; what it logs meanwhile at level INFO, which no setting silences, is dropped.
+
+    Everything else that reaches the error output meanwhile is passed on afterwards.
+    """
+    if "tensorflow" in sys.modules:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with _without_chatter():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Holds back what reaches file descriptor 2, and passes on the lines that are no chatter."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+            held.seek(0)
+            os.write(2, b"".join(line for line in held if not _is_chatter(line)))
+
+
+def _is_chatter(line: bytes) -> bool:
+    # Where there is no GPU, TensorFlow reports it as an error that its driver does not start.
+    return bool(_CHATTER.match(line) or (_NO_DRIVER.match(line) and not _NVIDIA_DEVICE.exists()))

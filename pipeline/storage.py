@@ -1,0 +1,229 @@
+"""Files on local disk and in object stores, behind one set of functions.
+
+A path with a scheme (`gs://bucket/name`) goes through Beam's file systems; any other goes straight to
+the local disk, where what is written is also flushed to the device. Every failure is an `OSError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import re
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_WILDCARD = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """A file as it was when it was looked at.
+
+    Attributes:
+      path: its path or URI.
+      size_bytes: its size.
+      mtime_s: when it was last changed, in seconds since 1970.
+    """
+
+    path: str
+    size_bytes: int
+    mtime_s: float
+
+
+def is_remote(path: str) -> bool:
+    """Says whether a path names a file in an object store."""
+    return _SCHEME.match(path) is not None
+
+
+def normalize(path: str) -> str:
+    """Returns a path as this package names it: local ones with `~` expanded and without `file://`."""
+    if path.startswith("file://"):
+        path = path[len("file://") :]
+    return path if is_remote(path) else os.path.normpath(os.path.expanduser(path))
+
+
+def join(directory: str, *names: str) -> str:
+    """Returns the path of a file below a directory."""
+    return "/".join([directory.rstrip("/"), *names]) if is_remote(directory) else os.path.join(directory, *names)
+
+
+@contextlib.contextmanager
+def _as_os_error(path: str) -> Iterator[None]:
+    """Turns the many exceptions of the stores' clients into `OSError`."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise OSError(f"{path}: {text}") from error
+
+
+def _file_systems() -> Any:
+    from apache_beam.io.filesystems import FileSystems
+
+    return FileSystems
+
+
+def open_read(path: str) -> BinaryIO:
+    """Opens a file for reading bytes, as they are stored; seekable."""
+    if not is_remote(path):
+        return Path(path).open("rb")
+    with _as_os_error(path):
+        return cast(BinaryIO, _file_systems().open(path, compression_type="uncompressed"))
+
+
+def read_bytes(path: str) -> bytes:
+    """Returns the contents of a file."""
+    with open_read(path) as file, _as_os_error(path):
+        return file.read()
+
+
+def create(path: str) -> BinaryIO:
+    """Opens a new file for writing bytes; makes its directory if there is none."""
+    if not is_remote(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        return Path(path).open("wb")
+    with _as_os_error(path):
+        return cast(BinaryIO, _file_systems().create(path, "application/octet-stream", compression_type="uncompressed"))
+
+
+def close_durably(file: BinaryIO) -> None:
+    """Closes a file that `create` opened, after its bytes have reached the device."""
+    with contextlib.closing(file), _as_os_error("output file"):
+        file.flush()
+        with contextlib.suppress(OSError, AttributeError):  # an object store has no descriptor: closing publishes
+            os.fsync(file.fileno())
+
+
+def write_atomically(path: str, data: bytes) -> None:
+    """Writes a file that appears whole or not at all, and replaces one of the same name."""
+    if is_remote(path):
+        with create(path) as file, _as_os_error(path):
+            file.write(data)
+        return
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    try:
+        file = create(temporary)
+        try:
+            file.write(data)
+        finally:
+            close_durably(file)
+        rename(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def rename(source: str, destination: str) -> None:
+    """Moves a file; one that is at the destination is replaced."""
+    if not is_remote(source):
+        target = Path(destination)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(source, target)
+        _sync_directory(target.parent)
+        return
+    with _as_os_error(source):
+        _file_systems().rename([source], [destination])
+
+
+def _sync_directory(directory: Path) -> None:
+    with contextlib.suppress(OSError):  # not every file system lets a directory be opened
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def delete(paths: Iterable[str]) -> None:
+    """Removes files; one that is not there is none to remove."""
+    for path in paths:
+        if not is_remote(path):
+            Path(path).unlink(missing_ok=True)
+            continue
+        with _as_os_error(path):
+            if _file_systems().exists(path):
+                _file_systems().delete([path])
+
+
+def delete_directory(directory: str) -> None:
+    """Removes the files below a directory, and on local disk the directories as well."""
+    delete(stat.path for stat in list_files(directory))
+    if not is_remote(directory):
+        for folder, _, _ in os.walk(directory, topdown=False):
+            with contextlib.suppress(OSError):  # not empty: somebody put a file there meanwhile
+                os.rmdir(folder)
+
+
+def exists(path: str) -> bool:
+    """Says whether there is a file, or on local disk a directory, of this name."""
+    if not is_remote(path):
+        return os.path.exists(path)
+    with _as_os_error(path):
+        return bool(_file_systems().exists(path))
+
+
+def list_files(directory: str) -> list[FileStat]:
+    """Returns the files below a directory, recursively, by path; none if there is no such directory."""
+    if is_remote(directory):
+        return _match_remote(directory.rstrip("/") + "/**")
+    found = []
+    for folder, _, names in os.walk(directory):
+        found += [stat for name in names if (stat := _stat_local(os.path.join(folder, name)))]
+    return sorted(found, key=lambda stat: stat.path)
+
+
+def match(pattern: str) -> list[FileStat]:
+    """Returns the files that a path, directory or glob names, by path.
+
+    A path that exists is taken as it stands, even with characters that a glob gives a meaning;
+    a directory stands for every file below it. In a glob, `*` and `?` stop at `/`, and
+    `**` stands for any number of directories.
+    """
+    if not is_remote(pattern):
+        if os.path.isdir(pattern):
+            return list_files(pattern)
+        if os.path.exists(pattern):
+            return [stat] if (stat := _stat_local(pattern)) else []
+        if not has_wildcard(pattern):
+            return []
+        found = [_stat_local(path) for path in glob.glob(pattern, recursive=True)]
+        return sorted((stat for stat in found if stat), key=lambda stat: stat.path)
+    if has_wildcard(pattern):
+        return _match_remote(pattern)
+    return _match_remote(pattern) or list_files(pattern)
+
+
+def has_wildcard(pattern: str) -> bool:
+    """Says whether a pattern has characters that make it a glob."""
+    return _WILDCARD.search(pattern) is not None
+
+
+def glob_base(pattern: str) -> str:
+    """Returns the directory that a glob starts from: what stands before its first wildcard."""
+    head = _WILDCARD.split(pattern, maxsplit=1)[0]
+    if is_remote(pattern):
+        return head[: head.rindex("/")]
+    return os.path.dirname(head) or (os.sep if head.startswith(os.sep) else os.curdir)
+
+
+def _stat_local(path: str) -> FileStat | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        # A dangling link or a file that went away: reading it will say so, record by record.
+        return FileStat(path, 0, 0.0)
+    return FileStat(path, status.st_size, status.st_mtime) if os.path.isfile(path) else None
+
+
+def _match_remote(pattern: str) -> list[FileStat]:
+    with _as_os_error(pattern):
+        found = _file_systems().match([pattern])[0].metadata_list
+        stats = [FileStat(item.path, item.size_in_bytes, item.last_updated_in_seconds or 0.0) for item in found]
+    return sorted((stat for stat in stats if not stat.path.endswith("/")), key=lambda stat: stat.path)

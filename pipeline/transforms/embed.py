@@ -1,0 +1,85 @@
+"""`EmbedImages`: records to rows, through one embedder that all threads of a worker share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.window import GlobalWindow, GlobalWindows
+from apache_beam.utils.shared import Shared
+from apache_beam.utils.windowed_value import WindowedValue
+
+from pipeline.embedder import BatchesInFlight, Embedder, EmbedderSpec
+from pipeline.errors import UsageError
+from pipeline.records import EmbeddingBatch, Failure, ImageRecord
+
+LOADS_COUNTER = "embedder-loads"
+
+
+@dataclass
+class EmbedImages(beam.PTransform):
+    """Embeds a bounded PCollection of `ImageRecord`; a `Failure` in it is passed on.
+
+    Gives a PCollection of `EmbeddingBatch`. The module is loaded once for each worker process,
+    whatever the number of its threads, bundles and stages: all share one `Embedder`.
+
+    Attributes:
+      spec: what the embedder is made from.
+      shared: the handle of the embedder; give the same one to several pipelines of a process, and the
+        module is loaded once for all of them.
+    """
+
+    spec: EmbedderSpec
+    shared: Shared = field(default_factory=Shared)
+
+    def __post_init__(self) -> None:
+        """Lets Beam give the transform its label."""
+        super().__init__()
+
+    def expand(self, records: beam.PCollection) -> beam.PCollection:
+        """Applies the transform.
+
+        Raises:
+          UsageError: the PCollection has windows; a batch holds records of one window only.
+        """
+        if not isinstance(records.windowing.windowfn, GlobalWindows):
+            raise UsageError(
+                f"EmbedImages got a PCollection with {type(records.windowing.windowfn).__name__}; "
+                "expected the global window; apply beam.WindowInto(GlobalWindows()) first"
+            )
+        return records | "Embed" >> beam.ParDo(_EmbedFn(self.spec, self.shared))
+
+
+class _EmbedFn(beam.DoFn):
+    def __init__(self, spec: EmbedderSpec, shared: Shared) -> None:
+        self._spec = spec
+        self._shared = shared
+        self._loads = Metrics.counter("pipeline", LOADS_COUNTER)
+
+    def setup(self) -> None:
+        # Not here: counters are only kept while a bundle is processed.
+        self._loaded = False
+        self._embedder = self._shared.acquire(self._load)
+
+    def _load(self) -> Embedder:
+        self._loaded = True
+        return Embedder.load(self._spec)
+
+    def start_bundle(self) -> None:
+        if self._loaded:
+            self._loads.inc()
+            self._loaded = False
+        self._batches = BatchesInFlight(self._embedder)
+
+    def process(self, record: ImageRecord | Failure) -> Iterator[EmbeddingBatch]:
+        if isinstance(record, Failure):
+            yield EmbeddingBatch((), (record,))
+        else:
+            yield from self._batches.add(record)
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        window = GlobalWindow()
+        for batch in self._batches.drain():
+            yield WindowedValue(batch, window.max_timestamp(), [window])
