@@ -27,9 +27,8 @@ LIST_EXTENSIONS = (".txt", ".lst", ".list")
 TFRECORD_NAME = re.compile(r"\.tfrecords?\b|-\d{5}-of-\d{5}(\.gz)?$|\.tfrec(\.gz)?$", re.IGNORECASE)
 """Matches `a.tfrecord`, `a.tfrecords.gz`, `a.tfrecord-00000-of-00010` and `train-00000-of-01024`."""
 
-SPLIT_BYTES = 64 << 20
-"""Bytes of an uncompressed TFRecord file that make one task."""
 IMAGES_PER_TASK = 64
+"""Image files that one task names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,28 +57,26 @@ class InputFile:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordRange:
-    """The part of a TFRecord file whose records one worker reads.
+class RecordFile:
+    """A TFRecord file to read; uncompressed ones are cut into ranges that several workers read.
 
     Attributes:
       file: the file.
-      start: records whose header starts at this byte of the file or later...
-      stop: ...and before this one; None for the end of the file, always so in a compressed one.
+      ranges: the byte ranges (start, stop) whose records are read; None for the whole file.
     """
 
     file: InputFile
-    start: int
-    stop: int | None
+    ranges: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFiles:
-    """Image files that one worker reads."""
+    """Image files that are read one after the other."""
 
     files: tuple[InputFile, ...]
 
 
-ReadTask = RecordRange | ImageFiles
+ReadTask = RecordFile | ImageFiles
 
 
 def find_inputs(config: InputConfig) -> tuple[InputFile, ...]:
@@ -228,18 +225,11 @@ def _begins_like_records(file: InputFile) -> bool:
 
 
 def make_tasks(files: Iterable[InputFile]) -> list[ReadTask]:
-    """Cuts files into the pieces that workers read: ranges of records and groups of images."""
-    tasks: list[ReadTask] = []
-    images = []
-    for file in files:
-        if file.kind == "image":
-            images.append(file)
-        elif file.is_compressed:
-            tasks.append(RecordRange(file, 0, None))
-        else:
-            starts = range(0, max(file.size_bytes, 1), SPLIT_BYTES)
-            stops = [*starts[1:], None]
-            tasks.extend(RecordRange(file, start, stop) for start, stop in zip(starts, stops, strict=True))
-    for start in range(0, len(images), IMAGES_PER_TASK):
-        tasks.append(ImageFiles(tuple(images[start : start + IMAGES_PER_TASK])))
-    return tasks
+    """Returns what the workers are to read: each file of records, and groups of images."""
+    files = list(files)
+    images = [file for file in files if file.kind == "image"]
+    groups = [images[start : start + IMAGES_PER_TASK] for start in range(0, len(images), IMAGES_PER_TASK)]
+    return [
+        *(RecordFile(file) for file in files if file.kind == "tfrecord"),
+        *(ImageFiles(tuple(group)) for group in groups),
+    ]

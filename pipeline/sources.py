@@ -1,82 +1,170 @@
-"""What a read task holds: image files and ranges of TFRecord files turned into records and failures."""
+"""What a read task holds: image files and ranges of TFRecord files turned into records and failures.
+
+A task is read from one *position* to another, so that a runner can cut it into parts: bytes of an
+uncompressed TFRecord file, else the files or ranges that the task names, else the one whole file.
+Each position is claimed before it is read, and reading ends where a claim is refused: the rest of the
+task then belongs to another worker.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipeline import storage, tfrecord
 from pipeline.examples import parse_example
 from pipeline.gzip_stream import GzipStream
-from pipeline.plan import ImageFiles, InputFile, ReadTask, RecordRange
+from pipeline.plan import ImageFiles, InputFile, ReadTask, RecordFile
 from pipeline.records import Failure, ImageRecord
 from pipeline.settings import InputConfig
 
 REMOTE_READERS = 16
 """Files of an object store that are fetched at once by each worker thread: they are slow, but not one by one."""
+_LARGEST_RECORD_BYTES = (1 << 32) - 1
+
+Claim = Callable[[int], bool]
+"""Called with each position, in rising order, before it is read; False ends the reading."""
 
 
-def read_task(task: ReadTask, config: InputConfig, *, max_image_bytes: int) -> Iterator[ImageRecord | Failure]:
-    """Yields each record of a task, or why it could not be read.
+def task_positions(task: ReadTask) -> int:
+    """Returns the number of positions that a task has; they begin with 0."""
+    if isinstance(task, ImageFiles):
+        return len(task.files)
+    if task.file.is_compressed:
+        return 1
+    # A file that seems to be empty has one position, so that one that cannot be read is noticed.
+    return len(task.ranges) if task.ranges is not None else max(task.file.size_bytes, 1)
+
+
+def task_bytes(task: ReadTask) -> int:
+    """Returns the number of bytes that a task has to read."""
+    if isinstance(task, ImageFiles):
+        return sum(file.size_bytes for file in task.files)
+    if task.ranges is not None:
+        return sum(stop - start for start, stop in task.ranges)
+    return task.file.size_bytes
+
+
+def read_task(
+    task: ReadTask, start: int, stop: int, claim: Claim, *, config: InputConfig, max_image_bytes: int
+) -> Iterator[ImageRecord | Failure]:
+    """Yields each record of a part of a task, or why it could not be read.
 
     Args:
       task: what to read.
+      start: the part's first position.
+      stop: one past its last.
+      claim: asks whether a position may be read.
       config: names of the features to read.
       max_image_bytes: an image file larger than this is not read into memory.
     """
-    if isinstance(task, RecordRange):
-        return _read_range(task, config, max_image_bytes)
-    return _read_images(task, max_image_bytes)
-
-
-def _read_range(task: RecordRange, config: InputConfig, max_image_bytes: int) -> Iterator[ImageRecord | Failure]:
-    # Besides the image, a record holds its other features, which the image's limit does not speak of.
-    limit = max_image_bytes + tfrecord.MAX_RECORD_BYTES
+    if isinstance(task, ImageFiles):
+        yield from _read_images(task.files[start:stop], start, claim, max_image_bytes)
+        return
     file = task.file
+    # Besides the image, a record holds its other features, which the image's limit does not speak of.
+    limit = min(max_image_bytes + tfrecord.MAX_RECORD_BYTES, _LARGEST_RECORD_BYTES)
+    if file.is_compressed:
+        items = _compressed_items(task, limit) if claim(0) else iter(())
+    elif task.ranges is not None:
+        items = _chosen_items(task, start, stop, claim, limit)
+    else:
+        items = _claimed_items(file, start, stop, claim, limit)
+    for item in items:
+        yield item if isinstance(item, Failure) else _to_record(file, item, config)
+
+
+def _claimed_items(
+    file: InputFile, start: int, stop: int, claim: Claim, limit: int
+) -> Iterator[tfrecord.Item | Failure]:
+    """Yields the items of a byte range, each record claimed by its offset."""
+    position = start
+    claimed = False
     try:
         with storage.open_read(file.path) as stream:
-            if file.is_compressed:
-                items = tfrecord.read_records_sequential(GzipStream(stream), max_record_bytes=limit)
-            else:
-                items = tfrecord.read_records(stream, task.start, task.stop, max_record_bytes=limit)
-            for item in items:
-                yield _to_record(file, item, config)
+            for item in tfrecord.read_records(stream, start, stop, max_record_bytes=limit):
+                # What is not a record belongs to the record before it; only at the file's start there is none.
+                if (isinstance(item, tfrecord.Record) or not claimed) and not claim(_offset(item)):
+                    return
+                claimed = True
+                position = item.stop
+                yield item
     except OSError as error:
-        yield _unreadable(file, error)
+        yield _unreadable(file, error, position, stop)
+
+
+def _chosen_items(
+    task: RecordFile, start: int, stop: int, claim: Claim, limit: int
+) -> Iterator[tfrecord.Item | Failure]:
+    """Yields the items of the byte ranges that a task names; each begins where a record does."""
+    assert task.ranges is not None
+    for index in range(start, stop):
+        if not claim(index):
+            return
+        first, last = task.ranges[index]
+        try:
+            with storage.open_read(task.file.path) as stream:
+                yield from tfrecord.read_records(stream, first, last, max_record_bytes=limit, at_boundary=True)
+        except OSError as error:
+            yield _unreadable(task.file, error, first, last)
+
+
+def _compressed_items(task: RecordFile, limit: int) -> Iterator[tfrecord.Item | Failure]:
+    """Yields the items of a compressed file, from front to back, or those in the ranges that a task names."""
+    position = 0
+    try:
+        with storage.open_read(task.file.path) as stream:
+            for item in tfrecord.read_records_sequential(GzipStream(stream), max_record_bytes=limit):
+                position = item.stop
+                if task.ranges is None or any(first <= _offset(item) < last for first, last in task.ranges):
+                    yield item
+    except OSError as error:
+        yield _unreadable(task.file, error, position, None)
+
+
+def _offset(item: tfrecord.Item) -> int:
+    return item.start if isinstance(item, tfrecord.CorruptRange) else item.offset
 
 
 def _to_record(file: InputFile, item: tfrecord.Item, config: InputConfig) -> ImageRecord | Failure:
+    address = f"{file.name}@{_offset(item)}"
     if isinstance(item, tfrecord.Record):
         return parse_example(
             item.data,
-            address=f"{file.name}@{item.offset}",
+            address=address,
             source=f"{file.path}@{item.offset}",
             image_feature=config.image_feature,
             key_feature=config.key_feature,
             passthrough=config.passthrough,
         )
+    source = f"{file.path}@{_offset(item)}-{item.stop}"
     if isinstance(item, tfrecord.CorruptRange):
-        key, source = f"{file.name}@{item.start}", f"{file.path}@{item.start}-{item.stop}"
         text = f"no record can be made out in {item.stop - item.start} bytes: {item.message}"
-        return Failure(_to_bytes(key), source, "read", "corrupt_record", text)
-    key, source = f"{file.name}@{item.offset}", f"{file.path}@{item.offset}"
-    return Failure(_to_bytes(key), source, "read", "too_large", f"the record has {item.length} bytes of data")
+        return Failure(_to_bytes(address), source, "read", "corrupt_record", text)
+    text = f"the record has {item.length} bytes of data, more than --max_image_bytes leaves room for"
+    return Failure(_to_bytes(address), source, "read", "too_large", text)
 
 
-def _read_images(task: ImageFiles, max_image_bytes: int) -> Iterator[ImageRecord | Failure]:
-    if not any(storage.is_remote(file.path) for file in task.files):
-        for file in task.files:
+def _read_images(
+    files: tuple[InputFile, ...], first: int, claim: Claim, max_image_bytes: int
+) -> Iterator[ImageRecord | Failure]:
+    if not any(storage.is_remote(file.path) for file in files):
+        for index, file in enumerate(files, first):
+            if not claim(index):
+                return
             yield _read_image(file, max_image_bytes)
         return
     with ThreadPoolExecutor(REMOTE_READERS, thread_name_prefix="read") as pool:
+        waiting = iter(files)
         under_way: deque[Future[ImageRecord | Failure]] = deque()
-        for file in task.files:
-            under_way.append(pool.submit(_read_image, file, max_image_bytes))
-            if len(under_way) == REMOTE_READERS:
-                yield under_way.popleft().result()
-        for future in under_way:
-            yield future.result()
+        for index in range(first, first + len(files)):
+            for file in itertools.islice(waiting, REMOTE_READERS - len(under_way)):
+                under_way.append(pool.submit(_read_image, file, max_image_bytes))
+            if not claim(index):
+                return
+            yield under_way.popleft().result()
 
 
 def _read_image(file: InputFile, max_image_bytes: int) -> ImageRecord | Failure:
@@ -84,16 +172,20 @@ def _read_image(file: InputFile, max_image_bytes: int) -> ImageRecord | Failure:
         with storage.open_read(file.path) as stream:
             data = stream.read(max_image_bytes + 1)
     except OSError as error:
-        return _unreadable(file, error)
+        return _unreadable(file, error, 0, None)
     if len(data) > max_image_bytes:
         text = f"the file has more than the {max_image_bytes} bytes that --max_image_bytes allows"
         return Failure(_to_bytes(file.name), file.path, "read", "too_large", text)
     return ImageRecord(_to_bytes(file.name), file.path, data)
 
 
-def _unreadable(file: InputFile, error: OSError) -> Failure:
-    text = f"{error.strerror}" if error.strerror else " ".join(str(error).split())
-    return Failure(_to_bytes(file.name), file.path, "read", "read_error", text)
+def _unreadable(file: InputFile, error: OSError, start: int, stop: int | None) -> Failure:
+    """Returns the failure of a file of which the bytes from `start` on cannot be read."""
+    text = error.strerror or " ".join(str(error).split())
+    name, source = file.name, file.path
+    if start:
+        name, source = f"{name}@{start}", f"{source}@{start}-{file.size_bytes if stop is None else stop}"
+    return Failure(_to_bytes(name), source, "read", "read_error", text)
 
 
 def _to_bytes(name: str) -> bytes:

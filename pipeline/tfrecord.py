@@ -76,6 +76,11 @@ class Record:
     offset: int
     data: bytes
 
+    @property
+    def stop(self) -> int:
+        """One past its last byte."""
+        return self.offset + FRAME_BYTES + len(self.data)
+
 
 @dataclass(frozen=True, slots=True)
 class CorruptRange:
@@ -121,6 +126,7 @@ def read_records(
     *,
     max_record_bytes: int = MAX_RECORD_BYTES,
     look_back_bytes: int = LOOK_BACK_BYTES,
+    at_boundary: bool = False,
 ) -> Iterator[Item]:
     """Yields what a range of an uncompressed file holds, in the order of the file.
 
@@ -136,6 +142,7 @@ def read_records(
       max_record_bytes: limit on a record's data, less than 4 GiB.
       look_back_bytes: how far before `start` to begin following the records, which tells records of
         the file from framed records inside another record's data. `max_record_bytes + 16` does so always.
+      at_boundary: that a record of the file begins at `start` is known; damage there is then the range's own.
 
     Yields:
       The good records whose header begins in [start, stop), and what is reported with them.
@@ -147,10 +154,10 @@ def read_records(
     if stop is not None and stop <= start:
         return
     reader = _Reader(ByteWindow(file, seekable=True), max_record_bytes)
-    offset = reader.first_boundary(max(0, start - look_back_bytes), stop)
+    offset = start if at_boundary else reader.first_boundary(max(0, start - look_back_bytes), stop)
     if stop is not None and offset >= stop:
         return
-    owned = start == 0
+    owned = at_boundary or start == 0
     for item in reader.items(offset):
         if isinstance(item, Record):
             if stop is not None and item.offset >= stop:
@@ -245,12 +252,12 @@ class _Reader:
         window = self._window
         if not window.fill(offset, HEADER.size):
             return
-        length = self._large_length(window.data, offset - window.base)
+        length = self._large_length(offset, window.data[offset - window.base : offset - window.base + HEADER.size])
         if length is None or offset + HEADER.size + length < window.stop:
             return
         head = window.cut(offset)
         header, data = head[: HEADER.size], head[HEADER.size :]
-        while length is not None and (window.size is None or offset + FRAME_BYTES + length <= window.size):
+        while length is not None:
             missing = window.read_on(length - len(data))
             data = data + missing if data else missing
             tail = window.read_on(FOOTER.size + HEADER.size)
@@ -260,15 +267,16 @@ class _Reader:
             yield Record(offset, data)
             offset += FRAME_BYTES + length
             header, data = tail[FOOTER.size :], b""
-            length = self._large_length(header, 0)
+            length = self._large_length(offset, header)
         window.hold(offset, header)
 
-    def _large_length(self, buffer: bytes, position: int) -> int | None:
-        """Returns the length in the header at `position` if that is intact and tells of a large record."""
-        if position + HEADER.size > len(buffer):
+    def _large_length(self, offset: int, header: bytes) -> int | None:
+        """Returns the length in the header at `offset` if it is intact and tells of a large record."""
+        length = length_at(header, 0) if len(header) == HEADER.size else None
+        if length is None or not _LARGE_BYTES <= length <= self._direct_bytes:
             return None
-        length = length_at(buffer, position)
-        return length if length is not None and _LARGE_BYTES <= length <= self._direct_bytes else None
+        size = self._window.size
+        return length if size is None or offset + FRAME_BYTES + length <= size else None
 
     def _damage(self, offset: int) -> CorruptRange | OversizedRecord:
         """Says what is wrong at `offset`, where no record is good, and finds where to go on."""

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import apache_beam as beam
+from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
 from apache_beam.metrics import Metrics
+from apache_beam.transforms.core import RestrictionProvider
 
 from pipeline.plan import ReadTask
 from pipeline.records import Failure, ImageRecord
 from pipeline.settings import InputConfig
-from pipeline.sources import read_task
+from pipeline.sources import read_task, task_bytes, task_positions
 
 READ_COUNTER = "records-read"
+
+SPLIT_BYTES = 64 << 20
+"""Bytes of a task that the runner gets as one piece to begin with; it may cut further while a piece is read."""
 
 
 @dataclass
@@ -21,8 +27,9 @@ class ReadImages(beam.PTransform):
     """Reads the tasks that `pipeline.plan.make_tasks` made.
 
     Gives a PCollection of `ImageRecord`, and of `Failure` for what could not be read, so that nothing
-    is dropped on the way; `EmbedImages` passes failures on. Only tasks cross the shuffle that spreads
-    the work over the workers, never the bytes of an image.
+    is dropped on the way; `EmbedImages` passes failures on. A splittable DoFn: the runner spreads
+    parts of a file over the workers, and moves parts from a slow worker to an idle one. The bytes of
+    an image never cross a shuffle.
 
     Attributes:
       tasks: what to read.
@@ -43,9 +50,27 @@ class ReadImages(beam.PTransform):
         return (
             root
             | "Tasks" >> beam.Create(list(self.tasks), reshuffle=False)
-            | "Spread" >> beam.Reshuffle()
             | "Read" >> beam.ParDo(_ReadFn(self.config, self.max_image_bytes))
         )
+
+
+class _TaskRestrictions(RestrictionProvider):
+    """The positions of a task as a restriction, cut into pieces of about `SPLIT_BYTES`."""
+
+    def initial_restriction(self, task: ReadTask) -> OffsetRange:
+        return OffsetRange(0, task_positions(task))
+
+    def create_tracker(self, restriction: OffsetRange) -> OffsetRestrictionTracker:
+        return OffsetRestrictionTracker(restriction)
+
+    def restriction_size(self, task: ReadTask, restriction: OffsetRange) -> int:
+        positions: int = restriction.size()
+        return task_bytes(task) * positions // task_positions(task)
+
+    def split(self, task: ReadTask, restriction: OffsetRange) -> Iterator[OffsetRange]:
+        pieces = max(1, self.restriction_size(task, restriction) // SPLIT_BYTES)
+        positions = -(-restriction.size() // pieces)
+        yield from restriction.split(positions, positions // 2)
 
 
 class _ReadFn(beam.DoFn):
@@ -54,7 +79,27 @@ class _ReadFn(beam.DoFn):
         self._max_image_bytes = max_image_bytes
         self._read = Metrics.counter("pipeline", READ_COUNTER)
 
-    def process(self, task: ReadTask) -> Iterator[ImageRecord | Failure]:
-        for record in read_task(task, self._config, max_image_bytes=self._max_image_bytes):
+    def process(
+        self, task: ReadTask, tracker: Any = beam.DoFn.RestrictionParam(_TaskRestrictions())
+    ) -> Iterator[ImageRecord | Failure]:
+        refused = False
+
+        def claim(position: int) -> bool:
+            nonlocal refused
+            refused = not tracker.try_claim(position)
+            return not refused
+
+        restriction = tracker.current_restriction()
+        for record in read_task(
+            task,
+            restriction.start,
+            restriction.stop,
+            claim,
+            config=self._config,
+            max_image_bytes=self._max_image_bytes,
+        ):
             self._read.inc()
             yield record
+        if not refused:
+            # Tells the runner that no record begins in what is left of the part.
+            tracker.try_claim(tracker.current_restriction().stop)
