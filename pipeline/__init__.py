@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
-    from pipeline.dataset import read_embeddings
     from pipeline.embedder import Embedder
     from pipeline.job import run
+    from pipeline.reader import read_embeddings
     from pipeline.transforms.embed import EmbedImages
     from pipeline.transforms.read import ReadImages
     from pipeline.transforms.write import WriteEmbeddings
@@ -26,7 +26,7 @@ _MODULES = {
     "ReadImages": "pipeline.transforms.read",
     "RunConfig": "pipeline.config",
     "WriteEmbeddings": "pipeline.transforms.write",
-    "read_embeddings": "pipeline.dataset",
+    "read_embeddings": "pipeline.reader",
     "run": "pipeline.job",
 }
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime
 import difflib
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
@@ -138,7 +140,7 @@ def make_parser() -> argparse.ArgumentParser:
             flag = item.metadata
             name, text = f"--{item.name}", flag["help"].replace("%", "%%")
             if item.type == "bool":
-                group.add_argument(name, help=text, action="store_true")
+                group.add_argument(name, help=text, action=argparse.BooleanOptionalAction)
                 continue
             options: dict[str, Any] = {
                 "help": text,
@@ -155,23 +157,39 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _to_args(parser: argparse.ArgumentParser, values: Mapping[str, Any]) -> list[str]:
     """Returns the command-line arguments that mean the same as a mapping from flag names to plain values."""
-    repeated = {action.dest for action in parser._actions if isinstance(action, _Collect)}
-    known = {action.dest for action in parser._actions}
+    actions = {action.dest: action for action in parser._actions}
     args: list[str] = []
     for name, value in values.items():
-        if value is None or value is False:
+        action = actions.get(name)
+        if isinstance(action, argparse._HelpAction):
+            raise UsageError(f"'{name}' asks for no run; leave it out")
+        if value is None:
             continue
-        if value is True:
-            args.append(f"--{name}")
-        elif isinstance(value, (list, tuple)) and (name in repeated or name not in known):
-            args.extend(f"--{name}={item}" for item in value)
+        if isinstance(value, bool):
+            if action is not None and not isinstance(action, argparse.BooleanOptionalAction):
+                raise UsageError(f"{name}: {str(value).lower()} arrived where a value was expected")
+            # A switch of Beam's that is off is left out: not each of them has an opposite.
+            args += [f"--{name}"] if value else [f"--no-{name}"] if action else []
         elif isinstance(value, (list, tuple)):
-            args.append(f"--{name}={','.join(str(item) for item in value)}")
-        elif isinstance(value, Mapping):
-            raise UsageError(f"{name}: a mapping arrived where a value or a list was expected")
+            items = [_to_text(name, item) for item in value]
+            args += [f"--{name}={item}" for item in items] if _repeats(action) else [f"--{name}={','.join(items)}"]
         else:
-            args.append(f"--{name}={value}")
+            args.append(f"--{name}={_to_text(name, value)}")
     return args
+
+
+def _repeats(action: argparse.Action | None) -> bool:
+    """Says whether a list is given by repeating the flag, as for all options of Beam's that take one."""
+    return action is None or isinstance(action, _Collect)
+
+
+def _to_text(name: str, value: Any) -> str:
+    if isinstance(value, (str, int, float, os.PathLike, datetime.date)) and not isinstance(value, bool):
+        try:
+            return str(value)
+        except ValueError:  # Python writes no integers of thousands of digits
+            raise UsageError(f"{name}: a number of far too many digits arrived") from None
+    raise UsageError(f"{name}: a {type(value).__name__} arrived where a value or a list of values was expected")
 
 
 def _read_config_file(parser: argparse.ArgumentParser, path: str) -> tuple[dict[str, Any], list[str]]:
@@ -213,9 +231,14 @@ def _override(file_args: Sequence[str], command_args: Sequence[str]) -> list[str
     return [*(arg for arg in file_args if option_name(arg) not in named), *command_args]
 
 
-def suggest_flag(arg: str) -> str:
-    """Returns advice about an argument that neither this package nor Beam knows."""
-    known = [action.option_strings[0] for action in make_parser()._actions if action.option_strings]
+def suggest_flag(arg: str, beam_flags: Iterable[str] = ()) -> str:
+    """Returns advice about an argument that neither this package nor Beam knows.
+
+    Args:
+      arg: the argument.
+      beam_flags: Beam's own flags, with their dashes.
+    """
+    known = [flag for action in make_parser()._actions for flag in action.option_strings]
     name = option_name(arg)
-    close = difflib.get_close_matches(f"--{name}", known, n=1) if name else []
+    close = difflib.get_close_matches(f"--{name}", [*known, *beam_flags], n=1) if name else []
     return f"did you mean {close[0]}?" if close else "see --help, and Beam's own options"

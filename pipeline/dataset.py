@@ -1,4 +1,4 @@
-"""The output data set: its files' names, its spec and its manifests, and how its rows are read.
+"""The output data set: its files' names, its spec and its manifests.
 
 ```
 OUT/spec.json                 what every vector in here is
@@ -7,35 +7,34 @@ OUT/failures/failures-<wave>-SSSSS-of-NNNNN.jsonl
 OUT/manifests/<wave>.json     what a wave read and wrote; written last, and what makes it count
 OUT/summary.json              the last run
 OUT/staging/                  files of a wave that is not committed
+OUT/lock.json                 who is writing
 ```
+
+A wave is committed by its manifest alone: a file that no manifest names is not part of the data set.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
-import pyarrow as pa
-
-from pipeline import storage, tfrecord
+from pipeline import storage
 from pipeline.errors import OutputError
-from pipeline.examples import decode_rows
-from pipeline.gzip_stream import GzipStream
-from pipeline.records import Failure
 
 FORMAT_VERSION = 1
 SPEC_NAME = "spec.json"
 SUMMARY_NAME = "summary.json"
 STAGING_NAME = "staging"
 MANIFESTS_NAME = "manifests"
+TIMESTAMP_COLUMN = "event_timestamp"
+"""The Parquet column that the data set adds to the records' own."""
 
 ShardKind = Literal["embeddings", "failures"]
+ShardFormat = Literal["tfrecord", "parquet", "jsonl"]
 _T = TypeVar("_T")
-
-_ROWS_PER_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -90,11 +89,21 @@ class Spec:
 
 @dataclass(frozen=True)
 class InputEntry:
-    """An input file that a wave covers, as it was when the wave was planned."""
+    """An input file that a wave covers, as it was when the wave was planned.
+
+    Attributes:
+      path: its path or URI.
+      name: what the keys of its records are made of where no feature holds them.
+      size_bytes: its size.
+      mtime_s: when it was last changed, in seconds since 1970.
+      records: how many records it had, good or bad.
+    """
 
     path: str
+    name: str
     size_bytes: int
     mtime_s: float
+    records: int = 1
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,7 @@ class OutputEntry:
     Attributes:
       path: relative to the data set, with `/`.
       kind: `embeddings` or `failures`.
+      format: `tfrecord`, `parquet` or `jsonl`.
       size_bytes: its size.
       crc32c: CRC-32C (Castagnoli) of its bytes, as 8 hexadecimal digits.
       rows: number of records in it.
@@ -111,6 +121,7 @@ class OutputEntry:
 
     path: str
     kind: ShardKind
+    format: ShardFormat
     size_bytes: int
     crc32c: str
     rows: int
@@ -130,6 +141,12 @@ class Manifest:
       started: when the wave began, UTC, ISO 8601.
       seconds: how long it took.
       versions: of the packages that took part.
+      key_feature: the feature that the keys come from; None where they come from the inputs' names.
+      retried: keys of earlier waves' failures that this one tried again; they no longer count.
+      replaces: names of the waves whose rows this one holds as well; they no longer count.
+      zero_vectors: number of rows whose vector has only zeros.
+      duplicate_vectors: number of rows whose vector is, to the bit, that of another row before it in
+        the same file.
     """
 
     wave: str
@@ -141,7 +158,17 @@ class Manifest:
     started: str
     seconds: float
     versions: Mapping[str, str]
+    key_feature: str | None = None
+    retried: tuple[str, ...] = ()
+    replaces: tuple[str, ...] = ()
+    zero_vectors: int = 0
+    duplicate_vectors: int = 0
     format_version: int = FORMAT_VERSION
+
+    def files(self, kind: ShardKind) -> tuple[OutputEntry, ...]:
+        """Returns the files that hold each record of a kind once, whatever the number of formats."""
+        entries = [entry for entry in self.outputs if entry.kind == kind]
+        return tuple(entry for entry in entries if entry.format == entries[0].format)
 
 
 def shard_path(kind: ShardKind, wave: str, index: int, count: int, extension: str) -> str:
@@ -211,6 +238,18 @@ def read_manifests(output: str) -> tuple[Manifest, ...]:
     return tuple(_from_json(Manifest, stat.path) for stat in stats if stat.path.endswith(".json"))
 
 
+def live(manifests: Iterable[Manifest]) -> tuple[Manifest, ...]:
+    """Returns the manifests that count: those that no other one replaces."""
+    manifests = tuple(manifests)
+    replaced = {wave for manifest in manifests for wave in manifest.replaces}
+    return tuple(manifest for manifest in manifests if manifest.wave not in replaced)
+
+
+def next_wave(manifests: Iterable[Manifest]) -> str:
+    """Returns the name of the wave that comes after all others."""
+    return f"{max((int(manifest.wave) for manifest in manifests), default=-1) + 1:05d}"
+
+
 def read_manifest(output: str, wave: str) -> Manifest:
     """Returns the manifest of one wave.
 
@@ -243,6 +282,18 @@ def owned_files(output: str, manifests: tuple[Manifest, ...]) -> list[str]:
     return [*owned, storage.join(output, SUMMARY_NAME), storage.join(output, SPEC_NAME)]
 
 
+def differing_fields(old: Spec, new: Spec) -> list[str]:
+    """Returns what makes the vectors of two specs different things, as `field: old, now new`."""
+    ours, theirs = ({**vars(spec), **vars(spec.preprocessing)} for spec in (old, new))
+    identity = ("module_sha256", "signature", "output_key", "dimension", "normalization", "dtype")
+    preprocessing = [item.name for item in dataclasses.fields(Preprocessing)]
+    return [
+        f"{name}: {ours[name]}, now {theirs[name]}"
+        for name in (*identity, *preprocessing)
+        if ours[name] != theirs[name]
+    ]
+
+
 def remove(output: str) -> None:
     """Removes a data set: the files that its spec and manifests own, and no other.
 
@@ -252,60 +303,3 @@ def remove(output: str) -> None:
     """
     storage.delete(owned_files(output, read_manifests(output)))
     storage.delete_directory(storage.join(output, STAGING_NAME))
-
-
-def read_embeddings(output: str) -> Iterator[pa.RecordBatch]:
-    """Yields the committed rows of the data set in directory `output`; for a repeated key, the newest wave's.
-
-    Columns: `key` (binary), `embedding` (fixed_size_list<float32>[D]) and the features that were
-    passed through (lists of binary, float32 or int64). Rows of one wave that share a key are all kept.
-
-    Raises:
-      OutputError: there is no data set in `output`, or it is damaged.
-    """
-    output = storage.normalize(output)
-    if read_spec(output) is None:
-        raise OutputError(f"{output} holds no data set: it has no {SPEC_NAME}; name the --output of a run")
-    newer: set[bytes] = set()
-    for manifest in reversed(read_manifests(output)):
-        seen: set[bytes] = set()
-        for entry in manifest.outputs:
-            if entry.kind == "embeddings":
-                for rows in read_shard(storage.join(output, entry.path)):
-                    keys = rows.column("key").to_pylist()
-                    seen.update(keys)
-                    keep = pa.array([key not in newer for key in keys])
-                    yield rows if not newer or keep.true_count == len(keys) else rows.filter(keep)
-        newer |= seen
-
-
-def read_shard(path: str) -> Iterator[pa.RecordBatch]:
-    """Yields the rows of one embeddings file.
-
-    Raises:
-      OutputError: the file is damaged.
-    """
-    waiting: list[bytes] = []
-    try:
-        with storage.open_read(path) as file:
-            stream = GzipStream(file) if path.endswith(".gz") else file
-            for item in tfrecord.read_records_sequential(stream):
-                if not isinstance(item, tfrecord.Record):
-                    raise OutputError(f"{path} is damaged: {item}; run python -m pipeline.verify")
-                waiting.append(item.data)
-                if len(waiting) == _ROWS_PER_BATCH:
-                    yield from decode_rows(waiting)
-                    waiting = []
-        yield from decode_rows(waiting)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{path} cannot be read: {error}; run python -m pipeline.verify") from error
-
-
-def read_failures(output: str) -> Iterator[Failure]:
-    """Yields the committed failures of the data set in directory `output`, oldest wave first."""
-    output = storage.normalize(output)
-    for manifest in read_manifests(output):
-        for entry in manifest.outputs:
-            if entry.kind == "failures":
-                lines = storage.read_bytes(storage.join(output, entry.path)).decode("utf-8").splitlines()
-                yield from map(Failure.from_json, lines)

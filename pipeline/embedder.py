@@ -143,7 +143,7 @@ class Embedder:
                     failures.append(Failure(record.key, record.source, "embed", "nonfinite", text))
             decoded = [record for record, good in zip(decoded, finite, strict=True) if good]
             vectors = vectors[finite]
-        return EmbeddingBatch(embedding_rows(decoded, vectors), tuple(failures))
+        return EmbeddingBatch(embedding_rows(decoded, vectors), tuple(failures), tuple(r.source for r in decoded))
 
     def _vectors(self, images: np.ndarray) -> np.ndarray:
         vectors = self.engine.infer(images)

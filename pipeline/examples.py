@@ -112,7 +112,7 @@ def _single_value(features: Any, name: str, kinds: Sequence[str]) -> Any:
     return values[0]
 
 
-def _copied(features: Any, image_feature: str, passthrough: Collection[str]) -> dict[str, Feature]:
+def _copied(features: Any, image_feature: str | None, passthrough: Collection[str]) -> dict[str, Feature]:
     if not passthrough:
         return {}
     names = sorted(features) if "*" in passthrough else [name for name in passthrough if name in features]
@@ -200,11 +200,14 @@ def decode_rows(examples: Sequence[bytes]) -> tuple[pa.RecordBatch, ...]:
     """
     records, embeddings = [], []
     for data in examples:
-        features = _example_class().FromString(data).features.feature
+        try:
+            features = _example_class().FromString(data).features.feature
+        except message.DecodeError:
+            raise ValueError(f"a record's {len(data)} bytes are not a tf.train.Example") from None
         key = features["key"].bytes_list.value
         vector = features["embedding"].float_list.value
         if len(key) != 1 or not vector:
             raise ValueError("a record has no key or no embedding")
-        records.append(ImageRecord(key[0], "", b"", _copied(features, "", ("*",))))
+        records.append(ImageRecord(key[0], "", b"", _copied(features, None, ("*",))))
         embeddings.append(np.asarray(vector, np.float32))
     return embedding_rows(records, np.stack(embeddings)) if records else ()

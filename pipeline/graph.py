@@ -2,51 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
-from pipeline.dataset import InputEntry
+from pipeline.commit import WaveHeader
 from pipeline.embedder import EmbedderSpec
-from pipeline.plan import InputFile, make_tasks
-from pipeline.settings import Compression, DecodeConfig, InputConfig
+from pipeline.settings import Compression, InputConfig, OutputFormat
 from pipeline.transforms.embed import EmbedImages
 from pipeline.transforms.read import ReadImages
 from pipeline.transforms.write import WriteEmbeddings
+from pipeline.waves import Wave
 
 
 @dataclass(frozen=True)
-class Wave:
-    """One pipeline's worth of work.
+class WaveJob:
+    """All that the pipeline of one wave is built from.
 
     Attributes:
-      name: of the wave, in file names.
-      files: what it reads.
+      wave: what it reads.
+      header: what its manifest will say of it.
+      input: names of the features to read.
+      max_image_bytes: an image file larger than this is a failure.
+      output: directory of the data set.
+      formats: of the embeddings files.
+      compression: of TFRecord files.
+      spec_json: the data set's spec.
+      embedder_spec: what workers load.
+      shared: the handle of what they load.
     """
 
-    name: str
-    files: Sequence[InputFile]
+    wave: Wave
+    header: WaveHeader
+    input: InputConfig
+    max_image_bytes: int
+    output: str
+    formats: tuple[OutputFormat, ...]
+    compression: Compression
+    spec_json: bytes
+    embedder_spec: EmbedderSpec
+    shared: Shared
 
 
-def build(
-    root: beam.Pipeline,
-    wave: Wave,
-    *,
-    input: InputConfig,  # noqa: A002
-    decode: DecodeConfig,
-    output: str,
-    compression: Compression,
-    spec: EmbedderSpec,
-    shared: Shared,
-    versions: Mapping[str, str],
-) -> None:
+def build(root: beam.Pipeline, job: WaveJob) -> None:
     """Adds to a pipeline all that reads, embeds and commits one wave."""
-    covered = tuple(InputEntry(file.path, file.size_bytes, file.mtime_s) for file in wave.files)
     (
         root
-        | "ReadImages" >> ReadImages(make_tasks(wave.files), input, decode.max_image_bytes)
-        | "EmbedImages" >> EmbedImages(spec, shared)
-        | "WriteEmbeddings" >> WriteEmbeddings(output, wave.name, compression, covered, versions)
+        | "ReadImages" >> ReadImages(job.wave.tasks, job.input, job.max_image_bytes)
+        | "EmbedImages" >> EmbedImages(job.embedder_spec, job.shared)
+        | "WriteEmbeddings" >> WriteEmbeddings(job.output, job.formats, job.compression, job.header, job.spec_json)
     )

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.metadata
 import logging
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline import dataset, plan, storage
+from pipeline import dataset, errors, storage
 from pipeline.config import RunConfig
 from pipeline.errors import IntegrityError, OutputError, PipelineError, TooManyFailures
+from pipeline.plan import InputFile, check_records, find_inputs
+from pipeline.reader import read_failures
+from pipeline.waves import Plan, Wave, make_plan
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.runner import PipelineResult
 
-    from pipeline.prepare import PreparedModule
+    from pipeline.lock import LockToken
+    from pipeline.prepare import ChosenModule, PreparedModule
 
 _log = logging.getLogger(__name__)
 
+DIRECT_WAVE_BYTES = 2 << 30
+"""Input bytes of a wave on the DirectRunner, unless told otherwise."""
+_CAUSE = re.compile(
+    r"(?:RuntimeError: )?([A-Za-z_.]*(?:Error|Exception|Failures|Interrupt)): (.*?)(?: \[while running .*)?"
+)
 VERSIONED_PACKAGES = ("apache-beam", "tensorflow", "tfx-bsl", "numpy", "simplejpeg", "pillow")
 
 
@@ -34,7 +45,7 @@ class Summary:
       records: records that were read, good or bad.
       embedded: records that have a vector.
       failed: records that have a failure line.
-      skipped: input files that an earlier run had done.
+      skipped: records that an earlier run had done.
       failures_by_reason: number of failures of each kind.
       seconds: how long the run took.
       images_per_second: `embedded / seconds`.
@@ -46,6 +57,8 @@ class Summary:
       precision: of the computation.
       runner: of the pipeline.
       versions: of the packages that took part.
+      zero_vectors: rows whose vector has only zeros.
+      duplicate_vectors: rows whose vector is, to the bit, that of another row before it in the same file.
     """
 
     records: int
@@ -63,99 +76,204 @@ class Summary:
     precision: str
     runner: str
     versions: Mapping[str, str]
+    zero_vectors: int = 0
+    duplicate_vectors: int = 0
 
 
 def run(config: RunConfig) -> Summary:
-    """Runs the whole job and writes the data set.
+    """Runs the whole job and writes the data set, or what an existing one lacks.
 
     Raises:
       UsageError: the job cannot be done as asked; nothing was embedded.
       TooManyFailures: more records failed than allowed, or all; what was embedded is kept.
       IntegrityError: records were lost or counted twice.
-      PipelineError: the pipeline failed.
+      PipelineError: the pipeline failed; the waves that were committed before are kept.
     """
     # Imported here, not above: --help and a mistyped flag should not have to wait for Beam.
     from pipeline import options as beam_options
-    from pipeline.prepare import prepare_module
+    from pipeline.lock import DatasetLock
+    from pipeline.prepare import choose_module
 
     started = time.monotonic()
     options = beam_options.parse_beam_args(config.beam_args)
     beam_options.make_runner(options)
     output = storage.normalize(config.output.output)
-    files = plan.find_inputs(config.input)
-    plan.check_records(files)
-    _check_output(output, overwrite=config.output.overwrite)
-    module = prepare_module(config, options)
-    _begin(output, module.dataset_spec)
-    manifest = _run_wave("00000", files, config, options, output, module)
-    summary = _summarize([manifest], module, beam_options.runner_name(options), time.monotonic() - started)
-    storage.write_atomically(storage.join(output, dataset.SUMMARY_NAME), dataset.to_json(summary))
-    _check_failures(summary, config.output.max_failure_rate)
-    return summary
-
-
-def _check_output(output: str, *, overwrite: bool) -> None:
-    """Makes sure that a new data set can begin in a directory."""
+    files = find_inputs(config.input)
+    check_records(files)
+    _check_directory(output)
+    chosen = choose_module(config.module)
     try:
-        if not storage.is_remote(output) and os.path.exists(output) and not os.path.isdir(output):
-            raise OutputError(f"--output={output} is a file; expected a directory")
-        if overwrite:
-            dataset.remove(output)
-        elif storage.exists(storage.join(output, dataset.SPEC_NAME)):
-            raise OutputError(f"--output={output} already holds a data set; name another directory, or --overwrite it")
+        with DatasetLock(output, steal=config.output.steal_lock) as lock:
+            job = _Job(config, options, output, chosen, lock.token)
+            return job.run(files, started)
     except OSError as error:
-        raise OutputError(f"--output={output} cannot be used: {error}") from error
+        raise OutputError(f"--output={output} cannot be used: {describe_os_error(error)}") from error
 
 
-def _begin(output: str, spec: dataset.Spec) -> None:
-    try:
-        storage.delete_directory(storage.join(output, dataset.STAGING_NAME))
-        dataset.write_spec(output, spec)
-    except OSError as error:
-        raise OutputError(f"--output={output} cannot be written: {error}") from error
+def _check_directory(output: str) -> None:
+    if not storage.is_remote(output) and os.path.exists(output) and not os.path.isdir(output):
+        raise OutputError(f"--output={output} is a file; expected a directory")
 
 
-def _run_wave(
-    name: str,
-    files: Sequence[plan.InputFile],
-    config: RunConfig,
-    options: PipelineOptions,
-    output: str,
-    module: PreparedModule,
-) -> dataset.Manifest:
-    """Runs the pipeline of one wave and returns what it committed."""
-    import apache_beam as beam
+def describe_os_error(error: OSError) -> str:
+    """Returns what an operating system error says, in one line, with the file it is about."""
+    text = error.strerror or " ".join(str(error).split())
+    return f"{text}: {error.filename}" if error.filename and str(error.filename) not in text else text
 
-    from pipeline import graph
-    from pipeline import options as beam_options
 
-    pipeline = beam.Pipeline(runner=beam_options.make_runner(options), options=options)
-    graph.build(
-        pipeline,
-        graph.Wave(name, files),
-        input=config.input,
-        decode=config.decode,
-        output=output,
-        compression=config.output.compression,
-        spec=module.embedder_spec,
-        shared=module.shared,
-        versions=package_versions(),
-    )
-    try:
-        result = pipeline.run()
-        result.wait_until_finish()
-    except Exception as error:
-        raise _explain(error, name) from error
-    manifest = dataset.read_manifest(output, name)
-    _check_counts(_records_read(result), manifest)
-    return manifest
+@dataclass(frozen=True)
+class _Job:
+    """One run on a data set that is locked."""
+
+    config: RunConfig
+    options: PipelineOptions
+    output: str
+    chosen: ChosenModule
+    lock: LockToken
+
+    def run(self, files: Sequence[InputFile], started: float) -> Summary:
+        from pipeline.prepare import load_module, make_spec
+
+        settings = self.config.output
+        if settings.overwrite:
+            dataset.remove(self.output)
+        existing = dataset.read_spec(self.output)
+        if existing is not None:
+            dimension = self.chosen.signature.dimension or existing.dimension
+            self._check_same_space(existing, make_spec(self.chosen, self.config, dimension))
+        plan = self._plan(files)
+        if existing is not None and not plan.waves:
+            summary = self._summarize([], existing, plan.skipped, started)
+        else:
+            module = load_module(self.chosen, self.config, self.options)
+            self._begin(existing, module.dataset_spec)
+            manifests = [self._run_wave(wave, module, index, len(plan.waves)) for index, wave in enumerate(plan.waves)]
+            summary = self._summarize(manifests, module.dataset_spec, plan.skipped, started)
+        storage.write_atomically(storage.join(self.output, dataset.SUMMARY_NAME), dataset.to_json(summary))
+        _check_failures(summary, settings.max_failure_rate)
+        return summary
+
+    def _check_same_space(self, old: dataset.Spec, new: dataset.Spec) -> None:
+        differences = dataset.differing_fields(old, new)
+        if differences:
+            raise OutputError(
+                f"--output={self.output} holds vectors of another kind ({'; '.join(differences)}); name another "
+                "directory, or start it anew with --overwrite"
+            )
+
+    def _plan(self, files: Sequence[InputFile]) -> Plan:
+        from pipeline import options as beam_options
+
+        settings = self.config.output
+        default = DIRECT_WAVE_BYTES if beam_options.is_direct(self.options) else None
+        manifests = dataset.read_manifests(self.output)
+        failures = read_failures(self.output) if settings.retry_failed and manifests else ()
+        return make_plan(files, manifests, wave_bytes=settings.wave_bytes or default, failures=failures)
+
+    def _begin(self, existing: dataset.Spec | None, spec: dataset.Spec) -> None:
+        storage.delete_directory(storage.join(self.output, dataset.STAGING_NAME))
+        if existing is None:
+            dataset.write_spec(self.output, spec)
+        else:
+            self._check_same_space(existing, spec)
+
+    def _run_wave(self, wave: Wave, module: PreparedModule, index: int, count: int) -> dataset.Manifest:
+        """Runs the pipeline of one wave and returns what it committed."""
+        import apache_beam as beam
+
+        from pipeline import graph
+        from pipeline import options as beam_options
+        from pipeline.commit import WaveHeader
+
+        config = self.config
+        header = WaveHeader(
+            name=wave.name,
+            inputs=wave.inputs,
+            started=datetime.datetime.now(datetime.timezone.utc),
+            versions=package_versions(),
+            key_feature=config.input.key_feature,
+            retried=wave.retried,
+            lock=self.lock,
+        )
+        job = graph.WaveJob(
+            wave=wave,
+            header=header,
+            input=config.input,
+            max_image_bytes=config.decode.max_image_bytes,
+            output=self.output,
+            formats=config.output.output_format,
+            compression=config.output.compression,
+            spec_json=dataset.to_json(module.dataset_spec),
+            embedder_spec=module.embedder_spec,
+            shared=module.shared,
+        )
+        pipeline = beam.Pipeline(runner=beam_options.make_runner(self.options), options=self.options)
+        graph.build(pipeline, job)
+        try:
+            result = pipeline.run()
+            result.wait_until_finish()
+        except Exception as error:
+            raise _explain(error, wave.name) from error
+        manifest = dataset.read_manifest(self.output, wave.name)
+        _check_counts(_records_read(result), manifest)
+        if count > 1:
+            _log.info(
+                "wave %d of %d: %d embedded, %d failed in %.1f s",
+                index + 1,
+                count,
+                manifest.embedded,
+                manifest.failed,
+                manifest.seconds,
+            )
+        return manifest
+
+    def _summarize(
+        self, manifests: Sequence[dataset.Manifest], spec: dataset.Spec, skipped: int, started: float
+    ) -> Summary:
+        from pipeline import options as beam_options
+
+        seconds = time.monotonic() - started
+        embedded = sum(manifest.embedded for manifest in manifests)
+        failed = sum(manifest.failed for manifest in manifests)
+        reasons: Counter[str] = Counter()
+        for manifest in manifests:
+            reasons.update(manifest.failures_by_reason)
+        return Summary(
+            records=embedded + failed,
+            embedded=embedded,
+            failed=failed,
+            skipped=skipped,
+            failures_by_reason=dict(sorted(reasons.items())),
+            seconds=round(seconds, 3),
+            images_per_second=round(embedded / seconds, 3),
+            waves=len(manifests),
+            module=spec.module,
+            module_sha256=spec.module_sha256,
+            dimension=spec.dimension,
+            engine=self.config.engine.engine,
+            precision="float32",
+            runner=beam_options.runner_name(self.options),
+            versions=package_versions(),
+            zero_vectors=sum(manifest.zero_vectors for manifest in manifests),
+            duplicate_vectors=sum(manifest.duplicate_vectors for manifest in manifests),
+        )
 
 
 def _explain(error: Exception, wave: str) -> PipelineError:
-    """Returns the failure of a pipeline in one line; the runner has buried it under its own stack."""
+    """Returns the failure of a pipeline in one line; the runner has buried it under stacks of its own."""
+    if isinstance(error, PipelineError):
+        return error
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    cause = next((line for line in reversed(lines) if "Error" in line or "Exception" in line), lines[-1])
-    return PipelineError(f"wave {wave} failed and was not committed: {cause}")
+    causes = [match for line in lines if (match := _CAUSE.fullmatch(line))]
+    if not causes:
+        return PipelineError(f"wave {wave} failed and was not committed: {lines[-1]}; start again to go on from there")
+    name, text = causes[-1][1], causes[-1][2]
+    kind = (
+        getattr(errors, name.rpartition(".")[2], PipelineError) if name.startswith(errors.__name__) else PipelineError
+    )
+    if kind is PipelineError:
+        text = f"{name.rpartition('.')[2]}: {text}"
+    return kind(f"wave {wave} failed and was not committed: {text}; start again to go on from there")
 
 
 def _records_read(result: PipelineResult) -> int | None:
@@ -177,31 +295,6 @@ def _check_counts(records_read: int | None, manifest: dataset.Manifest) -> None:
             f"wave {manifest.wave}: {records_read} records were read, but {manifest.embedded} embedded and "
             f"{manifest.failed} failed; expected the same number; please report this"
         )
-
-
-def _summarize(manifests: Sequence[dataset.Manifest], module: PreparedModule, runner: str, seconds: float) -> Summary:
-    embedded = sum(manifest.embedded for manifest in manifests)
-    failed = sum(manifest.failed for manifest in manifests)
-    reasons: Counter[str] = Counter()
-    for manifest in manifests:
-        reasons.update(manifest.failures_by_reason)
-    return Summary(
-        records=embedded + failed,
-        embedded=embedded,
-        failed=failed,
-        skipped=0,
-        failures_by_reason=dict(sorted(reasons.items())),
-        seconds=round(seconds, 3),
-        images_per_second=round(embedded / seconds, 3),
-        waves=len(manifests),
-        module=module.dataset_spec.module,
-        module_sha256=module.dataset_spec.module_sha256,
-        dimension=module.dataset_spec.dimension,
-        engine=module.embedder_spec.engine,
-        precision="float32",
-        runner=runner,
-        versions=package_versions(),
-    )
 
 
 def package_versions() -> dict[str, str]:

@@ -30,14 +30,17 @@ def parse_beam_args(args: Sequence[str]) -> PipelineOptions:
     except (argparse.ArgumentError, argparse.ArgumentTypeError, ValueError) as error:
         raise UsageError(f"{error}; see Beam's documentation of this option") from None
     if unknown:
-        raise UsageError(f"unknown argument '{unknown[0]}'; {suggest_flag(unknown[0])}")
+        beam_flags = [flag for action in parser._actions for flag in action.option_strings]
+        raise UsageError(f"unknown argument '{unknown[0]}'; {suggest_flag(unknown[0], beam_flags)}")
     del known
     return PipelineOptions(list(args))
 
 
 def runner_name(options: PipelineOptions) -> str:
     """Returns the name of the runner that the options ask for, `DirectRunner` where they name none."""
-    return options.view_as(StandardOptions).runner or DIRECT_RUNNER
+    name: str = options.view_as(StandardOptions).runner or DIRECT_RUNNER
+    # Beam takes names in any case and with or without their ending.
+    return DIRECT_RUNNER if name.lower() in ("direct", "directrunner") else name
 
 
 def is_direct(options: PipelineOptions) -> bool:

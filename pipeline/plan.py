@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 import posixpath
@@ -179,10 +180,10 @@ def _relative(path: str, base: str | None) -> str:
 def _read_list(path: str) -> Iterator[InputFile]:
     """Yields the images that the lines of a list file name; blank lines name none."""
     try:
-        lines = storage.read_bytes(path).decode("utf-8", "surrogateescape").splitlines()
+        text = storage.read_bytes(path).removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
     except OSError as error:
         raise InputError(f"list file {path} cannot be read: {error}") from error
-    for line in lines:
+    for line in re.split(r"\r\n|\r|\n", text):  # and nowhere else: a file's name may hold what Unicode calls a line end
         if not line.strip():
             continue
         target = storage.normalize(line.strip())

@@ -13,10 +13,28 @@ from pipeline.config import RunConfig
 from pipeline.dataset import Preprocessing, Spec
 from pipeline.embedder import Embedder, EmbedderSpec
 from pipeline.hub.handles import resolve
-from pipeline.hub.module import choose_signature, read_module
+from pipeline.hub.module import ImageSignature, choose_signature, read_module
 from pipeline.images import ImageDecoder
+from pipeline.settings import ModuleConfig
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ChosenModule:
+    """A module that was found, and its function that will be called.
+
+    Attributes:
+      handle: as it was asked for.
+      path: its directory.
+      sha256: its digest.
+      signature: the function.
+    """
+
+    handle: str
+    path: str
+    sha256: str
+    signature: ImageSignature
 
 
 @dataclass(frozen=True)
@@ -35,14 +53,13 @@ class PreparedModule:
     shared: Shared
 
 
-def prepare_module(config: RunConfig, options: PipelineOptions) -> PreparedModule:
-    """Resolves the module of a run and loads it, which shows that it works.
+def choose_module(config: ModuleConfig) -> ChosenModule:
+    """Finds the module of a run and the function of it to call, without loading it.
 
     Raises:
-      ModuleError: the module cannot be found, trusted or used.
+      ModuleError: the module cannot be found or trusted, or has no function that fits.
     """
-    wanted = config.module
-    resolved = resolve(wanted.module, sha256=wanted.module_sha256)
+    resolved = resolve(config.module, sha256=config.module_sha256)
     if resolved.handle.startswith("untrained:"):
         _log.warning(
             "WARNING: %s has random weights. Its vectors are for trying out this pipeline, and mean nothing.",
@@ -50,10 +67,20 @@ def prepare_module(config: RunConfig, options: PipelineOptions) -> PreparedModul
         )
     signature = choose_signature(
         read_module(resolved.path),
-        signature=wanted.signature,
-        output_key=wanted.output_key,
-        image_size=wanted.image_size,
+        signature=config.signature,
+        output_key=config.output_key,
+        image_size=config.image_size,
     )
+    return ChosenModule(resolved.handle, resolved.path, resolved.sha256, signature)
+
+
+def load_module(chosen: ChosenModule, config: RunConfig, options: PipelineOptions) -> PreparedModule:
+    """Loads a module, which shows that it works.
+
+    Raises:
+      ModuleError: the module cannot be used.
+    """
+    signature = chosen.signature
     decoder = ImageDecoder(
         height=signature.height,
         width=signature.width,
@@ -63,7 +90,7 @@ def prepare_module(config: RunConfig, options: PipelineOptions) -> PreparedModul
         max_image_bytes=config.decode.max_image_bytes,
     )
     embedder_spec = EmbedderSpec(
-        module_path=resolved.path,
+        module_path=chosen.path,
         signature=signature,
         decoder=decoder,
         engine=config.engine.engine,
@@ -75,18 +102,28 @@ def prepare_module(config: RunConfig, options: PipelineOptions) -> PreparedModul
         embedder = shared.acquire(lambda: Embedder.load(embedder_spec))
     else:
         embedder = Embedder.load(embedder_spec)
-    dataset_spec = Spec(
-        module=resolved.handle,
-        module_sha256=resolved.sha256,
-        signature=signature.signature,
-        output_key=signature.output_key,
-        dimension=embedder.engine.dimension,
+    return PreparedModule(embedder_spec, make_spec(chosen, config, embedder.engine.dimension), shared)
+
+
+def make_spec(chosen: ChosenModule, config: RunConfig, dimension: int) -> Spec:
+    """Returns what a data set says about the vectors of a module.
+
+    Args:
+      chosen: the module.
+      config: how its images are prepared and its vectors normalised.
+      dimension: length of a vector.
+    """
+    return Spec(
+        module=chosen.handle,
+        module_sha256=chosen.sha256,
+        signature=chosen.signature.signature,
+        output_key=chosen.signature.output_key,
+        dimension=dimension,
         preprocessing=Preprocessing(
-            height=signature.height,
-            width=signature.width,
+            height=chosen.signature.height,
+            width=chosen.signature.width,
             decode=config.decode.decode,
             exif_orientation=config.decode.exif_orientation,
         ),
         normalization=config.engine.normalize,
     )
-    return PreparedModule(embedder_spec, dataset_spec, shared)

@@ -16,6 +16,8 @@ from typing import Any, Literal, get_args
 from pipeline.errors import UsageError
 
 InputFormat = Literal["auto", "tfrecord", "images", "list"]
+CorruptPolicy = Literal["skip", "fail"]
+OutputFormat = Literal["tfrecord", "parquet"]
 Compression = Literal["none", "gzip"]
 EngineName = Literal["tensorflow"]
 DecodeMode = Literal["exact", "fast"]
@@ -34,10 +36,10 @@ def parse_bytes(text: str) -> int:
     Raises:
       UsageError: `text` is not a positive number with one of these units.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([A-Za-z]*)\s*", text)
     unit = _BYTE_UNITS.get(match[2].upper()) if match else None
     if match is None or unit is None or float(match[1]) * unit < 1:
-        raise UsageError(f"'{text}' is not a size in bytes; write a number with or without a unit, like 64MiB")
+        raise UsageError(f"{text!r} is not a size in bytes; write a number with or without a unit, like 64MiB")
     return int(float(match[1]) * unit)
 
 
@@ -47,9 +49,9 @@ def parse_image_size(text: str) -> tuple[int, int]:
     Raises:
       UsageError: `text` is not two positive whole numbers.
     """
-    match = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", text)
+    match = re.fullmatch(r"\s*(\d{1,6})\s*,\s*(\d{1,6})\s*", text)
     if match is None or not (int(match[1]) and int(match[2])):
-        raise UsageError(f"image size '{text}' is not a height and a width in pixels; write it like 160,160")
+        raise UsageError(f"image size {text!r} is not a height and a width in pixels; write it like 160,160")
     return int(match[1]), int(match[2])
 
 
@@ -70,6 +72,18 @@ def _flag(
     """Declares a field that is a flag; `repeat` collects a tuple from several uses."""
     flag = {"help": text, "parse": parse, "choices": choices, "metavar": metavar, "repeat": repeat}
     return field(default=default, metadata=flag)
+
+
+def _check_choices(config: Any) -> None:
+    """Refuses a value that the command line would refuse too.
+
+    Raises:
+      UsageError: a field with choices has another value.
+    """
+    for item in dataclasses.fields(config):
+        value, choices = getattr(config, item.name), item.metadata["choices"]
+        if choices and value not in choices:
+            raise UsageError(f"--{item.name}={value!r} is not one of its choices: {', '.join(choices)}")
 
 
 @dataclass(frozen=True)
@@ -105,10 +119,20 @@ class InputConfig:
         metavar="NAMES",
     )
 
+    on_corrupt: CorruptPolicy = _flag(
+        "TFRecord: skip makes each damaged range a failure and goes on behind it; fail ends the run. Default: skip",
+        default="skip",
+        choices=get_args(CorruptPolicy),
+    )
+
     def __post_init__(self) -> None:
         """Refuses an empty input and features that would collide with the output's own."""
-        if not self.input:
+        for name in ("input", "passthrough"):
+            if isinstance(getattr(self, name), str):
+                raise UsageError(f"{name}='{getattr(self, name)}' is one text; expected a tuple of them")
+        if not self.input or not all(self.input):
             raise UsageError("no input: --input=FILE, DIRECTORY or GLOB is required")
+        _check_choices(self)
         if "*" in self.passthrough and len(self.passthrough) > 1:
             raise UsageError(f"--passthrough={','.join(self.passthrough)}: '*' already stands for every feature")
         for name in self.passthrough:
@@ -150,7 +174,7 @@ class ModuleConfig:
                 "no module: --module=HANDLE is required; to try things out: untrained:mobilenet_v2_050_160"
             )
         if self.module_sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", self.module_sha256):
-            raise UsageError(f"--module_sha256='{self.module_sha256}' is not a SHA-256 digest of 64 hexadecimal digits")
+            raise UsageError(f"--module_sha256={self.module_sha256!r} is not a SHA-256 digest of 64 hexadecimal digits")
 
 
 @dataclass(frozen=True)
@@ -179,6 +203,7 @@ class DecodeConfig:
 
     def __post_init__(self) -> None:
         """Refuses limits that no image can meet."""
+        _check_choices(self)
         for name in ("max_pixels", "max_image_bytes"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name}={getattr(self, name)} leaves no image; it must be at least 1")
@@ -209,11 +234,19 @@ class OutputConfig:
     """Where the vectors go."""
 
     output: str = _flag("directory of the output data set, local or gs://. Required", metavar="DIR")
+    output_format: tuple[OutputFormat, ...] = _flag(
+        "tfrecord, parquet, or both: tfrecord,parquet. Default: tfrecord",
+        default=("tfrecord",),
+        parse=parse_names,
+        metavar="FORMATS",
+    )
     compression: Compression = _flag(
         "compression of the TFRecord files. Default: none", default="none", choices=get_args(Compression)
     )
     overwrite: bool = _flag(
-        "start the output anew; removes only what the data set's own spec and manifests name", default=False
+        "start the output anew; removes only what the data set's own spec and manifests name. Default: go on where "
+        "the last run stopped",
+        default=False,
     )
     max_failure_rate: float = _flag(
         "share of failed records above which the exit code is 3. Default: 0.1",
@@ -222,9 +255,27 @@ class OutputConfig:
         metavar="RATE",
     )
 
+    wave_bytes: int | None = _flag(
+        "input bytes committed at a time; whole files are grouped up to it. Default: 2GiB on the DirectRunner, "
+        "everything at once elsewhere",
+        default=None,
+        parse=parse_bytes,
+        metavar="SIZE",
+    )
+    retry_failed: bool = _flag("also try again what failed in earlier runs", default=False)
+    steal_lock: bool = _flag(
+        "write even if another run seems to be writing to the same output; it will not commit any more", default=False
+    )
+
     def __post_init__(self) -> None:
         """Refuses an empty directory and a rate that is not one."""
         if not self.output:
             raise UsageError("no output: --output=DIRECTORY is required")
+        unknown = [name for name in self.output_format if name not in get_args(OutputFormat)]
+        if unknown or not self.output_format:
+            raise UsageError(
+                f"--output_format={','.join(self.output_format)}: expected tfrecord, parquet or tfrecord,parquet"
+            )
+        _check_choices(self)
         if not 0 <= self.max_failure_rate <= 1:
             raise UsageError(f"--max_failure_rate={self.max_failure_rate} is not a share; it must be between 0 and 1")

@@ -1,36 +1,52 @@
-"""Writing the files of a wave: rows and failures into staged files, staged files into a committed wave."""
+"""Staged files: what a worker writes of a wave before it is committed."""
 
 from __future__ import annotations
 
 import datetime
 import gzip
+import hashlib
 import io
+import re
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO, Protocol, cast
 
-import google_crc32c
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.dataset import (
-    STAGING_NAME,
-    InputEntry,
-    Manifest,
-    OutputEntry,
-    ShardKind,
-    commit,
-    shard_path,
-)
+from pipeline.crc32c import extend_crc32c
+from pipeline.dataset import STAGING_NAME, TIMESTAMP_COLUMN, ShardFormat, ShardKind
 from pipeline.examples import encode_rows
-from pipeline.records import EmbeddingBatch
-from pipeline.settings import Compression
-from pipeline.tfrecord import frame
+from pipeline.framing import frame
+from pipeline.records import EmbeddingBatch, Failure
+from pipeline.settings import Compression, OutputFormat
 
 SHARD_BYTES = 256 << 20
 """Size at which a file is closed and the next one begun."""
+ROW_GROUP_ROWS = 4096
+"""Rows of a Parquet row group: some 20 MB of vectors, enough to read fast and little enough to skip."""
 _GZIP_LEVEL = 1  # the bits of floats hardly compress; more effort gains nothing
+_RECORD_SOURCE = re.compile(r"(.*)@\d+(?:-\d+)?", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class WaveFormat:
+    """How the files of a wave are written.
+
+    Attributes:
+      formats: of the embeddings.
+      compression: of TFRecord files.
+      started: when the wave began, UTC; the rows' time stamp in Parquet.
+      spec_json: the data set's spec, for the metadata of Parquet files.
+    """
+
+    formats: tuple[OutputFormat, ...]
+    compression: Compression
+    started: datetime.datetime
+    spec_json: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +56,32 @@ class StagedShard:
     Attributes:
       path: where it is.
       kind: `embeddings` or `failures`.
+      format: `tfrecord`, `parquet` or `jsonl`.
+      extension: of its name.
       first_key: the key of its first row; orders the files of a wave.
       size_bytes: its size.
       crc32c: CRC-32C of its bytes.
       rows: number of records in it.
       reasons: the number of failures by reason.
+      inputs: the number of records by TFRecord file that they came from.
+      zero_vectors: number of rows whose vector has only zeros.
+      duplicate_vectors: number of rows whose vector is, to the bit, that of another row before it in the file.
+
+    Of several formats, which hold the same records, only the first one's files have the last three.
     """
 
     path: str
     kind: ShardKind
+    format: ShardFormat
+    extension: str
     first_key: bytes
     size_bytes: int
     crc32c: int
     rows: int
     reasons: tuple[tuple[str, int], ...] = ()
+    inputs: tuple[tuple[str, int], ...] = ()
+    zero_vectors: int = 0
+    duplicate_vectors: int = 0
 
 
 class _CountingFile(io.RawIOBase):
@@ -67,50 +95,232 @@ class _CountingFile(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: bytes) -> int:  # type: ignore[override]
+    def tell(self) -> int:
+        return self.size_bytes
+
+    def write(self, data: Any) -> int:
+        data = bytes(data)
         self._file.write(data)
         self.size_bytes += len(data)
-        self.crc32c = google_crc32c.extend(self.crc32c, bytes(data))
+        self.crc32c = extend_crc32c(self.crc32c, data)
         return len(data)
 
 
-class _ShardWriter:
-    """Writes one staged file."""
+class _Encoder(Protocol):
+    """Writes rows to a file in one format."""
 
-    def __init__(self, directory: str, kind: ShardKind, compression: Compression, first_key: bytes) -> None:
+    extension: str
+
+    def accepts(self, rows: pa.RecordBatch) -> bool:
+        """Says whether the file can hold these rows."""
+        ...
+
+    def write(self, rows: pa.RecordBatch) -> None:
+        """Writes rows."""
+        ...
+
+    def close(self) -> None:
+        """Writes what is held back, and the file's end."""
+        ...
+
+
+class _TFRecordEncoder:
+    def __init__(self, file: BinaryIO, wave_format: WaveFormat) -> None:
+        is_gzip = wave_format.compression == "gzip"
+        self.extension = ".tfrecord.gz" if is_gzip else ".tfrecord"
+        # Without a time stamp, so that equal rows make equal files.
+        self._gzip = gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) if is_gzip else None
+        self._file = self._gzip or file
+
+    def accepts(self, rows: pa.RecordBatch) -> bool:
+        return True
+
+    def write(self, rows: pa.RecordBatch) -> None:
+        self._file.write(b"".join(map(frame, encode_rows(rows))))
+
+    def close(self) -> None:
+        if self._gzip is not None:
+            self._gzip.close()
+
+
+class _ParquetEncoder:
+    r"""Columns: `key` (string), `embedding`, the copied features (lists), `event_timestamp`.
+
+    The features of the first row group make the file's columns; rows that lack one have a null there.
+    Rows with a feature that has no column go to the next file. Bytes of a key that are not UTF-8
+    become `\xNN`, as a Parquet string cannot hold them.
+    """
+
+    extension = ".parquet"
+
+    def __init__(self, file: BinaryIO, wave_format: WaveFormat) -> None:
+        self._file = file
+        self._format = wave_format
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_rows = 0
+        self._fields: dict[str, pa.Field] = {}
+        self._writer: pq.ParquetWriter | None = None
+
+    def accepts(self, rows: pa.RecordBatch) -> bool:
+        for item in rows.schema:
+            known = self._fields.get(item.name)
+            if (known is None and self._writer is not None) or (known is not None and known.type != item.type):
+                return False
+        return True
+
+    def write(self, rows: pa.RecordBatch) -> None:
+        for item in rows.schema:
+            self._fields.setdefault(item.name, item)
+        self._waiting.append(rows)
+        self._waiting_rows += rows.num_rows
+        if self._waiting_rows >= ROW_GROUP_ROWS:
+            self._flush()
+
+    def close(self) -> None:
+        if self._waiting:
+            self._flush()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _flush(self) -> None:
+        table = pa.concat_tables(
+            [pa.Table.from_batches([rows]) for rows in self._waiting], promote_options="default"
+        ).combine_chunks()
+        columns = {name: self._column(table, name) for name in self._fields}
+        timestamp = pa.scalar(self._format.started, pa.timestamp("us", tz="UTC"))
+        columns[TIMESTAMP_COLUMN] = pa.array([timestamp] * len(table), timestamp.type)
+        table = pa.table(columns)
+        if self._writer is None:
+            schema = table.schema.with_metadata({"spec.json": self._format.spec_json})
+            self._writer = pq.ParquetWriter(
+                self._file,
+                schema,
+                compression="zstd",
+                use_dictionary=False,
+                use_byte_stream_split=["embedding.list.element"],
+            )
+        self._writer.write_table(table.cast(self._writer.schema), row_group_size=ROW_GROUP_ROWS)
+        self._waiting, self._waiting_rows = [], 0
+
+    def _column(self, table: pa.Table, name: str) -> Any:
+        if name == "key":
+            return pa.array([key.decode("utf-8", "backslashreplace") for key in table["key"].to_pylist()], pa.string())
+        if name in table.schema.names:
+            return table[name]
+        return pa.nulls(len(table), self._fields[name].type)
+
+
+class _ShardWriter:
+    """Writes one staged file and counts what goes into it."""
+
+    def __init__(self, directory: str, kind: ShardKind, first_key: bytes) -> None:
         self._path = storage.join(directory, f"{kind}-{uuid.uuid4().hex}")
         self._kind = kind
         self._first_key = first_key
         self._file = storage.create(self._path)
-        self._counting = _CountingFile(self._file)
-        self._rows = 0
-        self._reasons: Counter[str] = Counter()
-        # Without a time stamp, so that equal rows make equal files.
-        self._gzip = gzip.GzipFile("", "wb", _GZIP_LEVEL, self._counting, mtime=0) if compression == "gzip" else None
+        self.counting = _CountingFile(self._file)
+        self.rows = 0
+        self.inputs: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self._digests: set[bytes] = set()
+        self._vectors = 0
+        self._zero_vectors = 0
 
-    @property
-    def size_bytes(self) -> int:
-        return self._counting.size_bytes
+    def count_vectors(self, rows: pa.RecordBatch) -> None:
+        """Counts the rows' vectors that are zero or were there before."""
+        vectors = rows.column("embedding").flatten().to_numpy().reshape(rows.num_rows, -1)
+        self._zero_vectors += int(np.count_nonzero(~vectors.any(axis=1)))
+        self._digests.update(hashlib.blake2b(vector.tobytes(), digest_size=8).digest() for vector in vectors)
+        self._vectors += len(vectors)
 
-    def write(self, data: bytes, rows: int) -> None:
-        (self._gzip or self._counting).write(data)
-        self._rows += rows
-
-    def count_reason(self, reason: str) -> None:
-        self._reasons[reason] += 1
-
-    def close(self) -> StagedShard:
-        if self._gzip is not None:
-            self._gzip.close()
+    def close(self, file_format: ShardFormat, extension: str) -> StagedShard:
         storage.close_durably(self._file)
-        counted = self._counting
-        reasons = tuple(sorted(self._reasons.items()))
         return StagedShard(
-            self._path, self._kind, self._first_key, counted.size_bytes, counted.crc32c, self._rows, reasons
+            self._path,
+            self._kind,
+            file_format,
+            extension,
+            self._first_key,
+            self.counting.size_bytes,
+            self.counting.crc32c,
+            self.rows,
+            tuple(sorted(self.reasons.items())),
+            tuple(sorted(self.inputs.items())),
+            self._zero_vectors,
+            self._vectors - len(self._digests),
         )
 
     def abandon(self) -> None:
         self._file.close()
+
+
+class _RowsWriter:
+    """Writes rows in one format into as many staged files as it takes."""
+
+    _encoders: dict[OutputFormat, Any] = {"tfrecord": _TFRecordEncoder, "parquet": _ParquetEncoder}  # noqa: RUF012
+
+    def __init__(self, directory: str, file_format: OutputFormat, wave_format: WaveFormat) -> None:
+        self._directory = directory
+        self._file_format = file_format
+        self._is_first = file_format == wave_format.formats[0]
+        self._wave_format = wave_format
+        self._shard: _ShardWriter | None = None
+        self._encoder: _Encoder | None = None
+
+    def write(self, rows: pa.RecordBatch, sources: tuple[str, ...]) -> list[StagedShard]:
+        staged = []
+        if self._encoder is not None and not self._encoder.accepts(rows):
+            staged += self.close()
+        if self._shard is None or self._encoder is None:
+            self._shard = _ShardWriter(self._directory, "embeddings", rows.column("key")[0].as_py())
+            self._encoder = self._encoders[self._file_format](cast(BinaryIO, self._shard.counting), self._wave_format)
+        self._encoder.write(rows)
+        self._shard.rows += rows.num_rows
+        if self._is_first:
+            self._shard.inputs += _record_inputs(sources)
+            self._shard.count_vectors(rows)
+        if self._shard.counting.size_bytes >= SHARD_BYTES:
+            staged += self.close()
+        return staged
+
+    def close(self) -> list[StagedShard]:
+        if self._shard is None or self._encoder is None:
+            return []
+        self._encoder.close()
+        staged = self._shard.close(self._file_format, self._encoder.extension)
+        self._shard = self._encoder = None
+        return [staged]
+
+    def abandon(self) -> None:
+        if self._shard is not None:
+            self._shard.abandon()
+        self._shard = self._encoder = None
+
+
+class _FailuresWriter:
+    """Writes failures as JSON lines into one staged file."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._shard: _ShardWriter | None = None
+
+    def write(self, failure: Failure) -> None:
+        if self._shard is None:
+            self._shard = _ShardWriter(self._directory, "failures", failure.key)
+        self._shard.counting.write(f"{failure.to_json()}\n".encode())
+        self._shard.rows += 1
+        self._shard.reasons[failure.reason] += 1
+        self._shard.inputs += _record_inputs((failure.source,))
+
+    def close(self) -> list[StagedShard]:
+        staged = [self._shard.close("jsonl", ".jsonl")] if self._shard is not None else []
+        self._shard = None
+        return staged
+
+    def abandon(self) -> None:
+        if self._shard is not None:
+            self._shard.abandon()
+        self._shard = None
 
 
 class WaveWriter:
@@ -120,87 +330,37 @@ class WaveWriter:
     the staging directory, which no reader looks at.
     """
 
-    def __init__(self, output: str, wave: str, compression: Compression) -> None:
-        self._directory = storage.join(output, STAGING_NAME, wave)
-        self._compression = compression
-        self._embeddings: _ShardWriter | None = None
-        self._failures: _ShardWriter | None = None
+    def __init__(self, output: str, wave: str, wave_format: WaveFormat) -> None:
+        directory = storage.join(output, STAGING_NAME, wave)
+        self._rows = [_RowsWriter(directory, file_format, wave_format) for file_format in wave_format.formats]
+        self._failures = _FailuresWriter(directory)
 
     def add(self, batch: EmbeddingBatch) -> list[StagedShard]:
-        """Writes a batch; returns the file that it filled, if it filled one."""
+        """Writes a batch; returns the files that it filled."""
+        staged = []
+        start = 0
         for rows in batch.rows:
-            if self._embeddings is None:
-                first_key = rows.column("key")[0].as_py()
-                self._embeddings = _ShardWriter(self._directory, "embeddings", self._compression, first_key)
-            self._embeddings.write(b"".join(map(frame, encode_rows(rows))), rows.num_rows)
+            sources = batch.sources[start : start + rows.num_rows]
+            start += rows.num_rows
+            for writer in self._rows:
+                staged += writer.write(rows, sources)
         for failure in batch.failures:
-            if self._failures is None:
-                self._failures = _ShardWriter(self._directory, "failures", "none", failure.key)
-            self._failures.write(f"{failure.to_json()}\n".encode(), 1)
-            self._failures.count_reason(failure.reason)
-        if self._embeddings is not None and self._embeddings.size_bytes >= SHARD_BYTES:
-            staged, self._embeddings = self._embeddings.close(), None
-            return [staged]
-        return []
+            self._failures.write(failure)
+        return staged
 
     def close(self) -> list[StagedShard]:
         """Finishes the files that are open and returns them."""
-        staged = [writer.close() for writer in (self._embeddings, self._failures) if writer is not None]
-        self._embeddings = self._failures = None
-        return staged
+        staged = [shard for writer in self._rows for shard in writer.close()]
+        return staged + self._failures.close()
 
     def abandon(self) -> None:
         """Closes the files that are open without finishing them."""
-        for writer in (self._embeddings, self._failures):
-            if writer is not None:
-                writer.abandon()
-        self._embeddings = self._failures = None
+        for writer in self._rows:
+            writer.abandon()
+        self._failures.abandon()
 
 
-def commit_wave(
-    output: str,
-    wave: str,
-    inputs: tuple[InputEntry, ...],
-    staged: Iterable[StagedShard],
-    *,
-    compression: Compression,
-    started: datetime.datetime,
-    versions: Mapping[str, str],
-) -> Manifest:
-    """Gives staged files their names in the data set and writes the manifest that makes them count.
-
-    Doing it again after an interruption, with the same files, comes to the same end.
-
-    Raises:
-      OSError: a file cannot be moved or the manifest cannot be written; the wave is then not committed.
-    """
-    outputs: list[OutputEntry] = []
-    reasons: Counter[str] = Counter()
-    extensions: dict[ShardKind, str] = {
-        "embeddings": ".tfrecord.gz" if compression == "gzip" else ".tfrecord",
-        "failures": ".jsonl",
-    }
-    staged = sorted(staged, key=lambda shard: (shard.first_key, shard.path))
-    for kind, extension in extensions.items():
-        shards = [shard for shard in staged if shard.kind == kind]
-        for index, shard in enumerate(shards):
-            name = shard_path(kind, wave, index, len(shards), extension)
-            target = storage.join(output, name)
-            if storage.exists(shard.path) or not storage.exists(target):
-                storage.rename(shard.path, target)
-            outputs.append(OutputEntry(name, kind, shard.size_bytes, f"{shard.crc32c:08x}", shard.rows))
-            reasons.update(dict(shard.reasons))
-    manifest = Manifest(
-        wave=wave,
-        inputs=inputs,
-        outputs=tuple(outputs),
-        embedded=sum(entry.rows for entry in outputs if entry.kind == "embeddings"),
-        failed=sum(entry.rows for entry in outputs if entry.kind == "failures"),
-        failures_by_reason=dict(sorted(reasons.items())),
-        started=started.isoformat(),
-        seconds=round((datetime.datetime.now(datetime.timezone.utc) - started).total_seconds(), 3),
-        versions=versions,
-    )
-    commit(output, manifest)
-    storage.delete_directory(storage.join(output, STAGING_NAME, wave))
-    return manifest
+def _record_inputs(sources: tuple[str, ...]) -> Counter[str]:
+    """Counts the records of each TFRecord file, whose sources are `path@offset`; an image file is its one record."""
+    matches = (_RECORD_SOURCE.fullmatch(source) for source in sources)
+    return Counter(match[1] for match in matches if match is not None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import io
 import os
 import re
 import uuid
@@ -53,13 +54,15 @@ def join(directory: str, *names: str) -> str:
 
 
 @contextlib.contextmanager
-def _as_os_error(path: str) -> Iterator[None]:
-    """Turns the many exceptions of the stores' clients into `OSError`."""
+def as_os_error(path: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Turns the many exceptions of the stores' clients into `OSError`, but for those in `passing`."""
     try:
         yield
     except OSError:
         raise
     except Exception as error:
+        if isinstance(error, passing):
+            raise
         text = " ".join(str(error).split()) or type(error).__name__
         raise OSError(f"{path}: {text}") from error
 
@@ -70,17 +73,62 @@ def _file_systems() -> Any:
     return FileSystems
 
 
+class _RemoteFile(io.RawIOBase):
+    """A file of an object store, whose clients raise what they like, as one that raises `OSError`."""
+
+    def __init__(self, path: str, file: Any) -> None:
+        self._path = path
+        self._file = file
+
+    def readable(self) -> bool:
+        return bool(self._file.readable())
+
+    def writable(self) -> bool:
+        return bool(self._file.writable())
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def read(self, size: int = -1, /) -> bytes:
+        with as_os_error(self._path):
+            return bytes(self._file.read() if size is None or size < 0 else self._file.read(size))
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def write(self, data: Any, /) -> int:
+        with as_os_error(self._path):
+            self._file.write(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        with as_os_error(self._path):
+            self._file.seek(offset, whence)
+        return self.tell()
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            with as_os_error(self._path):
+                self._file.close()
+
+
 def open_read(path: str) -> BinaryIO:
     """Opens a file for reading bytes, as they are stored; seekable."""
-    if not is_remote(path):
-        return Path(path).open("rb")
-    with _as_os_error(path):
-        return cast(BinaryIO, _file_systems().open(path, compression_type="uncompressed"))
+    with as_os_error(path):
+        if not is_remote(path):
+            return Path(path).open("rb")
+        return cast(BinaryIO, _RemoteFile(path, _file_systems().open(path, compression_type="uncompressed")))
 
 
 def read_bytes(path: str) -> bytes:
     """Returns the contents of a file."""
-    with open_read(path) as file, _as_os_error(path):
+    with open_read(path) as file:
         return file.read()
 
 
@@ -89,22 +137,23 @@ def create(path: str) -> BinaryIO:
     if not is_remote(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         return Path(path).open("wb")
-    with _as_os_error(path):
-        return cast(BinaryIO, _file_systems().create(path, "application/octet-stream", compression_type="uncompressed"))
+    with as_os_error(path):
+        file = _file_systems().create(path, "application/octet-stream", compression_type="uncompressed")
+        return cast(BinaryIO, _RemoteFile(path, file))
 
 
 def close_durably(file: BinaryIO) -> None:
     """Closes a file that `create` opened, after its bytes have reached the device."""
-    with contextlib.closing(file), _as_os_error("output file"):
+    with contextlib.closing(file):
         file.flush()
-        with contextlib.suppress(OSError, AttributeError):  # an object store has no descriptor: closing publishes
+        with contextlib.suppress(io.UnsupportedOperation):  # an object store has no descriptor: closing publishes
             os.fsync(file.fileno())
 
 
 def write_atomically(path: str, data: bytes) -> None:
     """Writes a file that appears whole or not at all, and replaces one of the same name."""
     if is_remote(path):
-        with create(path) as file, _as_os_error(path):
+        with create(path) as file:
             file.write(data)
         return
     temporary = f"{path}.{uuid.uuid4().hex}.tmp"
@@ -128,7 +177,7 @@ def rename(source: str, destination: str) -> None:
         os.replace(source, target)
         _sync_directory(target.parent)
         return
-    with _as_os_error(source):
+    with as_os_error(source):
         _file_systems().rename([source], [destination])
 
 
@@ -147,7 +196,7 @@ def delete(paths: Iterable[str]) -> None:
         if not is_remote(path):
             Path(path).unlink(missing_ok=True)
             continue
-        with _as_os_error(path):
+        with as_os_error(path):
             if _file_systems().exists(path):
                 _file_systems().delete([path])
 
@@ -165,18 +214,31 @@ def exists(path: str) -> bool:
     """Says whether there is a file, or on local disk a directory, of this name."""
     if not is_remote(path):
         return os.path.exists(path)
-    with _as_os_error(path):
+    with as_os_error(path):
         return bool(_file_systems().exists(path))
 
 
 def list_files(directory: str) -> list[FileStat]:
-    """Returns the files below a directory, recursively, by path; none if there is no such directory."""
+    """Returns the files below a directory, recursively, by path; none if there is no such directory.
+
+    Raises:
+      OSError: a directory cannot be read.
+    """
     if is_remote(directory):
-        return _match_remote(directory.rstrip("/") + "/**")
+        prefix = directory.rstrip("/") + "/"
+        return [stat for stat in _match_remote(_as_glob(prefix) + "**") if stat.path.startswith(prefix)]
     found = []
-    for folder, _, names in os.walk(directory):
-        found += [stat for name in names if (stat := _stat_local(os.path.join(folder, name)))]
+    for folder, _, names in os.walk(directory, onerror=_refuse_unreadable):
+        # Paths without `./`, so that one file has one path, whichever pattern finds it.
+        paths = [os.path.normpath(os.path.join(folder, name)) for name in names]
+        found += [stat for path in paths if (stat := _stat_local(path))]
     return sorted(found, key=lambda stat: stat.path)
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    """Raises what `os.walk` met, which would pass over a directory that cannot be read without a word."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 def match(pattern: str) -> list[FileStat]:
@@ -195,9 +257,11 @@ def match(pattern: str) -> list[FileStat]:
             return []
         found = [_stat_local(path) for path in glob.glob(pattern, recursive=True)]
         return sorted((stat for stat in found if stat), key=lambda stat: stat.path)
-    if has_wildcard(pattern):
+    if pattern.endswith("/") or pattern.count("/") == 2:  # a directory, a whole bucket
+        return list_files(pattern)
+    if has_wildcard(pattern) and not exists(pattern):
         return _match_remote(pattern)
-    return _match_remote(pattern) or list_files(pattern)
+    return [stat for stat in _match_remote(_as_glob(pattern)) if stat.path == pattern] or list_files(pattern)
 
 
 def has_wildcard(pattern: str) -> bool:
@@ -222,8 +286,13 @@ def _stat_local(path: str) -> FileStat | None:
     return FileStat(path, status.st_size, status.st_mtime) if os.path.isfile(path) else None
 
 
+def _as_glob(path: str) -> str:
+    """Returns a glob that matches a path, and few others; Beam's globs have nothing that takes `[` as it stands."""
+    return _WILDCARD.sub("?", path)
+
+
 def _match_remote(pattern: str) -> list[FileStat]:
-    with _as_os_error(pattern):
+    with as_os_error(pattern):
         found = _file_systems().match([pattern])[0].metadata_list
         stats = [FileStat(item.path, item.size_in_bytes, item.last_updated_in_seconds or 0.0) for item in found]
     return sorted((stat for stat in stats if not stat.path.endswith("/")), key=lambda stat: stat.path)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from pipeline.dataset import InputEntry, Manifest
+from pipeline import storage
+from pipeline.commit import WaveHeader, commit_wave
+from pipeline.dataset import Manifest
 from pipeline.records import EmbeddingBatch
-from pipeline.settings import Compression
-from pipeline.shards import StagedShard, WaveWriter, commit_wave
+from pipeline.settings import Compression, OutputFormat
+from pipeline.shards import StagedShard, WaveFormat, WaveWriter
 
 
 @dataclass
@@ -25,17 +27,17 @@ class WriteEmbeddings(beam.PTransform):
 
     Attributes:
       output: directory of the data set, local or remote.
-      wave: name of the wave.
-      compression: of the embeddings files.
-      inputs: the files that the wave covers.
-      versions: of the packages that take part, for the manifest.
+      formats: of the embeddings files.
+      compression: of TFRecord files.
+      header: what the manifest says of the wave; by default that it is the first and covers no files.
+      spec_json: the data set's spec, for the metadata of Parquet files.
     """
 
     output: str
-    wave: str = "00000"
+    formats: tuple[OutputFormat, ...] = ("tfrecord",)
     compression: Compression = "none"
-    inputs: tuple[InputEntry, ...] = ()
-    versions: Mapping[str, str] = field(default_factory=dict)
+    header: WaveHeader | None = None
+    spec_json: bytes = b"{}"
 
     def __post_init__(self) -> None:
         """Lets Beam give the transform its label."""
@@ -43,37 +45,32 @@ class WriteEmbeddings(beam.PTransform):
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
         """Applies the transform."""
-        started = datetime.datetime.now(datetime.timezone.utc)
+        output = storage.normalize(self.output)
+        header = self.header or WaveHeader("00000", (), datetime.datetime.now(datetime.timezone.utc), {})
+        wave_format = WaveFormat(self.formats, self.compression, header.started, self.spec_json)
         return (
             batches
-            | "Stage" >> beam.ParDo(_StageFn(self.output, self.wave, self.compression))
+            | "Stage" >> beam.ParDo(_StageFn(output, header.name, wave_format))
             | "Gather" >> beam.combiners.ToList()
-            | "Commit" >> beam.Map(self._commit, started)
+            | "Commit" >> beam.Map(_commit, output, header)
         )
 
-    def _commit(self, staged: list[StagedShard], started: datetime.datetime) -> Manifest:
-        return commit_wave(
-            self.output,
-            self.wave,
-            self.inputs,
-            staged,
-            compression=self.compression,
-            started=started,
-            versions=self.versions,
-        )
+
+def _commit(staged: list[StagedShard], output: str, header: WaveHeader) -> Manifest:
+    return commit_wave(output, header, staged)
 
 
 class _StageFn(beam.DoFn):
-    def __init__(self, output: str, wave: str, compression: Compression) -> None:
+    def __init__(self, output: str, wave: str, wave_format: WaveFormat) -> None:
         self._output = output
         self._wave = wave
-        self._compression = compression
+        self._format = wave_format
         self._writer: WaveWriter | None = None
 
     def start_bundle(self) -> None:
         if self._writer is not None:  # the bundle before this one failed
             self._writer.abandon()
-        self._writer = WaveWriter(self._output, self._wave, self._compression)
+        self._writer = WaveWriter(self._output, self._wave, self._format)
 
     def process(self, batch: EmbeddingBatch) -> Iterator[StagedShard]:
         assert self._writer is not None

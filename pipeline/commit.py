@@ -1,0 +1,95 @@
+"""Committing a wave: staged files get their names in the data set, and a manifest makes them count."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pipeline import storage
+from pipeline.dataset import STAGING_NAME, InputEntry, Manifest, OutputEntry, commit, shard_path
+from pipeline.lock import LockToken, check_token
+from pipeline.shards import StagedShard
+
+
+@dataclass(frozen=True)
+class WaveHeader:
+    """What is known of a wave before it runs.
+
+    Attributes:
+      name: of the wave.
+      inputs: the files that it covers.
+      started: when it began, UTC.
+      versions: of the packages that take part.
+      key_feature: the feature that the keys come from, if any.
+      retried: keys of earlier waves' failures that it tries again.
+      replaces: names of the waves whose rows it holds as well.
+      lock: what shows that nobody else writes to the data set; None to do without.
+    """
+
+    name: str
+    inputs: tuple[InputEntry, ...]
+    started: datetime.datetime
+    versions: Mapping[str, str]
+    key_feature: str | None = None
+    retried: tuple[str, ...] = ()
+    replaces: tuple[str, ...] = ()
+    lock: LockToken | None = None
+
+
+def commit_wave(output: str, header: WaveHeader, staged: Iterable[StagedShard]) -> Manifest:
+    """Gives staged files their names in the data set and writes the manifest that makes them count.
+
+    Doing it again after an interruption, with the same files, comes to the same end.
+
+    Raises:
+      OSError: a file cannot be moved or the manifest cannot be written; the wave is then not committed.
+      OutputError: another run has taken over the data set; the wave is then not committed.
+    """
+    outputs: list[OutputEntry] = []
+    reasons: Counter[str] = Counter()
+    records: Counter[str] = Counter()
+    ordered = sorted(staged, key=lambda shard: (shard.kind, shard.extension, shard.first_key, shard.path))
+    total = Counter((shard.kind, shard.extension) for shard in ordered)
+    index: Counter[tuple[str, str]] = Counter()
+    for shard in ordered:
+        group = (shard.kind, shard.extension)
+        name = shard_path(shard.kind, header.name, index[group], total[group], shard.extension)
+        index[group] += 1
+        target = storage.join(output, name)
+        if storage.exists(shard.path) or not storage.exists(target):
+            storage.rename(shard.path, target)
+        crc32c = f"{shard.crc32c:08x}"
+        outputs.append(OutputEntry(name, shard.kind, shard.format, shard.size_bytes, crc32c, shard.rows))
+        reasons.update(dict(shard.reasons))
+        records.update(dict(shard.inputs))
+    manifest = Manifest(
+        wave=header.name,
+        inputs=tuple(_with_records(entry, records) for entry in header.inputs),
+        outputs=tuple(outputs),
+        embedded=0,
+        failed=sum(reasons.values()),
+        failures_by_reason=dict(sorted(reasons.items())),
+        started=header.started.isoformat(),
+        seconds=round((datetime.datetime.now(datetime.timezone.utc) - header.started).total_seconds(), 3),
+        versions=header.versions,
+        key_feature=header.key_feature,
+        retried=header.retried,
+        replaces=header.replaces,
+        zero_vectors=sum(shard.zero_vectors for shard in ordered),
+        duplicate_vectors=sum(shard.duplicate_vectors for shard in ordered),
+    )
+    embedded = sum(entry.rows for entry in manifest.files("embeddings"))
+    manifest = dataclasses.replace(manifest, embedded=embedded)
+    if header.lock is not None:
+        check_token(output, header.lock)
+    commit(output, manifest)
+    storage.delete_directory(storage.join(output, STAGING_NAME, header.name))
+    return manifest
+
+
+def _with_records(entry: InputEntry, records: Mapping[str, int]) -> InputEntry:
+    """Returns an input with the number of its records: one for an image, as many as were met in a TFRecord file."""
+    return entry if entry.records == 1 else dataclasses.replace(entry, records=records[entry.path])

@@ -1,0 +1,286 @@
+"""One writer for each data set: a lock with a lease, on local disk and in Google Cloud Storage.
+
+`OUT/lock.json` names who writes. Its holder renews it; a lock whose lease has run out, or whose holder
+was a process of this machine that is gone, may be taken. On local disk the file is only touched under
+`flock` on the directory; in Cloud Storage each change is made under the condition that the object's
+generation is the one that was read. So of two that try at once, one wins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import storage
+from pipeline.errors import OutputError
+
+_log = logging.getLogger(__name__)
+
+LOCK_NAME = "lock.json"
+LEASE_S = 60.0
+"""How long a lock holds without being renewed; it is renewed three times as often."""
+
+
+@dataclass(frozen=True)
+class LockToken:
+    """Who holds a lock.
+
+    Attributes:
+      token: unique for each time a lock is taken.
+      host: name of the holder's machine.
+      pid: the holder's process.
+      process_started: what tells the process from a later one of the same number; empty if unknown.
+      expires_s: when the lease runs out, in seconds since 1970.
+    """
+
+    token: str
+    host: str
+    pid: int
+    process_started: str
+    expires_s: float
+
+    def is_stale(self, now_s: float) -> bool:
+        """Says whether the lease has run out, or the holder was a process here that is gone."""
+        if now_s >= self.expires_s:
+            return True
+        return self.host == socket.gethostname() and _process_started(self.pid) != self.process_started
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+def _process_started(pid: int) -> str:
+    """Returns the start time of a running process in the kernel's clock ticks, or an empty text."""
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    if not Path("/proc/self/stat").exists():  # not Linux: a signal tells at least whether it runs
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, 0)
+            return "running"
+    return ""
+
+
+class DatasetLock:
+    """Holds the lock of a data set for as long as it is entered, and keeps renewing it.
+
+    Example:
+      ```
+      with DatasetLock("out") as lock:
+          ...  # lock.token goes with whatever commits
+      ```
+    """
+
+    def __init__(self, output: str, *, steal: bool = False, lease_s: float = LEASE_S) -> None:
+        """Prepares to lock the data set in directory `output`.
+
+        Args:
+          output: directory of the data set.
+          steal: take the lock even from a holder that seems to be alive.
+          lease_s: how long the lock holds without being renewed.
+        """
+        self._file = _open_lock(output)
+        self._output = output
+        self._steal = steal
+        self._lease_s = lease_s
+        self._done = threading.Event()
+        self._renewer = threading.Thread(target=self._keep_renewing, name="lock", daemon=True)
+        self.token = LockToken(uuid.uuid4().hex, socket.gethostname(), os.getpid(), _process_started(os.getpid()), 0.0)
+
+    def __enter__(self) -> DatasetLock:
+        """Takes the lock.
+
+        Raises:
+          OutputError: somebody else holds it.
+          OSError: the lock's file cannot be written.
+        """
+        with self._file.changing() as change:
+            holder = change.holder
+            if holder is not None and not holder.is_stale(time.time()) and not self._steal:
+                left_s = holder.expires_s - time.time()
+                raise OutputError(
+                    f"{self._output} is being written by {holder}; wait for it to end, or for its lease of "
+                    f"{left_s:.0f} s to run out if it is gone, or take over with --steal_lock"
+                )
+            change.write(self._renewed())
+        self._renewer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Gives the lock back, if it is still ours."""
+        self._done.set()
+        self._renewer.join()
+        try:
+            with self._file.changing() as change:
+                if change.holder is not None and change.holder.token == self.token.token:
+                    change.remove()
+        except OSError as error:
+            _log.warning("the lock of %s could not be removed (%s); it runs out by itself", self._output, error)
+
+    def _renewed(self) -> LockToken:
+        return LockToken(**{**asdict(self.token), "expires_s": time.time() + self._lease_s})
+
+    def _keep_renewing(self) -> None:
+        while not self._done.wait(self._lease_s / 3):
+            try:
+                with self._file.changing() as change:
+                    if change.holder is None or change.holder.token != self.token.token:
+                        _log.error("the lock of %s was taken over; this run will not commit", self._output)
+                        return
+                    change.write(self._renewed())
+            except OSError as error:
+                _log.warning("the lock of %s could not be renewed: %s", self._output, error)
+
+
+def check_token(output: str, token: LockToken) -> None:
+    """Makes sure that the data set is still locked by the holder of a token.
+
+    Raises:
+      OutputError: it is not.
+    """
+    lock = _open_lock(output)
+    holder = lock.read()
+    if isinstance(lock, _NoLock):
+        return
+    if holder is None or holder.token != token.token:
+        by = f"by {holder}" if holder else "and given back"
+        raise OutputError(f"{output} was taken over {by} while this run went on; nothing more is committed")
+
+
+def _parse(data: bytes) -> LockToken | None:
+    try:
+        return LockToken(**json.loads(data))
+    except (ValueError, TypeError):
+        return None  # half-written by a holder that died: nobody's
+
+
+def _format(token: LockToken) -> bytes:
+    return (json.dumps(asdict(token), indent=2) + "\n").encode()
+
+
+class _LocalLock:
+    """The lock's file on local disk."""
+
+    def __init__(self, output: str) -> None:
+        self._directory = output
+        self._path = storage.join(output, LOCK_NAME)
+        self._made_directory = False
+        self.holder: LockToken | None = None
+
+    def read(self) -> LockToken | None:
+        try:
+            return _parse(Path(self._path).read_bytes())
+        except FileNotFoundError:
+            return None
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[_LocalLock]:
+        """Lets one process at a time read and change the lock."""
+        import fcntl
+
+        if not os.path.isdir(self._directory):
+            Path(self._directory).mkdir(parents=True, exist_ok=True)
+            self._made_directory = True
+        descriptor = os.open(self._directory, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self.holder = self.read()
+            yield self
+        finally:
+            os.close(descriptor)
+
+    def write(self, token: LockToken) -> None:
+        storage.write_atomically(self._path, _format(token))
+
+    def remove(self) -> None:
+        Path(self._path).unlink(missing_ok=True)
+        if self._made_directory:
+            with contextlib.suppress(OSError):  # it is empty only where the run wrote nothing
+                os.rmdir(self._directory)
+
+
+class _CloudLock:
+    """The lock's object in Google Cloud Storage."""
+
+    def __init__(self, output: str) -> None:
+        from google.cloud import storage as google_storage
+
+        bucket, _, prefix = output[len("gs://") :].partition("/")
+        client = google_storage.Client(project=os.environ.get("GOOGLE_CLOUD_PROJECT", "unused"))
+        self._blob = client.bucket(bucket).blob("/".join(filter(None, [prefix.rstrip("/"), LOCK_NAME])))
+        self._generation = 0
+        self.holder: LockToken | None = None
+
+    def read(self) -> LockToken | None:
+        from google.api_core.exceptions import NotFound
+
+        with storage.as_os_error(self._blob.name):
+            try:
+                data = self._blob.download_as_bytes()
+            except NotFound:
+                self._generation = 0
+                return None
+            self._generation = int(self._blob.generation or 0)
+            return _parse(data)
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[_CloudLock]:
+        """Reads the lock; a change after that only succeeds if nobody else made one."""
+        self.holder = self.read()
+        yield self
+
+    def write(self, token: LockToken) -> None:
+        self._conditionally(lambda: self._blob.upload_from_string(_format(token), if_generation_match=self._generation))
+
+    def remove(self) -> None:
+        self._conditionally(lambda: self._blob.delete(if_generation_match=self._generation))
+
+    def _conditionally(self, change: Any) -> None:
+        from google.api_core.exceptions import NotFound, PreconditionFailed
+
+        try:
+            with storage.as_os_error(self._blob.name, passing=(PreconditionFailed, NotFound)):
+                change()
+        except (PreconditionFailed, NotFound):
+            raise OutputError(
+                f"another run changed {LOCK_NAME} of this data set at the same moment; try again"
+            ) from None
+
+
+class _NoLock:
+    """For stores that offer no way to lock."""
+
+    holder: LockToken | None = None
+
+    def __init__(self, output: str) -> None:
+        self._output = output
+
+    def read(self) -> LockToken | None:
+        return self.holder
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[_NoLock]:
+        yield self
+
+    def write(self, token: LockToken) -> None:
+        if self.holder is None:
+            _log.warning("%s cannot be locked; make sure that one run at a time writes to it", self._output)
+        self.holder = token
+
+    def remove(self) -> None:
+        self.holder = None
+
+
+def _open_lock(output: str) -> _LocalLock | _CloudLock | _NoLock:
+    if output.startswith("gs://"):
+        return _CloudLock(output)
+    return _NoLock(output) if storage.is_remote(output) else _LocalLock(output)

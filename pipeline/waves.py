@@ -1,0 +1,132 @@
+"""Planning: the inputs minus what the data set's manifests cover, cut into waves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.dataset import InputEntry, Manifest, live, next_wave
+from pipeline.plan import ImageFiles, InputFile, ReadTask, RecordFile, make_tasks
+from pipeline.records import Failure
+
+_ADDRESS = re.compile(r"(.*)@(\d+)(?:-(\d+))?", re.DOTALL)
+_NO_END = 1 << 62
+
+
+@dataclass(frozen=True)
+class Wave:
+    """What one pipeline reads and commits.
+
+    Attributes:
+      name: of the wave, in file names.
+      tasks: what it reads.
+      inputs: the files that it covers.
+      retried: keys of earlier failures that it tries again.
+    """
+
+    name: str
+    tasks: tuple[ReadTask, ...]
+    inputs: tuple[InputEntry, ...] = ()
+    retried: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do.
+
+    Attributes:
+      waves: the work, in order.
+      skipped: records that earlier runs have done.
+    """
+
+    waves: tuple[Wave, ...]
+    skipped: int
+
+
+def make_plan(
+    files: Sequence[InputFile],
+    manifests: Sequence[Manifest],
+    *,
+    wave_bytes: int | None,
+    failures: Iterable[Failure] = (),
+) -> Plan:
+    """Returns what is to be done so that a data set covers some files as they are now.
+
+    A file is done when a wave covers it with the same path, size and modification time.
+
+    Args:
+      files: all that the data set should cover.
+      manifests: what it has.
+      wave_bytes: input bytes of a wave, to which whole files are grouped; None for one wave.
+      failures: earlier failures to try again, in a wave of their own, where their files are done.
+    """
+    covered: dict[str, InputEntry] = {}
+    for manifest in live(manifests):
+        covered.update((entry.path, entry) for entry in manifest.inputs)
+    done = [file for file in files if _is_covered(file, covered.get(file.path))]
+    done_paths = {file.path for file in done}
+    missing = [file for file in files if file.path not in done_paths]
+    tasks: list[tuple[tuple[ReadTask, ...], tuple[InputEntry, ...], tuple[str, ...]]] = [
+        (tuple(make_tasks(group)), tuple(map(_entry, group)), ()) for group in _group(missing, wave_bytes)
+    ]
+    again = _retry_tasks({file.path: file for file in done}, failures)
+    if again.tasks:
+        tasks.append((again.tasks, (), again.keys))
+    first = int(next_wave(manifests))
+    waves = tuple(Wave(f"{first + index:05d}", *wave) for index, wave in enumerate(tasks))
+    return Plan(waves, sum(covered[file.path].records for file in done) - len(again.keys))
+
+
+def _is_covered(file: InputFile, entry: InputEntry | None) -> bool:
+    return entry is not None and (entry.size_bytes, entry.mtime_s) == (file.size_bytes, file.mtime_s)
+
+
+def _entry(file: InputFile) -> InputEntry:
+    # How many records a TFRecord file has is known when it is read.
+    return InputEntry(file.path, file.name, file.size_bytes, file.mtime_s, records=1 if file.kind == "image" else 0)
+
+
+def _group(files: Sequence[InputFile], wave_bytes: int | None) -> Iterator[list[InputFile]]:
+    group: list[InputFile] = []
+    size_bytes = 0
+    for file in files:
+        if group and wave_bytes is not None and size_bytes + file.size_bytes > wave_bytes:
+            yield group
+            group, size_bytes = [], 0
+        group.append(file)
+        size_bytes += file.size_bytes
+    if group:
+        yield group
+
+
+@dataclass(frozen=True)
+class _Retry:
+    tasks: tuple[ReadTask, ...]
+    keys: tuple[str, ...]
+
+
+def _retry_tasks(files: Mapping[str, InputFile], failures: Iterable[Failure]) -> _Retry:
+    """Returns tasks that read again just what failed before, by the sources that the failures name."""
+    keys: list[str] = []
+    images: list[InputFile] = []
+    ranges: dict[str, list[tuple[int, int]]] = {}
+    for failure in failures:
+        address = _ADDRESS.fullmatch(failure.source)
+        if failure.source in files:
+            file = files[failure.source]
+            if file.kind == "image":
+                images.append(file)
+            else:
+                # Offsets in a compressed file are those of its uncompressed bytes, however many.
+                stop = _NO_END if file.is_compressed else max(file.size_bytes, 1)
+                ranges.setdefault(file.path, []).append((0, stop))
+        elif address is not None and address[1] in files:
+            start = int(address[2])
+            ranges.setdefault(address[1], []).append((start, int(address[3] or start + 1)))
+        else:
+            continue
+        keys.append(failure.key.decode("utf-8", "surrogateescape"))
+    records = [RecordFile(files[path], tuple(sorted(set(found)))) for path, found in sorted(ranges.items())]
+    groups = [task for task in make_tasks(images) if isinstance(task, ImageFiles)]
+    return _Retry((*records, *groups), tuple(keys))
