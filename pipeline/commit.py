@@ -24,6 +24,7 @@ class WaveHeader:
       started: when it began, UTC.
       versions: of the packages that take part.
       key_feature: the feature that the keys come from, if any.
+      image_feature: the feature that the images of TFRecords come from.
       retried: keys of earlier waves' failures that it tries again.
       replaces: names of the waves whose rows it holds as well.
       lock: what shows that nobody else writes to the data set; None to do without.
@@ -34,6 +35,7 @@ class WaveHeader:
     started: datetime.datetime
     versions: Mapping[str, str]
     key_feature: str | None = None
+    image_feature: str = "image/encoded"
     retried: tuple[str, ...] = ()
     replaces: tuple[str, ...] = ()
     lock: LockToken | None = None
@@ -76,6 +78,7 @@ def commit_wave(output: str, header: WaveHeader, staged: Iterable[StagedShard]) 
         seconds=round((datetime.datetime.now(datetime.timezone.utc) - header.started).total_seconds(), 3),
         versions=header.versions,
         key_feature=header.key_feature,
+        image_feature=header.image_feature,
         retried=header.retried,
         replaces=header.replaces,
         zero_vectors=sum(shard.zero_vectors for shard in ordered),
@@ -86,10 +89,10 @@ def commit_wave(output: str, header: WaveHeader, staged: Iterable[StagedShard]) 
     if header.lock is not None:
         check_token(output, header.lock)
     commit(output, manifest)
-    storage.delete_directory(storage.join(output, STAGING_NAME, header.name))
+    storage.delete_directory(storage.join(output, STAGING_NAME))
     return manifest
 
 
 def _with_records(entry: InputEntry, records: Mapping[str, int]) -> InputEntry:
-    """Returns an input with the number of its records: one for an image, as many as were met in a TFRecord file."""
-    return entry if entry.records == 1 else dataclasses.replace(entry, records=records[entry.path])
+    """Returns an input with the number of its records, as many as were met where it is not known."""
+    return entry if entry.records else dataclasses.replace(entry, records=records[entry.path])

@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, TypeVar, cast
 
+from pipeline.console import CommandParser
 from pipeline.errors import UsageError
 from pipeline.settings import DecodeConfig, EngineConfig, InputConfig, ModuleConfig, OutputConfig
 
@@ -88,13 +89,6 @@ def _required(section: type[Any], values: dict[str, Any]) -> dict[str, Any]:
     return {**missing, **values}
 
 
-class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are `UsageError`s."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
-
-
 class _Collect(argparse.Action):
     """Collects the values of a flag that may be repeated into a tuple."""
 
@@ -123,7 +117,7 @@ def _converter(parse: Callable[[str], _T]) -> Callable[[str], _T]:
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of `python -m pipeline.run`; flags that are not given are absent from its result."""
-    parser = _Parser(
+    parser = CommandParser(
         prog="python -m pipeline.run",
         description="Turns images into embeddings. Any option of Apache Beam is accepted beside these.",
         argument_default=argparse.SUPPRESS,

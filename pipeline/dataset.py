@@ -142,6 +142,7 @@ class Manifest:
       seconds: how long it took.
       versions: of the packages that took part.
       key_feature: the feature that the keys come from; None where they come from the inputs' names.
+      image_feature: the feature that the images of TFRecords come from.
       retried: keys of earlier waves' failures that this one tried again; they no longer count.
       replaces: names of the waves whose rows this one holds as well; they no longer count.
       zero_vectors: number of rows whose vector has only zeros.
@@ -159,6 +160,7 @@ class Manifest:
     seconds: float
     versions: Mapping[str, str]
     key_feature: str | None = None
+    image_feature: str = "image/encoded"
     retried: tuple[str, ...] = ()
     replaces: tuple[str, ...] = ()
     zero_vectors: int = 0
@@ -272,11 +274,12 @@ def commit(output: str, manifest: Manifest) -> None:
     storage.write_atomically(manifest_path(output, manifest.wave), to_json(manifest))
 
 
-def owned_files(output: str, manifests: tuple[Manifest, ...]) -> list[str]:
+def owned_files(output: str, manifests: Iterable[Manifest]) -> list[str]:
     """Returns the paths of all files that the data set's spec and manifests own, manifests first.
 
     Removed in this order, what an interruption leaves is never a manifest without its files.
     """
+    manifests = tuple(manifests)
     owned = [manifest_path(output, manifest.wave) for manifest in manifests]
     owned += [storage.join(output, entry.path) for manifest in manifests for entry in manifest.outputs]
     return [*owned, storage.join(output, SUMMARY_NAME), storage.join(output, SPEC_NAME)]

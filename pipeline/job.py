@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import dataset, errors, storage
 from pipeline.config import RunConfig
+from pipeline.console import describe_os_error
 from pipeline.errors import IntegrityError, OutputError, PipelineError, TooManyFailures
 from pipeline.plan import InputFile, check_records, find_inputs
 from pipeline.reader import read_failures
@@ -106,19 +107,13 @@ def run(config: RunConfig) -> Summary:
         with DatasetLock(output, steal=config.output.steal_lock) as lock:
             job = _Job(config, options, output, chosen, lock.token)
             return job.run(files, started)
-    except OSError as error:
-        raise OutputError(f"--output={output} cannot be used: {describe_os_error(error)}") from error
+    except PermissionError as error:
+        raise OutputError(f"--output={output} cannot be written: {describe_os_error(error)}") from error
 
 
 def _check_directory(output: str) -> None:
     if not storage.is_remote(output) and os.path.exists(output) and not os.path.isdir(output):
         raise OutputError(f"--output={output} is a file; expected a directory")
-
-
-def describe_os_error(error: OSError) -> str:
-    """Returns what an operating system error says, in one line, with the file it is about."""
-    text = error.strerror or " ".join(str(error).split())
-    return f"{text}: {error.filename}" if error.filename and str(error.filename) not in text else text
 
 
 @dataclass(frozen=True)
@@ -192,6 +187,7 @@ class _Job:
             started=datetime.datetime.now(datetime.timezone.utc),
             versions=package_versions(),
             key_feature=config.input.key_feature,
+            image_feature=config.input.image_feature,
             retried=wave.retried,
             lock=self.lock,
         )

@@ -226,9 +226,10 @@ def _image_size(
     size = attached or (asked if asked and None in (height, width) else None) or (height, width)
     if size[0] is None or size[1] is None:
         raise ModuleError(f"the module does not say what image size signature '{name}' takes; give --image_size=H,W")
-    if asked and tuple(asked) != tuple(size):
+    takes = (height or size[0], width or size[1]) if attached is None else attached
+    if asked and tuple(asked) != tuple(takes):
         raise ModuleError(
-            f"--image_size={asked[0]},{asked[1]} contradicts the module, which takes {size[0]},{size[1]}; leave it out"
+            f"--image_size={asked[0]},{asked[1]} contradicts the module, which takes {takes[0]},{takes[1]}; leave it out"
         )
     return size[0], size[1]
 

@@ -1,0 +1,137 @@
+"""Rewrites a data set without the rows that newer waves have replaced. `python -m pipeline.compact --help`."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipeline import storage
+from pipeline.commit import WaveHeader, commit_wave
+from pipeline.console import CommandParser, run_command
+from pipeline.dataset import (
+    STAGING_NAME,
+    InputEntry,
+    Manifest,
+    live,
+    manifest_path,
+    next_wave,
+    read_manifests,
+    read_spec,
+    to_json,
+)
+from pipeline.errors import OutputError
+from pipeline.lock import DatasetLock, LockToken
+from pipeline.reader import live_waves
+from pipeline.records import EmbeddingBatch
+from pipeline.settings import Compression, OutputFormat
+from pipeline.shards import StagedShard, WaveFormat, WaveWriter
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What a compaction did.
+
+    Attributes:
+      waves: waves that became one.
+      rows: rows that were kept.
+      superseded: rows that were dropped.
+    """
+
+    waves: int
+    rows: int
+    superseded: int
+
+
+def compact(output: str) -> Compaction:
+    """Writes all rows and failures of the data set in directory `output` that count as one new wave.
+
+    The new wave's manifest replaces the old ones the moment it is written; the old files are removed
+    after that. An interruption leaves the one or the other state, and files that doing it again, or
+    `python -m pipeline.verify --delete_strays`, removes.
+
+    Raises:
+      OutputError: there is no data set, it is damaged, or it is being written.
+      OSError: a file cannot be read or written.
+    """
+    output = storage.normalize(output)
+    if read_spec(output) is None:
+        raise OutputError(f"{output} holds no data set: it has no spec.json; name the --output of a run")
+    with DatasetLock(output) as lock:
+        manifests = read_manifests(output)
+        counting = live(manifests)
+        storage.delete_directory(storage.join(output, STAGING_NAME))
+        done = _rewrite(output, manifests, lock.token) if len(counting) > 1 else Compaction(len(counting), 0, 0)
+        _remove_replaced(output)
+        return done
+
+
+def _remove_replaced(output: str) -> None:
+    """Removes the manifests that others replace, then their files."""
+    manifests = read_manifests(output)
+    counting = live(manifests)
+    for manifest in manifests:
+        if manifest not in counting:
+            storage.delete([manifest_path(output, manifest.wave)])
+            storage.delete(storage.join(output, entry.path) for entry in manifest.outputs)
+
+
+def _rewrite(output: str, manifests: Sequence[Manifest], lock: LockToken) -> Compaction:
+    spec = read_spec(output)
+    counting = live(manifests)
+    entries = [entry for manifest in counting for entry in manifest.outputs if entry.kind == "embeddings"]
+    formats: tuple[OutputFormat, ...] = tuple(
+        name for name in ("tfrecord", "parquet") if any(entry.format == name for entry in entries)
+    ) or ("tfrecord",)
+    compression: Compression = "gzip" if any(entry.path.endswith(".gz") for entry in entries) else "none"
+    started = datetime.datetime.now(datetime.timezone.utc)
+    name = next_wave(manifests)
+    writer = WaveWriter(output, name, WaveFormat(formats, compression, started, to_json(spec)))
+    staged: list[StagedShard] = []
+    rows = superseded = 0
+    for wave in live_waves(output):
+        for batch in wave.rows():
+            keep = pa.array([not wave.newer.holds(key) for key in batch.column("key").to_pylist()])
+            kept = batch.filter(keep)
+            rows += kept.num_rows
+            superseded += batch.num_rows - kept.num_rows
+            if kept.num_rows:
+                staged += writer.add(EmbeddingBatch((kept,), ()))
+        failures = tuple(failure for failure in wave.failures() if not wave.newer.holds_failure(failure.key))
+        staged += writer.add(EmbeddingBatch((), failures))
+    staged += writer.close()
+    inputs: dict[str, InputEntry] = {}
+    for manifest in counting:
+        inputs.update((entry.path, entry) for entry in manifest.inputs)
+    header = WaveHeader(
+        name=name,
+        inputs=tuple(inputs.values()),
+        started=started,
+        versions=counting[-1].versions,
+        key_feature=next((manifest.key_feature for manifest in counting if manifest.key_feature), None),
+        image_feature=counting[-1].image_feature,
+        replaces=tuple(manifest.wave for manifest in manifests),
+        lock=lock,
+    )
+    commit_wave(output, header, staged)
+    return Compaction(len(counting), rows, superseded)
+
+
+def _command(args: Sequence[str]) -> int:
+    parser = CommandParser(prog="python -m pipeline.compact", description=__doc__, allow_abbrev=False)
+    parser.add_argument("output", metavar="OUT", help="directory of the data set, local or gs://")
+    done = compact(parser.parse_args(args).output)
+    if done.waves < 2:
+        sys.stdout.write("nothing to do: the data set has one wave\n")
+    else:
+        sys.stdout.write(
+            f"{done.waves} waves became one: {done.rows} rows kept, {done.superseded} superseded dropped\n"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(_command))

@@ -1,0 +1,223 @@
+"""Checks a data set against its manifests. `python -m pipeline.verify --help` tells the flags."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import storage, tfrecord
+from pipeline.console import CommandParser, run_command
+from pipeline.crc32c import extend_crc32c
+from pipeline.dataset import (
+    MANIFESTS_NAME,
+    STAGING_NAME,
+    Manifest,
+    OutputEntry,
+    Spec,
+    live,
+    owned_files,
+    read_manifests,
+    read_spec,
+)
+from pipeline.errors import OutputError, UsageError
+from pipeline.examples import parse_example
+from pipeline.gzip_stream import GzipStream
+from pipeline.lock import DatasetLock
+from pipeline.reader import live_waves, read_failures, read_failures_file, read_shard
+from pipeline.records import Failure, ImageRecord
+
+_CHUNK_BYTES = 4 << 20
+_ADDRESS = re.compile(r"(.*)@(\d+)(?:-(\d+))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a data set holds, and what is wrong with it.
+
+    Attributes:
+      waves: waves that count.
+      rows: rows that count.
+      superseded: rows that newer waves have replaced.
+      failures: failures that count.
+      problems: what is wrong, one line each.
+      strays: files that no manifest names.
+    """
+
+    waves: int
+    rows: int
+    superseded: int
+    failures: int
+    problems: tuple[str, ...]
+    strays: tuple[str, ...]
+
+
+def verify(output: str) -> Report:
+    """Checks every file of the data set in directory `output`.
+
+    Raises:
+      OutputError: there is no data set, or a manifest cannot be read.
+    """
+    output = storage.normalize(output)
+    spec = read_spec(output)
+    if spec is None:
+        raise OutputError(f"{output} holds no data set: it has no spec.json; name the --output of a run")
+    manifests = read_manifests(output)
+    problems = [problem for manifest in manifests for problem in _check_wave(output, spec, manifest)]
+    rows = superseded = failures = 0
+    if not problems:
+        for wave in live_waves(output):
+            for batch in wave.rows():
+                old = sum(wave.newer.holds(key) for key in batch.column("key").to_pylist()) if wave.newer else 0
+                superseded += old
+                rows += batch.num_rows - old
+        failures = sum(1 for _ in read_failures(output))
+    return Report(len(live(manifests)), rows, superseded, failures, tuple(problems), tuple(_strays(output, manifests)))
+
+
+def _check_wave(output: str, spec: Spec, manifest: Manifest) -> Iterator[str]:
+    for entry in manifest.outputs:
+        path = storage.join(output, entry.path)
+        try:
+            yield from _check_bytes(path, entry)
+            yield from _check_rows(path, entry, spec)
+        except (OSError, OutputError) as error:
+            yield f"{entry.path}: {error}"
+    for kind, expected in (("embeddings", manifest.embedded), ("failures", manifest.failed)):
+        for file_format in {entry.format for entry in manifest.outputs if entry.kind == kind}:
+            rows = sum(entry.rows for entry in manifest.outputs if (entry.kind, entry.format) == (kind, file_format))
+            if rows != expected:
+                yield f"wave {manifest.wave}: {rows} {kind} in {file_format} files, {expected} in the manifest"
+    if sum(manifest.failures_by_reason.values()) != manifest.failed:
+        yield f"wave {manifest.wave}: failures by reason do not add up to {manifest.failed}"
+
+
+def _check_bytes(path: str, entry: OutputEntry) -> Iterator[str]:
+    size_bytes = crc32c = 0
+    with storage.open_read(path) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            size_bytes += len(chunk)
+            crc32c = extend_crc32c(crc32c, chunk)
+    if size_bytes != entry.size_bytes:
+        yield f"{entry.path}: {size_bytes} bytes, {entry.size_bytes} in the manifest"
+    elif f"{crc32c:08x}" != entry.crc32c:
+        yield f"{entry.path}: CRC-32C {crc32c:08x}, {entry.crc32c} in the manifest"
+
+
+def _check_rows(path: str, entry: OutputEntry, spec: Spec) -> Iterator[str]:
+    if entry.kind == "failures":
+        rows = sum(1 for _ in read_failures_file(path))
+    else:
+        rows = wrong = nonfinite = 0
+        for batch in read_shard(path, entry):
+            rows += batch.num_rows
+            column = batch.column("embedding")
+            if column.type.list_size != spec.dimension:
+                wrong += batch.num_rows
+                continue
+            vectors = column.flatten().to_numpy().reshape(batch.num_rows, -1)
+            nonfinite += int(np.count_nonzero(~np.isfinite(vectors).all(axis=1)))
+        if wrong:
+            yield f"{entry.path}: {wrong} vectors that have not {spec.dimension} values"
+        if nonfinite:
+            yield f"{entry.path}: {nonfinite} vectors with values that are NaN or infinite"
+    if rows != entry.rows:
+        yield f"{entry.path}: {rows} rows, {entry.rows} in the manifest"
+
+
+def _strays(output: str, manifests: Sequence[Manifest]) -> list[str]:
+    """Returns the files in the data set's directories that are not its own, and those of replaced waves."""
+    counting = live(manifests)
+    owned = {str(path) for path in owned_files(output, counting)}
+    found = [
+        stat.path
+        for name in ("embeddings", "failures", MANIFESTS_NAME, STAGING_NAME)
+        for stat in storage.list_files(storage.join(output, name))
+    ]
+    return [path for path in found if path not in owned]
+
+
+def show_failure(output: str, key: str, to: str) -> Failure:
+    """Writes the bytes that a failure is about to a file: an image, or the part of a file that was no record.
+
+    Args:
+      output: directory of the data set.
+      key: the failure's key.
+      to: the file to write.
+
+    Raises:
+      UsageError: there is no such failure.
+      OSError: the bytes cannot be read any more, or not be written.
+    """
+    output = storage.normalize(output)
+    wanted = key.encode("utf-8", "surrogateescape")
+    for failure in read_failures(output):
+        if failure.key == wanted:
+            Path(to).write_bytes(_original_bytes(output, failure))
+            return failure
+    raise UsageError(f"--show={key}: no failure has this key; see {output}/failures")
+
+
+def _original_bytes(output: str, failure: Failure) -> bytes:
+    address = _ADDRESS.fullmatch(failure.source)
+    if address is None or storage.exists(failure.source):
+        return storage.read_bytes(failure.source)
+    path, start, stop = address[1], int(address[2]), int(address[3]) if address[3] else None
+    with storage.open_read(path) as file:
+        if path.lower().endswith(".gz"):
+            items = tfrecord.read_records_sequential(GzipStream(file))
+            found = next((item for item in items if isinstance(item, tfrecord.Record) and item.offset == start), None)
+        elif stop is not None:
+            file.seek(start)
+            return file.read(stop - start)
+        else:
+            item = next(tfrecord.read_records(file, start, start + 1, at_boundary=True), None)
+            found = item if isinstance(item, tfrecord.Record) else None
+    if found is None:
+        raise OSError(f"{failure.source} holds no record any more; the file has changed")
+    image_features = {manifest.image_feature for manifest in read_manifests(output)}
+    for name in sorted(image_features):
+        record = parse_example(found.data, address="", source="", image_feature=name)
+        if isinstance(record, ImageRecord):
+            return record.image
+    return found.data
+
+
+def _command(args: Sequence[str]) -> int:
+    parser = CommandParser(prog="python -m pipeline.verify", description=__doc__, allow_abbrev=False)
+    parser.add_argument("output", metavar="OUT", help="directory of the data set, local or gs://")
+    parser.add_argument("--delete_strays", action="store_true", help="remove files that no manifest names")
+    parser.add_argument("--show", metavar="KEY", help="write the original bytes of this failure to a file")
+    parser.add_argument("--to", metavar="FILE", help="the file for --show. Default: failure.bin", default="failure.bin")
+    options = parser.parse_args(args)
+    output = storage.normalize(options.output)
+    if options.show is not None:
+        failure = show_failure(output, options.show, options.to)
+        sys.stdout.write(f"{options.to}: the bytes of {failure.source}\n{failure.reason}: {failure.message}\n")
+        return 0
+    report = verify(output)
+    strays = report.strays
+    if options.delete_strays and strays:
+        with DatasetLock(output):
+            strays = tuple(_strays(output, read_manifests(output)))
+            storage.delete(strays)
+        sys.stdout.write(f"removed {len(strays)} files that no manifest names\n")
+        strays = ()
+    for line in (
+        *report.problems,
+        *(f"{path}: no manifest names it; remove it with --delete_strays" for path in strays),
+    ):
+        sys.stdout.write(f"problem: {line}\n")
+    sys.stdout.write(
+        f"{report.waves} waves, {report.rows} rows, {report.superseded} superseded, {report.failures} failures; "
+        f"{'damaged' if report.problems else 'complete'}\n"
+    )
+    return 1 if report.problems or strays else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(_command))
