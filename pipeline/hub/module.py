@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from google.protobuf.message import DecodeError
+
 from pipeline.errors import ModuleError
 from pipeline.hub import format as hub_format
+from pipeline.hub.saved_model import dtype_name, parse_saved_model
 from pipeline.quiet import import_tensorflow
 
 PREFERRED_SIGNATURES = ("image_feature_vector", "default", "serving_default")
@@ -110,13 +113,8 @@ def read_module(path: str) -> ModuleInfo:
     Raises:
       ModuleError: the directory holds no SavedModel, or one that cannot be read.
     """
-    import_tensorflow()
-    from google.protobuf.message import DecodeError
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    saved_model = saved_model_pb2.SavedModel()
     try:
-        saved_model.ParseFromString((Path(path) / "saved_model.pb").read_bytes())
+        saved_model = parse_saved_model((Path(path) / "saved_model.pb").read_bytes())
     except OSError as error:
         raise ModuleError(f"{path} is not a module: saved_model.pb cannot be read: {error.strerror}") from None
     except DecodeError:
@@ -142,13 +140,11 @@ def read_module(path: str) -> ModuleInfo:
 
 
 def _tensor_infos(tensors: Mapping[str, Any]) -> dict[str, TensorInfo]:
-    import tensorflow as tf
-
     infos = {}
     for key, tensor in sorted(tensors.items()):
         shape = tensor.tensor_shape
         dims = None if shape.unknown_rank else tuple(None if d.size < 0 else int(d.size) for d in shape.dim)
-        infos[key] = TensorInfo(key, tf.as_dtype(tensor.dtype).name, dims)
+        infos[key] = TensorInfo(key, dtype_name(tensor.dtype), dims)
     return infos
 
 

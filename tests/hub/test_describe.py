@@ -1,0 +1,157 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.errors import ModuleError
+from pipeline.hub import untrained
+from pipeline.hub.__main__ import main
+from pipeline.hub.describe import describe
+from pipeline.hub.handles import module_digest
+
+
+@pytest.fixture(scope="module")
+def hub_module(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("hub") / "module"
+    untrained.build("mobilenet_v2_035_96", directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def tf2_module(tmp_path_factory):
+    """A SavedModel whose two signatures give vectors of one of each colour channel, or of unknown length."""
+    import tensorflow as tf
+
+    def signature(function, shape):
+        return tf.function(function, autograph=False).get_concrete_function(tf.TensorSpec(shape, tf.float32, "images"))
+
+    directory = tmp_path_factory.mktemp("tf2") / "module"
+    signatures = {
+        "serving_default": signature(lambda images: {"mean": tf.reduce_mean(images, [1, 2])}, [None, 32, 48, 3]),
+        "other": signature(lambda images: {"sum": tf.reduce_sum(images)}, None),
+    }
+    tf.saved_model.save(tf.Module(), str(directory), signatures=signatures)
+    return directory
+
+
+def test_hub_module_in_words(hub_module):
+    lines = str(describe(str(hub_module))).splitlines()
+    assert lines[:7] == [
+        f"module      {hub_module}",
+        f"files       {hub_module}",
+        f"sha256      {module_digest(hub_module)}",
+        "format      TF1 Hub",
+        "tags        [], [train]",
+        "image size  96x96 (attachment image_module_info)",
+        "embedding   1280 values (signature image_feature_vector, output default)",
+    ]
+    assert lines[7:10] == ["", "signature default, image_feature_vector", "  in   images: float32[?,96,96,3]"]
+    assert "  out  default: float32[?,1280]" in lines
+    assert "  out  MobilenetV2/layer_19: float32[?,3,3,1280]" in lines
+
+
+def test_tf2_module_in_words(tf2_module):
+    assert str(describe(str(tf2_module))).splitlines()[3:] == [
+        "format      TF2 SavedModel",
+        "tags        [serve]",
+        "image size  32x48 (shape of the signature's input)",
+        "embedding   3 values (signature serving_default, output mean)",
+        "",
+        "signature other",
+        "  in   images: float32[unknown shape]",
+        "  out  sum: float32[]",
+        "",
+        "signature serving_default",
+        "  in   images: float32[?,32,48,3]",
+        "  out  mean: float32[?,3]",
+    ]
+
+
+def test_hub_module_as_json(hub_module, capsys):
+    assert main(["describe", str(hub_module), "--json"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    outputs = described["signatures"]["image_feature_vector"].pop("outputs")
+    assert outputs["default"] == {"dtype": "float32", "shape": [None, 1280]}
+    assert described["signatures"].pop("default")["outputs"] == outputs
+    assert described == {
+        "handle": str(hub_module),
+        "path": str(hub_module),
+        "sha256": module_digest(hub_module),
+        "format": "tf1_hub",
+        "tag_sets": [[], ["train"]],
+        "image_size": [96, 96],
+        "embedding": {
+            "signature": "image_feature_vector",
+            "input_key": "images",
+            "output_key": "default",
+            "height": 96,
+            "width": 96,
+            "dimension": 1280,
+        },
+        "signatures": {
+            "image_feature_vector": {"inputs": {"images": {"dtype": "float32", "shape": [None, 96, 96, 3]}}}
+        },
+    }
+
+
+def test_module_that_gives_no_embeddings_is_described_all_the_same(tmp_path):
+    import tensorflow as tf
+
+    function = tf.function(lambda text: {"length": tf.strings.length(text)}, autograph=False)
+    signature = function.get_concrete_function(tf.TensorSpec([None], tf.string, "text"))
+    tf.saved_model.save(tf.Module(), str(tmp_path), signatures={"default": signature})
+    description = describe(str(tmp_path))
+    assert description.embedding is None
+    assert "embedding   none: signature 'default' takes no images: it takes text: string[?]" in str(description)
+    described = json.loads(description.to_json())
+    assert described["embedding"] is described["image_size"] is None
+    assert described["signatures"]["default"]["outputs"] == {"length": {"dtype": "int32", "shape": [None]}}
+
+
+def test_built_in_network_is_named_as_what_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
+    lines = str(describe("untrained:mobilenet_v2_035_96")).splitlines()
+    assert "weights     random: its vectors are for trying the pipeline out, and mean nothing" in lines
+    assert lines[0] == "module      untrained:mobilenet_v2_035_96"
+
+
+def test_digest_is_checked(hub_module):
+    assert describe(str(hub_module), sha256=module_digest(hub_module)).info.format == "tf1_hub"
+    with pytest.raises(ModuleError, match=r"SHA-256|digest"):
+        describe(str(hub_module), sha256="0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND; python -m pipeline.hub --help tells the flags"),
+        (["destroy"], "argument COMMAND: invalid choice: 'destroy'"),
+        (["describe"], "the following arguments are required: HANDLE; python -m pipeline.hub describe --help"),
+        (["describe", "a", "--jso"], "unrecognized arguments: --jso"),
+        (["describe", "/nowhere/at/all"], "module /nowhere/at/all"),
+        (["describe", "untrained:resnet"], "no built-in network is called 'resnet'"),
+    ],
+)
+def test_errors_are_one_line(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"error: {message}")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["describe", "--help"], ["export", "--help"]])
+def test_help_loads_neither_tensorflow_nor_beam(arguments):
+    code = (
+        "import sys\n"
+        "from pipeline.hub.__main__ import main\n"
+        "try:\n"
+        f"    main({arguments!r})\n"
+        "finally:\n"
+        "    assert not {'tensorflow', 'apache_beam', 'openvino'} & set(sys.modules)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("usage: python -m pipeline.hub")
