@@ -15,6 +15,7 @@ from typing import NoReturn
 from pipeline.errors import PipelineError, UsageError
 
 INTERRUPTED = 130
+_INTERRUPTED = "interrupted; what was committed is kept: start the same command again to go on from there"
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -34,33 +35,49 @@ def run_command(command: Callable[[Sequence[str]], int], args: Sequence[str] | N
       command: does the work; gets the arguments and returns the exit code.
       args: the arguments; default: those of the process.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("pipeline").setLevel(logging.INFO)
+    _configure_logging()
     signals = _Signals()
     try:
         with signals:
             return command(sys.argv[1:] if args is None else args)
-    except PipelineError as error:
-        _complain(str(error))
-        return error.exit_code
-    except KeyboardInterrupt:
-        _complain("interrupted; what was committed is kept: start the same command again to go on from there")
+    except BaseException as error:
+        if isinstance(error, SystemExit):
+            raise
+        # What was raised after a signal is the signal's doing, whatever a library made of it on its way up.
         if signals.received:
+            _complain(_INTERRUPTED)
             # Threads of the runner may still be at work; nothing that they do counts any more.
             sys.stderr.flush()
             os._exit(INTERRUPTED)
+        return _exit_code(error)
+
+
+def _exit_code(error: BaseException) -> int:
+    """Tells the user about an error, and returns the exit code that it ends the command with."""
+    if isinstance(error, PipelineError):
+        _complain(str(error))
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        _complain(_INTERRUPTED)
         return INTERRUPTED
-    except BrokenPipeError:
+    if isinstance(error, BrokenPipeError):
         # Whoever read the output has seen enough; what is left in its buffer has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
+    if isinstance(error, OSError):
         _complain(describe_os_error(error))
         return 1
-    except Exception:
-        traceback.print_exc()
-        _complain("this was not expected; please report it with the lines above")
-        return 1
+    traceback.print_exception(error)
+    _complain("this was not expected; please report it with the lines above")
+    return 1
+
+
+def _configure_logging() -> None:
+    """Sends this package's messages to stderr, and of the libraries' only warnings."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("pipeline").setLevel(logging.INFO)
+    # Beam logs the stack of every failure that it also raises; the command tells it in one line.
+    logging.getLogger("apache_beam.runners").setLevel(logging.CRITICAL)
 
 
 def describe_os_error(error: OSError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import datetime
 import importlib.metadata
 import logging
@@ -209,7 +210,8 @@ class _Job:
             result = pipeline.run()
             result.wait_until_finish()
         except Exception as error:
-            raise _explain(error, wave.name) from error
+            cause = _explain(error, wave.name)
+            raise cause from (None if cause is error else error)
         manifest = dataset.read_manifest(self.output, wave.name)
         _check_counts(_records_read(result), manifest)
         if count > 1:
@@ -255,21 +257,24 @@ class _Job:
         )
 
 
-def _explain(error: Exception, wave: str) -> PipelineError:
-    """Returns the failure of a pipeline in one line; the runner has buried it under stacks of its own."""
+def _explain(error: Exception, wave: str) -> Exception:
+    """Returns the cause of a failed pipeline, which the runner has buried under stacks of its own.
+
+    That is an error of this package or of the operating system, told in one line, or else `error` itself.
+    """
     if isinstance(error, PipelineError):
         return error
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    causes = [match for line in lines if (match := _CAUSE.fullmatch(line))]
+    causes = [match for line in str(error).splitlines() if (match := _CAUSE.fullmatch(line.strip()))]
     if not causes:
-        return PipelineError(f"wave {wave} failed and was not committed: {lines[-1]}; start again to go on from there")
-    name, text = causes[-1][1], causes[-1][2]
-    kind = (
-        getattr(errors, name.rpartition(".")[2], PipelineError) if name.startswith(errors.__name__) else PipelineError
-    )
-    if kind is PipelineError:
-        text = f"{name.rpartition('.')[2]}: {text}"
-    return kind(f"wave {wave} failed and was not committed: {text}; start again to go on from there")
+        return error
+    name, text = causes[-1][1].rpartition(".")[2], causes[-1][2]
+    kind = getattr(errors, name, None) or getattr(builtins, name, None)
+    message = f"wave {wave} failed and was not committed: {text}; start again to go on from there"
+    if isinstance(kind, type) and issubclass(kind, PipelineError):
+        return kind(message)
+    if isinstance(kind, type) and issubclass(kind, OSError):
+        return PipelineError(message)
+    return error
 
 
 def _records_read(result: PipelineResult) -> int | None:

@@ -196,6 +196,8 @@ def delete(paths: Iterable[str]) -> None:
         if not is_remote(path):
             Path(path).unlink(missing_ok=True)
             continue
+        if has_wildcard(path):
+            raise OSError(f"{path}: not deleted, as Beam would delete all that matches it as a glob; delete it yourself")
         with as_os_error(path):
             if _file_systems().exists(path):
                 _file_systems().delete([path])

@@ -11,6 +11,7 @@ from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTr
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.core import RestrictionProvider
 
+from pipeline.errors import TooManyFailures
 from pipeline.plan import ReadTask
 from pipeline.records import Failure, ImageRecord
 from pipeline.settings import InputConfig
@@ -99,6 +100,8 @@ class _ReadFn(beam.DoFn):
             max_image_bytes=self._max_image_bytes,
         ):
             self._read.inc()
+            if self._config.on_corrupt == "fail" and isinstance(record, Failure) and record.reason == "corrupt_record":
+                raise TooManyFailures(f"{record.source}: {record.message}, and --on_corrupt=fail")
             yield record
         if not refused:
             # Tells the runner that no record begins in what is left of the part.
