@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import datetime
 import importlib.metadata
 import logging
@@ -36,7 +37,7 @@ DIRECT_WAVE_BYTES = 2 << 30
 _CAUSE = re.compile(
     r"(?:RuntimeError: )?([A-Za-z_.]*(?:Error|Exception|Failures|Interrupt)): (.*?)(?: \[while running .*)?"
 )
-VERSIONED_PACKAGES = ("apache-beam", "tensorflow", "tfx-bsl", "numpy", "simplejpeg", "pillow")
+VERSIONED_PACKAGES = ("apache-beam", "tensorflow", "openvino", "tfx-bsl", "numpy", "simplejpeg", "pillow")
 
 
 @dataclass(frozen=True)
@@ -104,12 +105,27 @@ def run(config: RunConfig) -> Summary:
     check_records(files)
     _check_directory(output)
     chosen = choose_module(config.module)
-    try:
-        with DatasetLock(output, steal=config.output.steal_lock) as lock:
-            job = _Job(config, options, output, chosen, lock.token)
-            return job.run(files, started)
-    except PermissionError as error:
-        raise OutputError(f"--output={output} cannot be written: {describe_os_error(error)}") from error
+    with contextlib.ExitStack() as stack:
+        try:
+            lock = stack.enter_context(DatasetLock(output, steal=config.output.steal_lock))
+        except OSError as error:
+            raise OutputError(f"--output={output} cannot be written: {describe_os_error(error)}") from error
+        return _Job(config, options, output, chosen, lock.token).run(files, started)
+
+
+def plan_run(config: RunConfig, options: PipelineOptions, output: str, files: Sequence[InputFile]) -> Plan:
+    """Returns what a run has to do so that the data set in directory `output` covers some files.
+
+    Raises:
+      OutputError: a manifest of the data set cannot be read.
+    """
+    from pipeline import options as beam_options
+
+    settings = config.output
+    default = DIRECT_WAVE_BYTES if beam_options.is_direct(options) else None
+    manifests = () if settings.overwrite else dataset.read_manifests(output)
+    failures = read_failures(output) if settings.retry_failed and manifests else ()
+    return make_plan(files, manifests, wave_bytes=settings.wave_bytes or default, failures=failures)
 
 
 def _check_directory(output: str) -> None:
@@ -135,9 +151,17 @@ class _Job:
             dataset.remove(self.output)
         existing = dataset.read_spec(self.output)
         if existing is not None:
-            dimension = self.chosen.signature.dimension or existing.dimension
-            self._check_same_space(existing, make_spec(self.chosen, self.config, dimension))
-        plan = self._plan(files)
+            # What shows only when the module is loaded is checked then.
+            wanted = self.config.engine.engine
+            expected = make_spec(
+                self.chosen,
+                self.config,
+                dimension=self.chosen.signature.dimension or existing.dimension,
+                engine=existing.engine if wanted == "auto" else wanted,
+                parity=existing.parity,
+            )
+            self._check_same_space(existing, expected)
+        plan = plan_run(self.config, self.options, self.output, files)
         if existing is not None and not plan.waves:
             summary = self._summarize([], existing, plan.skipped, started)
         else:
@@ -156,15 +180,6 @@ class _Job:
                 f"--output={self.output} holds vectors of another kind ({'; '.join(differences)}); name another "
                 "directory, or start it anew with --overwrite"
             )
-
-    def _plan(self, files: Sequence[InputFile]) -> Plan:
-        from pipeline import options as beam_options
-
-        settings = self.config.output
-        default = DIRECT_WAVE_BYTES if beam_options.is_direct(self.options) else None
-        manifests = dataset.read_manifests(self.output)
-        failures = read_failures(self.output) if settings.retry_failed and manifests else ()
-        return make_plan(files, manifests, wave_bytes=settings.wave_bytes or default, failures=failures)
 
     def _begin(self, existing: dataset.Spec | None, spec: dataset.Spec) -> None:
         storage.delete_directory(storage.join(self.output, dataset.STAGING_NAME))
@@ -248,8 +263,8 @@ class _Job:
             module=spec.module,
             module_sha256=spec.module_sha256,
             dimension=spec.dimension,
-            engine=self.config.engine.engine,
-            precision="float32",
+            engine=spec.engine,
+            precision=spec.precision,
             runner=beam_options.runner_name(self.options),
             versions=package_versions(),
             zero_vectors=sum(manifest.zero_vectors for manifest in manifests),

@@ -43,6 +43,11 @@ def format_summary(summary: Summary, output: str) -> str:
 
 def _command(args: Sequence[str]) -> int:
     config = RunConfig.from_args(args)
+    if config.output.dry_run:
+        from pipeline.dry_run import preview
+
+        sys.stdout.write(f"{preview(config)}\n")
+        return 0
     summary = run(config)
     sys.stdout.write(format_summary(summary, config.output.output) + "\n")
     return 0

@@ -19,7 +19,8 @@ InputFormat = Literal["auto", "tfrecord", "images", "list"]
 CorruptPolicy = Literal["skip", "fail"]
 OutputFormat = Literal["tfrecord", "parquet"]
 Compression = Literal["none", "gzip"]
-EngineName = Literal["tensorflow"]
+EngineName = Literal["auto", "openvino", "tensorflow"]
+Precision = Literal["float32", "bfloat16"]
 DecodeMode = Literal["exact", "fast"]
 Normalization = Literal["none", "l2"]
 
@@ -214,17 +215,33 @@ class EngineConfig:
     """What computes the vectors."""
 
     engine: EngineName = _flag(
-        "inference engine. Default: tensorflow", default="tensorflow", choices=get_args(EngineName)
+        "inference engine; auto: tensorflow where it sees a GPU, else openvino if its vectors of the module are "
+        "tensorflow's to 1e-4, else tensorflow. Default: auto",
+        default="auto",
+        choices=get_args(EngineName),
+    )
+    precision: Precision = _flag(
+        "precision of the inference; bfloat16 is quicker on CPUs that have it, and changes the vectors by some "
+        "percent; openvino only. Default: float32",
+        default="float32",
+        choices=get_args(Precision),
     )
     batch_size: int | None = _flag(
-        "images per inference batch. Default: chosen by the engine", default=None, parse=int, metavar="N"
+        "images that a thread takes at a time; the vectors do not depend on it. Default: chosen by the engine",
+        default=None,
+        parse=int,
+        metavar="N",
     )
     normalize: Normalization = _flag(
         "l2: scale each vector to length 1. Default: none", default="none", choices=get_args(Normalization)
     )
 
     def __post_init__(self) -> None:
-        """Refuses a batch size that is not one."""
+        """Refuses a batch size that is not one, and a precision that the engine does not have."""
+        if self.precision != "float32" and self.engine == "tensorflow":
+            raise UsageError(
+                f"--precision={self.precision} is not for --engine=tensorflow, which computes in float32; leave one out"
+            )
         if self.batch_size is not None and not 1 <= self.batch_size <= 4096:
             raise UsageError(f"--batch_size={self.batch_size} is not a batch size; it must be between 1 and 4096")
 
@@ -263,6 +280,10 @@ class OutputConfig:
         metavar="SIZE",
     )
     retry_failed: bool = _flag("also try again what failed in earlier runs", default=False)
+    dry_run: bool = _flag(
+        "plan, load the module, embed a small sample and print what a run would do and cost in time; write nothing",
+        default=False,
+    )
     steal_lock: bool = _flag(
         "write even if another run seems to be writing to the same output; it will not commit any more", default=False
     )

@@ -1,0 +1,100 @@
+"""Runs what README.md shows: its Python, on the data set that it speaks of."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.settings import DecodeConfig, EngineConfig, InputConfig, ModuleConfig, OutputConfig
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory in which `./run_local.sh` has run, as far as README's examples can tell."""
+    home = tmp_path_factory.mktemp("readme")
+    sample = home / "local_run" / "sample"
+    subprocess.run([sys.executable, REPOSITORY / "scripts/make_sample.py", sample], check=True)
+    command = [sys.executable, "-m", "pipeline.run", "--module=untrained:mobilenet_v2_050_160", f"--input={sample}"]
+    command += ["--key_feature=image/key", "--passthrough=image/label,image/size", "--output=local_run/embeddings"]
+    subprocess.run(command, cwd=home, env=_environment(), check=True)
+    return home
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+
+def _run(home: Path, code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=home, env=_environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _block(word: str) -> str:
+    found = [block for block in PYTHON_BLOCKS if word in block]
+    assert len(found) == 1, word
+    return found[0]
+
+
+@pytest.mark.slow
+def test_tensorflow_reads_the_data_set(home: Path) -> None:
+    output = _run(home, _block("TFRecordDataset"))
+    assert "(64, 1280)" in output
+
+
+@pytest.mark.slow
+def test_pandas_reads_the_data_set(home: Path) -> None:
+    output = _run(home, _block("import pandas") + "\nprint(len(table), sorted(table.columns))")
+    assert "128 ['embedding', 'image/label', 'image/size', 'key']" in output
+
+
+@pytest.mark.slow
+def test_beam_reads_the_data_set(home: Path) -> None:
+    keys = _run(home, _block("ReadFromTFRecord")).splitlines()
+    assert len(keys) == 128
+    assert "b'china-00'" in keys
+    assert "b'images/china-00.jpg'" in keys
+
+
+@pytest.mark.slow
+def test_the_transforms_compose_into_another_pipeline(home: Path) -> None:
+    check = "\nfrom pipeline import read_embeddings\nprint(sum(rows.num_rows for rows in read_embeddings('local_run/own')))"
+    assert _run(home, _block("from_patterns") + check).splitlines()[-1] == "64"
+
+
+@pytest.mark.slow
+def test_the_embedder_works_without_beam(home: Path) -> None:
+    rows = [line.split()[0] for line in _run(home, _block("Embedder.from_module")).splitlines()]
+    assert sum(map(int, rows)) == 64
+
+
+def test_every_flag_is_in_the_table() -> None:
+    flags = {
+        name
+        for section in (InputConfig, ModuleConfig, DecodeConfig, EngineConfig, OutputConfig)
+        for name in section.__dataclass_fields__
+    }
+    table = README[README.index("| flag | meaning |") : README.index("Any option of Apache Beam")]
+    assert set(re.findall(r"`--(\w+)`", table)) - {"config"} == flags
+
+
+def test_every_link_leads_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (REPOSITORY / target).exists(), target
+
+
+def test_what_comes_out_is_on_the_first_screen() -> None:
+    lines = README.splitlines()
+    assert next(number for number, line in enumerate(lines) if line.startswith("128 of 132")) < 20
