@@ -1,14 +1,16 @@
 """The embedder: encoded images in, vectors and failures out; the thing that a worker shares.
 
 One `Embedder` holds the loaded module and a pool of threads. Each thread takes a few consecutive
-records, decodes them and infers them as one batch, so that decoding and inference of different
-batches overlap. `BatchesInFlight` feeds it a stream and bounds what is under way.
+records at a time, decodes and infers them, so that decoding and inference of different batches
+overlap. `BatchesInFlight` feeds it a stream and bounds what is under way.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,11 +18,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.engines.base import Engine, load_engine
+from pipeline.cores import usable_cores
+from pipeline.engines.base import Engine, EngineSpec, load_engine
 from pipeline.errors import ImageError
 from pipeline.examples import embedding_rows
-from pipeline.hub.module import ImageSignature
+from pipeline.hub.handles import resolve
 from pipeline.images import ImageDecoder
 from pipeline.records import EmbeddingBatch, Failure, FailureReason, ImageRecord
 from pipeline.settings import Normalization
@@ -29,15 +33,10 @@ _log = logging.getLogger(__name__)
 
 BATCHES_PER_THREAD = 3
 """Batches under way for each thread: one in work, and enough waiting that it never waits itself."""
+BATCH_SIZE = 16
+"""Records that a thread takes at a time: enough that handing them over costs little, few enough to hold little."""
 MAX_BATCH_BYTES = 16 << 20
 """Encoded bytes after which a batch is closed early, so that a few huge images cannot fill memory."""
-
-
-def usable_cores() -> int:
-    """Returns the number of processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -45,18 +44,14 @@ class EmbedderSpec:
     """All that an `Embedder` is made from; it travels to the workers.
 
     Attributes:
-      module_path: directory of the module.
-      signature: the module's function.
+      engine: what infers.
       decoder: how encoded bytes become pixels.
-      engine: name of the inference engine.
-      batch_size: images per inference batch, or None for the engine's choice.
+      batch_size: records that a thread takes at a time, or None for a choice that suits the engine.
       normalize: whether vectors are scaled to length 1 (`l2`) or not (`none`).
     """
 
-    module_path: str
-    signature: ImageSignature
+    engine: EngineSpec
     decoder: ImageDecoder
-    engine: str = "tensorflow"
     batch_size: int | None = None
     normalize: Normalization = "none"
 
@@ -78,6 +73,7 @@ class Embedder:
         decoder: ImageDecoder,
         *,
         normalize: Normalization = "none",
+        batch_size: int | None = None,
         threads: int | None = None,
     ) -> None:
         """Takes a loaded engine.
@@ -86,27 +82,38 @@ class Embedder:
           engine: what infers.
           decoder: what decodes, to the size that the engine expects.
           normalize: whether vectors are scaled to length 1 (`l2`) or not (`none`).
+          batch_size: records that a thread takes at a time, rounded up to whole calls of the engine.
           threads: size of the pool; default: one thread for each usable core.
         """
         self.engine = engine
         self.threads = threads or usable_cores()
+        self.batch_size = -(-(batch_size or BATCH_SIZE) // engine.batch_size) * engine.batch_size
         self._decoder = decoder
         self._normalize = normalize
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="embed")
+        self._local = threading.local()
 
     @classmethod
     def load(cls, spec: EmbedderSpec) -> Embedder:
-        """Loads the module that a spec names.
+        """Loads the module that a spec names, from wherever it lies.
 
         Raises:
-          ModuleError: the module cannot be loaded.
+          ModuleError: the module cannot be found or loaded, or has another digest.
         """
         started = time.monotonic()
-        engine = load_engine(spec.module_path, spec.signature, engine=spec.engine, batch_size=spec.batch_size)
+        module = resolve(spec.engine.module_path, sha256=spec.engine.module_sha256)
+        engine = load_engine(dataclasses.replace(spec.engine, module_path=module.path))
         _log.info(
             "process %d loaded the module in %.1f s, engine %s", os.getpid(), time.monotonic() - started, engine.name
         )
-        return cls(engine, spec.decoder, normalize=spec.normalize)
+        return cls.with_engine(spec, engine)
+
+    @classmethod
+    def with_engine(cls, spec: EmbedderSpec, engine: Engine) -> Embedder:
+        """Returns the embedder of a spec whose engine is loaded already."""
+        return cls(
+            engine, spec.decoder, normalize=spec.normalize, batch_size=spec.batch_size, threads=spec.engine.threads
+        )
 
     def __enter__(self) -> Embedder:
         return self
@@ -119,42 +126,63 @@ class Embedder:
         self._pool.shutdown(cancel_futures=True)
 
     def embed(self, records: Sequence[ImageRecord]) -> EmbeddingBatch:
-        """Embeds at most `engine.batch_size` records in the calling thread."""
-        decoder = self._decoder
-        images = np.empty((len(records), decoder.height, decoder.width, 3), np.float32)
-        decoded: list[ImageRecord] = []
+        """Embeds a few records in the calling thread."""
+        embedded: list[ImageRecord] = []
+        vectors: list[NDArray[np.float32]] = []
         failures: list[Failure] = []
+        images = self._images()
+        waiting: list[ImageRecord] = []
         for record in records:
             try:
-                decoder(record.image, out=images[len(decoded)])
+                self._decoder(record.image, out=images[len(waiting)])
             except ImageError as error:
                 failures.append(Failure(record.key, record.source, "decode", _reason(error), str(error)))
-            else:
-                decoded.append(record)
-        if not decoded:
-            return EmbeddingBatch((), tuple(failures))
-        vectors = self._vectors(images[: len(decoded)])
-        finite = np.isfinite(vectors).all(axis=1)
+                continue
+            waiting.append(record)
+            if len(waiting) == len(images):
+                vectors.append(self.engine.infer(images))
+                embedded += waiting
+                waiting = []
+        if waiting:
+            vectors.append(self.engine.infer(images[: len(waiting)]))
+            embedded += waiting
+        if not embedded:
+            return EmbeddingBatch((), tuple(failures), ())
+        return self._to_batch(embedded, np.concatenate(vectors), failures)
+
+    def _images(self) -> NDArray[np.float32]:
+        """Returns the calling thread's room for the images of one call of the engine.
+
+        Memory that is new each time costs more than the decoded image that is written to it.
+        """
+        images: NDArray[np.float32] | None = getattr(self._local, "images", None)
+        if images is None:
+            decoder = self._decoder
+            images = np.zeros((self.engine.batch_size, decoder.height, decoder.width, 3), np.float32)
+            self._local.images = images
+        return images
+
+    def _to_batch(
+        self, records: list[ImageRecord], vectors: NDArray[np.float32], failures: list[Failure]
+    ) -> EmbeddingBatch:
+        finite = np.logical_and.reduce(np.isfinite(vectors), axis=1)
         if not finite.all():
-            for record, vector in zip(decoded, vectors, strict=True):
+            for record, vector in zip(records, vectors, strict=True):
                 bad = int(np.count_nonzero(~np.isfinite(vector)))
                 if bad:
                     text = f"{bad} of {len(vector)} values of the vector are NaN or infinite"
                     failures.append(Failure(record.key, record.source, "embed", "nonfinite", text))
-            decoded = [record for record, good in zip(decoded, finite, strict=True) if good]
+            records = [record for record, good in zip(records, finite, strict=True) if good]
             vectors = vectors[finite]
-        return EmbeddingBatch(embedding_rows(decoded, vectors), tuple(failures), tuple(r.source for r in decoded))
-
-    def _vectors(self, images: np.ndarray) -> np.ndarray:
-        vectors = self.engine.infer(images)
         if self._normalize == "l2":
             # A zero vector has no direction; it stays as it is.
             lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
             vectors = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
-        return vectors
+        rows = embedding_rows(records, vectors)
+        return EmbeddingBatch(rows, tuple(failures), tuple(record.source for record in records))
 
     def submit(self, records: Sequence[ImageRecord]) -> Future[EmbeddingBatch]:
-        """Embeds at most `engine.batch_size` records in a thread of the pool."""
+        """Embeds a few records in a thread of the pool."""
         return self._pool.submit(self.embed, records)
 
     def stream(self, records: Iterable[ImageRecord]) -> Iterator[EmbeddingBatch]:
@@ -186,7 +214,7 @@ class BatchesInFlight:
         """Takes one more record; yields the batches that are done, in input order."""
         self._waiting.append(record)
         self._waiting_bytes += len(record.image)
-        if len(self._waiting) == self._embedder.engine.batch_size or self._waiting_bytes >= MAX_BATCH_BYTES:
+        if len(self._waiting) == self._embedder.batch_size or self._waiting_bytes >= MAX_BATCH_BYTES:
             self._submit()
         while len(self._futures) > self._limit or (self._futures and self._futures[0].done()):
             yield self._futures.popleft().result()

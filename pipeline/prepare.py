@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from dataclasses import dataclass
 
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import DebugOptions, DirectOptions, PipelineOptions
 from apache_beam.utils.shared import Shared
 
 from pipeline import options as beam_options
 from pipeline.config import RunConfig
+from pipeline.cores import usable_cores
 from pipeline.dataset import Preprocessing, Spec
 from pipeline.embedder import Embedder, EmbedderSpec
+from pipeline.engines.base import EngineSpec
+from pipeline.engines.choice import choose_engine
 from pipeline.hub.handles import resolve
 from pipeline.hub.module import ImageSignature, choose_signature, read_module
+from pipeline.hub.staging import stage_module
 from pipeline.images import ImageDecoder
 from pipeline.settings import ModuleConfig
 
 _log = logging.getLogger(__name__)
+
+_DATAFLOW_RUNNERS = ("DataflowRunner", "TestDataflowRunner")
 
 
 @dataclass(frozen=True)
@@ -75,43 +82,82 @@ def choose_module(config: ModuleConfig) -> ChosenModule:
 
 
 def load_module(chosen: ChosenModule, config: RunConfig, options: PipelineOptions) -> PreparedModule:
-    """Loads a module, which shows that it works.
+    """Chooses the engine for a module and loads it, which shows that it works.
 
     Raises:
       ModuleError: the module cannot be used.
     """
-    signature = chosen.signature
+    engine = choose_engine(
+        config.engine.engine,
+        EngineSpec(
+            name=config.engine.engine,
+            module_path=chosen.path,
+            module_sha256=chosen.sha256,
+            signature=chosen.signature,
+            precision=config.engine.precision,
+            threads=threads_per_process(options),
+        ),
+    )
     decoder = ImageDecoder(
-        height=signature.height,
-        width=signature.width,
+        height=chosen.signature.height,
+        width=chosen.signature.width,
         decode=config.decode.decode,
         exif_orientation=config.decode.exif_orientation,
         max_pixels=config.decode.max_pixels,
         max_image_bytes=config.decode.max_image_bytes,
     )
     embedder_spec = EmbedderSpec(
-        module_path=chosen.path,
-        signature=signature,
+        engine=engine.spec,
         decoder=decoder,
-        engine=config.engine.engine,
         batch_size=config.engine.batch_size,
         normalize=config.engine.normalize,
     )
     shared = Shared()
     if beam_options.runs_in_process(options):
-        embedder = shared.acquire(lambda: Embedder.load(embedder_spec))
-    else:
-        embedder = Embedder.load(embedder_spec)
-    return PreparedModule(embedder_spec, make_spec(chosen, config, embedder.engine.dimension), shared)
+        shared.acquire(lambda: Embedder.with_engine(embedder_spec, engine.engine))
+    spec = make_spec(chosen, config, dimension=engine.engine.dimension, engine=engine.engine.name, parity=engine.parity)
+    return PreparedModule(embedder_spec, spec, shared)
 
 
-def make_spec(chosen: ChosenModule, config: RunConfig, dimension: int) -> Spec:
+def bring_to_workers(module: PreparedModule, options: PipelineOptions) -> PreparedModule:
+    """Returns a module that workers can load; where they run on other machines, after it was copied for them.
+
+    Raises:
+      UsageError: it cannot be copied.
+    """
+    location = beam_options.staging_location(options)
+    if location is None:
+        return module
+    engine = module.embedder_spec.engine
+    engine = dataclasses.replace(engine, module_path=stage_module(engine.module_path, engine.module_sha256, location))
+    return dataclasses.replace(module, embedder_spec=dataclasses.replace(module.embedder_spec, engine=engine))
+
+
+def threads_per_process(options: PipelineOptions) -> int | None:
+    """Returns how many threads each worker process may compute with; None for as many as it finds cores.
+
+    The workers of one machine share its cores.
+    """
+    direct = options.view_as(DirectOptions)
+    if beam_options.is_direct(options):
+        processes = 1 if beam_options.runs_in_process(options) else direct.direct_num_workers or usable_cores()
+        return max(1, usable_cores() // processes)
+    if beam_options.runner_name(options) in _DATAFLOW_RUNNERS:
+        experiments = options.view_as(DebugOptions).experiments or ()
+        # Dataflow starts a process for each core of a worker, unless told otherwise.
+        return None if "no_use_multiple_sdk_containers" in experiments else 1
+    return None
+
+
+def make_spec(chosen: ChosenModule, config: RunConfig, *, dimension: int, engine: str, parity: float | None) -> Spec:
     """Returns what a data set says about the vectors of a module.
 
     Args:
       chosen: the module.
-      config: how its images are prepared and its vectors normalised.
+      config: how its images are prepared and its vectors computed and normalised.
       dimension: length of a vector.
+      engine: what computes the vectors.
+      parity: see `Spec`.
     """
     return Spec(
         module=chosen.handle,
@@ -126,4 +172,7 @@ def make_spec(chosen: ChosenModule, config: RunConfig, dimension: int) -> Spec:
             exif_orientation=config.decode.exif_orientation,
         ),
         normalization=config.engine.normalize,
+        engine=engine,
+        precision=config.engine.precision,
+        parity=parity,
     )

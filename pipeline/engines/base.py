@@ -1,21 +1,27 @@
-"""What an inference engine is, and which one a run takes."""
+"""What an inference engine is, and how a worker loads the one that was chosen."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.hub.module import ImageSignature
+from pipeline.settings import Precision
 
 
 class Engine(Protocol):
     """A network that is ready to run; threads may share it.
 
+    In float32, the vector of an image depends on nothing but the image: neither on the other images of
+    a call, nor on their number, nor on the number of threads. An engine comes to that by running one
+    fixed input shape.
+
     Attributes:
-      name: `tensorflow`, ...
-      batch_size: the largest number of images that one call takes.
+      name: `openvino`, `tensorflow`, ...
+      batch_size: how many images one call takes at most; fewer cost as much.
       dimension: length D of a vector.
     """
 
@@ -35,19 +41,37 @@ class Engine(Protocol):
         ...
 
 
-def load_engine(path: str, signature: ImageSignature, *, engine: str, batch_size: int | None) -> Engine:
-    """Loads a module's function into an engine.
+@dataclass(frozen=True)
+class EngineSpec:
+    """All that an engine is loaded from; it travels to the workers.
 
-    Args:
-      path: the module's directory.
-      signature: the function to run.
-      engine: `tensorflow`.
-      batch_size: the largest number of images that one call takes, or None for the engine's choice.
+    Attributes:
+      name: `openvino` or `tensorflow`.
+      module_path: directory of the module; for workers on other machines, of its staged copy.
+      module_sha256: the module's digest.
+      signature: the module's function.
+      precision: of the computation.
+      threads: how many threads compute at a time; None for all cores that the process may use.
+    """
+
+    name: str
+    module_path: str
+    module_sha256: str
+    signature: ImageSignature
+    precision: Precision = "float32"
+    threads: int | None = None
+
+
+def load_engine(spec: EngineSpec) -> Engine:
+    """Loads a module's function into the engine that a spec names.
 
     Raises:
-      ModuleError: the module cannot be loaded.
+      ModuleError: the module cannot be loaded, or the engine cannot compute it.
     """
+    if spec.name == "openvino":
+        from pipeline.engines.openvino import OpenVINOEngine
+
+        return OpenVINOEngine(spec)
     from pipeline.engines.tensorflow import TensorFlowEngine
 
-    engines = {"tensorflow": TensorFlowEngine}
-    return engines[engine](path, signature, batch_size=batch_size)
+    return TensorFlowEngine(spec)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.cores import usable_cores
+from pipeline.engines.base import EngineSpec
 from pipeline.errors import ModuleError
-from pipeline.hub.module import ImageSignature, freeze
+from pipeline.hub.module import freeze
+from pipeline.quiet import import_tensorflow
 
-DEFAULT_BATCH_SIZE = 32
+BATCH_SIZE = 32
 
 
 class TensorFlowEngine:
@@ -20,16 +25,18 @@ class TensorFlowEngine:
     """
 
     name = "tensorflow"
+    batch_size = BATCH_SIZE
 
-    def __init__(self, path: str, signature: ImageSignature, *, batch_size: int | None = None) -> None:
-        """Loads the module in directory `path`.
+    def __init__(self, spec: EngineSpec) -> None:
+        """Loads a module's function.
 
         Raises:
           ModuleError: the module cannot be loaded, or its output is no vector.
         """
-        self.batch_size = batch_size or DEFAULT_BATCH_SIZE
+        signature = spec.signature
         self._shape = (self.batch_size, signature.height, signature.width, 3)
-        self._graph = freeze(path, signature, self.batch_size)
+        _limit_threads(spec.threads or usable_cores())
+        self._graph = freeze(spec.module_path, signature, self.batch_size)
         probe = self._call(np.zeros(self._shape, np.float32))
         if probe.ndim != 2 or probe.shape[0] != self.batch_size:
             raise ModuleError(
@@ -57,3 +64,13 @@ class TensorFlowEngine:
 
         vectors: NDArray[np.float32] = self._graph.function(tf.constant(images))[0].numpy()
         return vectors
+
+
+def _limit_threads(threads: int) -> None:
+    """Sets how many threads TensorFlow computes with, which it takes only before it has computed anything."""
+    import_tensorflow()
+    import tensorflow as tf
+
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)

@@ -38,6 +38,10 @@ _STALE_S = 24 * 60 * 60
 _PUBLISH_ATTEMPTS = 5
 
 
+class CacheError(ModuleError):
+    """The cache of modules cannot be used."""
+
+
 @dataclass(frozen=True, slots=True)
 class ResolvedModule:
     """A module on this machine.
@@ -59,16 +63,16 @@ def cache_directory() -> Path:
     It is `TFHUB_CACHE_DIR` if that is set, else `embedding-pipeline/modules` in the user's cache directory.
 
     Raises:
-      ModuleError: `TFHUB_CACHE_DIR` is not a local directory, or it is not set and the user has no home.
+      CacheError: `TFHUB_CACHE_DIR` is not a local directory, or it is not set and the user has no home.
     """
     try:
         if chosen := os.environ.get("TFHUB_CACHE_DIR"):
             if "://" in chosen:
-                raise ModuleError(f"TFHUB_CACHE_DIR is {chosen}, expected a local directory; set it to one")
+                raise CacheError(f"TFHUB_CACHE_DIR is {chosen}, expected a local directory; set it to one")
             return Path(chosen).expanduser().absolute()
         return _user_cache_directory() / "embedding-pipeline" / "modules"
     except RuntimeError as error:
-        raise ModuleError(
+        raise CacheError(
             f"no cache directory for modules ({error}), expected a home or TFHUB_CACHE_DIR; set TFHUB_CACHE_DIR to a "
             "directory"
         ) from error
@@ -138,9 +142,13 @@ class ModuleCache:
 
     Attributes:
       directory: holds the entries; made when it is first needed.
+      kind: what the entries are, the beginning of their names.
+      root_file: the file that every entry has at its root.
     """
 
     directory: Path
+    kind: str = "module"
+    root_file: str = SAVED_MODEL
 
     def get(
         self, handle: str, identity: tuple[object, ...], make: Callable[[Path], Path], sha256: str | None
@@ -155,9 +163,10 @@ class ModuleCache:
             and takes the entry's place if its digest is the right one.
 
         Raises:
-          ModuleError: what was made has no `saved_model.pb` or not the digest `sha256`, or it cannot be stored.
+          ModuleError: what was made has no `root_file` or not the digest `sha256`.
+          CacheError: what was made cannot be stored.
         """
-        entry = self.directory / f"module-{hashlib.sha256(repr(identity).encode()).hexdigest()}"
+        entry = self.directory / f"{self.kind}-{hashlib.sha256(repr(identity).encode()).hexdigest()}"
         digest = _entry_digest(entry)
         if digest is None or sha256 not in (None, digest):
             try:
@@ -166,9 +175,9 @@ class ModuleCache:
                 with tempfile.TemporaryDirectory(
                     prefix=_PARTIAL_PREFIX, dir=self.directory, ignore_cleanup_errors=True
                 ) as scratch:
-                    digest = _make_entry(entry, Path(scratch), handle, make, sha256)
+                    digest = _make_entry(entry, Path(scratch), handle, make, sha256, self.root_file)
             except OSError as error:
-                raise ModuleError(
+                raise CacheError(
                     f"module {handle}: it cannot be stored in the cache directory {self.directory} "
                     f"({error.strerror or error}), expected room and permission to write; make them, or set "
                     "TFHUB_CACHE_DIR to another directory"
@@ -206,13 +215,16 @@ def check_digest(digest: str, sha256: str | None, handle: str) -> None:
         )
 
 
-def _make_entry(entry: Path, scratch: Path, handle: str, make: Callable[[Path], Path], sha256: str | None) -> str:
+def _make_entry(
+    entry: Path, scratch: Path, handle: str, make: Callable[[Path], Path], sha256: str | None, root_file: str
+) -> str:
     """Makes an entry in `scratch`, moves it to `entry` and returns the digest of the module there."""
     work, made = scratch / "work", scratch / "entry"
     work.mkdir()
     made.mkdir()
     make(work).rename(made / "module")
-    check_module(made / "module", handle)
+    if not (made / "module" / root_file).is_file():
+        raise not_a_module(handle)
     digest = module_digest(made / "module")
     check_digest(digest, sha256, handle)
     (made / "origin.json").write_text(json.dumps({"handle": handle, "sha256": digest}) + "\n", encoding="utf-8")

@@ -258,7 +258,7 @@ def freeze(path: str, chosen: ImageSignature, batch_size: int | None = None) -> 
             return signature(**{chosen.input_key: images})[chosen.output_key]
 
         function = convert_to_constants.convert_variables_to_constants_v2(vectors.get_concrete_function())
-    except (tf.errors.OpError, ValueError, KeyError, OSError, TypeError) as error:
+    except Exception as error:  # TensorFlow raises whatever its reading of damaged files trips over.
         text = " ".join(str(error).split())[:300]
         raise ModuleError(
             f"{path} cannot be loaded: {type(error).__name__}: {text}; is the module complete?"

@@ -1,0 +1,154 @@
+"""A module's function as a model of OpenVINO, made once with the help of TensorFlow and kept in the modules' cache.
+
+```
+CACHE/openvino-<SHA-256 of what it was made from>/module/
+    model.xml, model.bin    the network in OpenVINO's format, float32, input [1, height, width, 3]
+    probe.npy               TensorFlow's vectors of `probe_images`
+```
+
+So only the first run of a module has to load TensorFlow. What is made depends on the module, its function and the
+versions of both libraries, and its name in the cache on all of them.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.engines.base import EngineSpec
+from pipeline.engines.parity import probe_images
+from pipeline.errors import ModuleError
+from pipeline.hub.cache import ModuleCache, cache_directory
+from pipeline.hub.module import freeze
+
+ADVICE = "; use --engine=tensorflow"
+"""What every `OpenVINOError` ends in."""
+
+_VERSION = 1
+_MODEL, _PROBE = "model.xml", "probe.npy"
+_TELEMETRY = "openvino_telemetry"
+
+
+def import_openvino() -> Any:
+    """Returns OpenVINO's package, imported without its telemetry.
+
+    On import, OpenVINO reports to its vendor and keeps a client number in `~/intel`. Both are the doing
+    of the package `openvino_telemetry`, which OpenVINO is made to work without.
+    """
+    if "openvino" in sys.modules or _TELEMETRY in sys.modules:
+        import openvino
+
+        return openvino
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # which makes importing it fail
+    try:
+        import openvino
+    finally:
+        del sys.modules[_TELEMETRY]
+    return openvino
+
+
+class OpenVINOError(ModuleError):
+    """OpenVINO cannot compute a module that may be all right."""
+
+
+class ConvertedModule:
+    """A module's function in OpenVINO's format on this machine.
+
+    Attributes:
+      model: the file to load.
+      reference: TensorFlow's vectors of `probe_images`, float32 [N, D].
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Reads what `convert` has made in a directory."""
+        self.model = directory / _MODEL
+        self.reference: NDArray[np.float32] = np.load(directory / _PROBE)
+
+
+def converted(spec: EngineSpec) -> ConvertedModule:
+    """Returns a module's function in OpenVINO's format, from the cache if it is there.
+
+    Raises:
+      ModuleError: the module cannot be loaded, or its output is no vector.
+      OpenVINOError: OpenVINO cannot convert the module.
+      CacheError: the cache cannot be written.
+    """
+    signature = spec.signature
+    identity = (
+        _VERSION,
+        spec.module_sha256,
+        (signature.signature, signature.input_key, signature.output_key, signature.height, signature.width),
+        [(name, importlib.metadata.version(name)) for name in ("openvino", "tensorflow")],
+    )
+
+    def make(work: Path) -> Path:
+        (work / "model").mkdir()
+        convert(spec, work / "model")
+        return work / "model"
+
+    cache = ModuleCache(cache_directory(), kind="openvino", root_file=_MODEL)
+    return ConvertedModule(Path(cache.get(spec.module_path, identity, make, None).path))
+
+
+def convert(spec: EngineSpec, directory: Path) -> None:
+    """Writes a module's function in OpenVINO's format, and TensorFlow's vectors of the probe images.
+
+    Raises:
+      ModuleError: the module cannot be loaded, or its output is no vector.
+      OpenVINOError: OpenVINO cannot convert the module.
+    """
+    signature = spec.signature
+    graph = freeze(spec.module_path, signature, 1)
+    probes = probe_images(signature.height, signature.width)
+    reference = np.concatenate([_call(graph.function, probes[i : i + 1]) for i in range(len(probes))])
+    np.save(directory / _PROBE, reference)
+    openvino = import_openvino()
+    frozen = directory / "frozen.pb"
+    frozen.write_bytes(graph.function.graph.as_graph_def().SerializeToString())
+    try:
+        model = openvino.Core().read_model(frozen)
+        model.reshape([1, signature.height, signature.width, 3])
+        openvino.save_model(model, directory / _MODEL, compress_to_fp16=False)
+    except openvino_errors(openvino) as error:
+        text = f"OpenVINO cannot convert signature '{signature.signature}' of {spec.module_path}: {one_line(error)}"
+        raise OpenVINOError(text + ADVICE) from error
+    finally:
+        frozen.unlink()
+
+
+def _call(function: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    import tensorflow as tf
+
+    vectors: NDArray[np.float32] = function(tf.constant(images))[0].numpy()
+    if vectors.ndim != 2 or len(vectors) != len(images):
+        raise ModuleError(
+            f"the output for {len(images)} image has shape {list(vectors.shape)}; expected one vector an image; "
+            "choose another --output_key"
+        )
+    return vectors
+
+
+def openvino_errors(openvino: Any) -> tuple[type[Exception], ...]:
+    """Returns the exceptions by which OpenVINO says that it cannot handle a model; they have no common base."""
+    frontend = openvino.frontend
+    return (
+        RuntimeError,
+        frontend.GeneralFailure,
+        frontend.InitializationFailure,
+        frontend.NotImplementedFailure,
+        frontend.OpConversionFailure,
+        frontend.OpValidationFailure,
+    )
+
+
+def one_line(error: Exception) -> str:
+    """Returns what an exception of OpenVINO says, on one line of bounded length."""
+    text = " ".join(str(error).split()).partition(" To facilitate the conversion")[0]
+    # Where in OpenVINO's source files it was raised helps nobody here.
+    return re.sub(r"(Exception from|Check '[^']*' failed at) \S+:\d+: ", "", text)[:300]

@@ -1,0 +1,87 @@
+"""Inference by OpenVINO, on CPUs."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cores import usable_cores
+from pipeline.engines.base import EngineSpec
+from pipeline.engines.conversion import ADVICE, OpenVINOError, converted, import_openvino, one_line, openvino_errors
+from pipeline.engines.parity import PARITY_LIMIT, probe_images, relative_difference
+from pipeline.errors import ModuleError
+
+_PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+
+
+class OpenVINOEngine:
+    """A module's function, compiled for one image at a time.
+
+    Each calling thread has an inference request of its own, and each request is computed by one thread,
+    so that as many images are under way as there are threads. One image at a time is what costs the
+    least: what a layer hands to the next one stays in the core's own cache.
+
+    Attributes:
+      parity: relative difference of the vectors of `probe_images` from TensorFlow's, the largest.
+    """
+
+    name = "openvino"
+    batch_size = 1
+
+    def __init__(self, spec: EngineSpec) -> None:
+        """Loads a module's function, converting it if that was not done before.
+
+        Raises:
+          ModuleError: the module cannot be loaded, or the CPU lacks the precision.
+          OpenVINOError: OpenVINO cannot convert or compile it, or its float32 vectors are not those of
+            TensorFlow.
+          CacheError: the converted module cannot be stored.
+        """
+        module = converted(spec)
+        self._openvino = import_openvino()
+        self._local = threading.local()
+        try:
+            self._model = self._compile(module.model, spec)
+        except openvino_errors(self._openvino) as error:
+            raise OpenVINOError(f"OpenVINO cannot compile {spec.module_path}: {one_line(error)}{ADVICE}") from error
+        self.dimension = int(module.reference.shape[1])
+        probes = probe_images(spec.signature.height, spec.signature.width)
+        vectors = np.concatenate([self.infer(probes[i : i + 1]) for i in range(len(probes))])
+        self.parity = relative_difference(vectors, module.reference)
+        limit = PARITY_LIMIT if spec.precision == "float32" else np.finfo(np.float32).max
+        if not self.parity <= limit:
+            raise OpenVINOError(
+                f"OpenVINO's vectors of {spec.module_path} differ from TensorFlow's by {self.parity:.1e}, relative "
+                f"L2; expected at most {PARITY_LIMIT:.0e}{ADVICE}"
+            )
+
+    def _compile(self, model: Any, spec: EngineSpec) -> Any:
+        threads = spec.threads or usable_cores()
+        precision = _PRECISIONS[spec.precision]
+        core = self._openvino.Core()
+        if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise ModuleError("this CPU does not compute in bfloat16; use --precision=float32")
+        return core.compile_model(
+            model,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": precision,
+                "NUM_STREAMS": threads,
+                "INFERENCE_NUM_THREADS": threads,
+                # Every process would pin its threads to the same first cores.
+                "ENABLE_CPU_PINNING": False,
+            },
+        )
+
+    def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the vector float32 [1, D] of one image, float32 [1, height, width, 3]."""
+        request = getattr(self._local, "request", None)
+        if request is None:
+            request = self._local.request = self._model.create_infer_request()
+        request.set_input_tensor(self._openvino.Tensor(images, shared_memory=True))
+        request.infer()
+        vectors: NDArray[np.float32] = request.get_output_tensor().data.copy()
+        return vectors

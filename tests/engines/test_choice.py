@@ -1,0 +1,83 @@
+import logging
+
+import pytest
+
+from pipeline.engines import choice
+from pipeline.engines.choice import choose_engine, sees_gpu
+from pipeline.engines.conversion import OpenVINOError
+from pipeline.errors import ModuleError
+from tests.engines.conftest import engine_spec
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(choice, "sees_gpu", lambda: False)
+
+
+def test_auto_takes_openvino_where_it_agrees(tiny_module, caplog):
+    caplog.set_level(logging.INFO)
+    chosen = choose_engine("auto", engine_spec(tiny_module, "auto"))
+    assert (chosen.spec.name, chosen.engine.name) == ("openvino", "openvino")
+    assert 0 <= chosen.parity < 1e-4
+    assert caplog.messages == []
+
+
+def test_auto_takes_tensorflow_where_it_sees_a_gpu(tiny_module, monkeypatch, caplog):
+    monkeypatch.setattr(choice, "sees_gpu", lambda: True)
+    caplog.set_level(logging.INFO)
+    chosen = choose_engine("auto", engine_spec(tiny_module, "auto"))
+    assert (chosen.spec.name, chosen.engine.name, chosen.parity) == ("tensorflow", "tensorflow", None)
+    assert caplog.messages == ["engine tensorflow: it sees a GPU"]
+
+
+def test_auto_takes_tensorflow_and_says_why_where_openvino_fails(write_module, caplog):
+    import tensorflow as tf
+
+    directory = write_module(lambda images: tf.math.lgamma(1 + images[:, 0, :8, 0]))
+    chosen = choose_engine("auto", engine_spec(directory, "auto"))
+    assert chosen.engine.name == "tensorflow"
+    (message,) = caplog.messages
+    assert message.startswith("engine tensorflow, because openvino does not work: OpenVINO cannot convert signature")
+    assert message.endswith("Lgamma")
+
+
+def test_auto_takes_tensorflow_where_the_cache_cannot_be_written(tiny_module, tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "file"))
+    assert choose_engine("auto", engine_spec(tiny_module, "auto")).engine.name == "tensorflow"
+    assert "cannot be stored in the cache directory" in caplog.text
+
+
+def test_openvino_on_request_fails_rather_than_being_replaced(write_module):
+    import tensorflow as tf
+
+    directory = write_module(lambda images: tf.math.lgamma(1 + images[:, 0, :8, 0]))
+    with pytest.raises(OpenVINOError, match="Lgamma; use --engine=tensorflow"):
+        choose_engine("openvino", engine_spec(directory, "openvino"))
+
+
+def test_tensorflow_on_request(tiny_module):
+    assert choose_engine("tensorflow", engine_spec(tiny_module)).engine.name == "tensorflow"
+
+
+def test_bfloat16_leaves_no_choice(tiny_module, monkeypatch):
+    monkeypatch.setattr(choice, "sees_gpu", lambda: True)
+    spec = engine_spec(tiny_module, "auto", precision="bfloat16")
+    try:
+        assert choose_engine("auto", spec).engine.name == "openvino"
+    except ModuleError as error:
+        assert "does not compute in bfloat16" in str(error)  # noqa: PT017 - not every CPU has it
+
+
+def test_a_machine_without_gpu_devices_has_no_gpu(tmp_path):
+    assert not sees_gpu(tmp_path)
+
+
+def test_tensorflow_is_asked_where_there_is_a_device(tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    (tmp_path / "nvidiactl").touch()
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    assert sees_gpu(tmp_path)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    assert not sees_gpu(tmp_path)

@@ -1,0 +1,113 @@
+"""What holds for every engine."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from pipeline.engines.base import load_engine
+from pipeline.engines.conversion import OpenVINOError, import_openvino
+from pipeline.engines.parity import probe_images, relative_difference
+from pipeline.errors import ModuleError
+from pipeline.testing import TINY_DIMENSION, tiny_vectors
+from tests.engines.conftest import engine_spec
+
+ENGINES = ("openvino", "tensorflow")
+
+
+def infer(engine, images):
+    size = engine.batch_size
+    return np.concatenate([engine.infer(images[i : i + size]) for i in range(0, len(images), size)])
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("module", ["tiny_module", "tiny_tf1_module"])
+def test_vectors_are_those_of_the_module(name, module, request):
+    engine = load_engine(engine_spec(request.getfixturevalue(module), name))
+    images = probe_images(32, 32)
+    assert (engine.name, engine.dimension) == (name, TINY_DIMENSION)
+    vectors = infer(engine, images)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors, tiny_vectors(images), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_vector_depends_on_its_image_only(name, convolutions):
+    engine = load_engine(engine_spec(convolutions, name))
+    images = np.random.default_rng(0).random((engine.batch_size + 3, 96, 96, 3), np.float32)
+    images[:4] = probe_images(96, 96)
+    vectors = infer(engine, images)
+    order = np.random.default_rng(1).permutation(len(images))
+    np.testing.assert_array_equal(infer(engine, images[order]), vectors[order])
+    for i in (0, 3, len(images) - 1):
+        np.testing.assert_array_equal(engine.infer(images[i : i + 1]), vectors[i : i + 1])
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_threads_share_an_engine_and_get_the_same_bits(name, convolutions):
+    engine = load_engine(engine_spec(convolutions, name))
+    images = probe_images(96, 96)
+    expected = infer(engine, images)
+    results = {}
+
+    def work(thread):
+        results[thread] = [infer(engine, images) for _ in range(4)]
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == list(range(5))
+    for vectors in results.values():
+        np.testing.assert_array_equal(vectors, [expected] * 4)
+
+
+def test_openvino_gives_the_same_bits_with_any_number_of_threads(convolutions):
+    images = probe_images(96, 96)
+    one, three = (load_engine(engine_spec(convolutions, threads=threads)) for threads in (1, 3))
+    np.testing.assert_array_equal(infer(one, images), infer(three, images))
+
+
+def test_engines_agree(convolutions):
+    images = np.random.default_rng(2).random((8, 96, 96, 3), np.float32)
+    vectors, reference = (infer(load_engine(engine_spec(convolutions, name)), images) for name in ENGINES)
+    assert relative_difference(vectors, reference) < 1e-4
+
+
+def test_openvino_tells_its_difference_from_tensorflow(convolutions):
+    assert 0 < load_engine(engine_spec(convolutions)).parity < 1e-4
+
+
+def test_openvino_refuses_a_module_that_it_computes_otherwise(write_module):
+    import tensorflow as tf
+
+    directory = write_module(lambda images: images[:, 0, :8, 0] + tf.random.uniform([tf.shape(images)[0], 8]))
+    expected = r"vectors of .* differ from TensorFlow's by .*, relative L2; expected at most 1e-04; use --engine=tensor"
+    with pytest.raises(OpenVINOError, match=expected):
+        load_engine(engine_spec(directory))
+
+
+def test_bfloat16_is_near_where_the_cpu_has_it_and_refused_elsewhere(convolutions):
+    spec = engine_spec(convolutions, precision="bfloat16")
+    if "BF16" not in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with pytest.raises(ModuleError, match="does not compute in bfloat16; use --precision=float32"):
+            load_engine(spec)
+        return
+    images = probe_images(96, 96)
+    vectors = infer(load_engine(spec), images)
+    assert 1e-4 < relative_difference(vectors, infer(load_engine(engine_spec(convolutions)), images)) < 0.3
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_module_that_is_not_whole_is_refused(name, tiny_module, tmp_path):
+    (tmp_path / "saved_model.pb").write_bytes((tiny_module / "saved_model.pb").read_bytes())
+    with pytest.raises(ModuleError, match="cannot be loaded: .*; is the module complete"):
+        load_engine(engine_spec(tmp_path, name))
+
+
+def test_tensorflow_traces_once_whatever_the_batches(tiny_module):
+    engine = load_engine(engine_spec(tiny_module, "tensorflow"))
+    for count in (1, 5, engine.batch_size):
+        assert engine.infer(np.zeros((count, 32, 32, 3), np.float32)).shape == (count, TINY_DIMENSION)
+    assert engine.trace_count == 1
