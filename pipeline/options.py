@@ -59,6 +59,23 @@ def temp_location(options: PipelineOptions) -> str | None:
     return location
 
 
+def staging_location(options: PipelineOptions) -> str | None:
+    """Returns the directory through which workers get the module; None if they run on this machine.
+
+    Raises:
+      UsageError: the workers run elsewhere, and the options name no such directory.
+    """
+    if is_direct(options):
+        return None
+    location = temp_location(options)
+    if location is None:
+        raise UsageError(
+            f"--runner={runner_name(options)} needs --temp_location=DIRECTORY to bring the module to its workers; name "
+            "one that they can read too, such as gs://BUCKET/temp"
+        )
+    return location
+
+
 def make_runner(options: PipelineOptions) -> Any:
     """Returns the runner that the options ask for.
 
