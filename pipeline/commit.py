@@ -12,6 +12,7 @@ from pipeline import storage
 from pipeline.dataset import STAGING_NAME, InputEntry, Manifest, OutputEntry, commit, shard_path
 from pipeline.lock import LockToken, check_token
 from pipeline.shards import StagedShard
+from pipeline.waves import covered_inputs, read_plan
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class WaveHeader:
 
     Attributes:
       name: of the wave.
-      inputs: the files that it covers.
+      plan_files: what it reads, as `pipeline.waves.write_plan` wrote it.
+      inputs: the files that it covers besides those of its plan.
       started: when it began, UTC.
       versions: of the packages that take part.
       key_feature: the feature that the keys come from, if any.
@@ -31,9 +33,10 @@ class WaveHeader:
     """
 
     name: str
-    inputs: tuple[InputEntry, ...]
     started: datetime.datetime
     versions: Mapping[str, str]
+    plan_files: tuple[str, ...] = ()
+    inputs: tuple[InputEntry, ...] = ()
     key_feature: str | None = None
     image_feature: str = "image/encoded"
     retried: tuple[str, ...] = ()
@@ -67,9 +70,10 @@ def commit_wave(output: str, header: WaveHeader, staged: Iterable[StagedShard]) 
         outputs.append(OutputEntry(name, shard.kind, shard.format, shard.size_bytes, crc32c, shard.rows))
         reasons.update(dict(shard.reasons))
         records.update(dict(shard.inputs))
+    planned = covered_inputs(task for path in header.plan_files for task in read_plan(path))
     manifest = Manifest(
         wave=header.name,
-        inputs=tuple(_with_records(entry, records) for entry in header.inputs),
+        inputs=tuple(_with_records(entry, records) for entry in (*planned, *header.inputs)),
         outputs=tuple(outputs),
         embedded=0,
         failed=sum(reasons.values()),

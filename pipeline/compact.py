@@ -99,18 +99,18 @@ def _rewrite(output: str, manifests: Sequence[Manifest], lock: LockToken) -> Com
             rows += kept.num_rows
             superseded += batch.num_rows - kept.num_rows
             if kept.num_rows:
-                staged += writer.add(EmbeddingBatch((kept,), ()))
+                staged += writer.add(EmbeddingBatch((kept,), (), ()))
         failures = tuple(failure for failure in wave.failures() if not wave.newer.holds_failure(failure.key))
-        staged += writer.add(EmbeddingBatch((), failures))
+        staged += writer.add(EmbeddingBatch((), failures, ()))
     staged += writer.close()
     inputs: dict[str, InputEntry] = {}
     for manifest in counting:
         inputs.update((entry.path, entry) for entry in manifest.inputs)
     header = WaveHeader(
         name=name,
-        inputs=tuple(inputs.values()),
         started=started,
         versions=counting[-1].versions,
+        inputs=tuple(inputs.values()),
         key_feature=next((manifest.key_feature for manifest in counting if manifest.key_feature), None),
         image_feature=counting[-1].image_feature,
         replaces=tuple(manifest.wave for manifest in manifests),

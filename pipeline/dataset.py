@@ -72,6 +72,10 @@ class Spec:
       dimension: length of a vector.
       preprocessing: how encoded bytes became the network's input.
       normalization: `none` or `l2`.
+      engine: what computed the vectors, such as `openvino`.
+      precision: of the computation, such as `float32`.
+      parity: relative L2 difference of the engine's vectors from TensorFlow's on a few images, the
+        largest; None for TensorFlow itself. A measurement, which may differ from machine to machine.
       dtype: data type of a vector's values.
       format_version: version of the data set's own format.
     """
@@ -83,6 +87,9 @@ class Spec:
     dimension: int
     preprocessing: Preprocessing
     normalization: str
+    engine: str
+    precision: str
+    parity: float | None
     dtype: str = "float32"
     format_version: int = FORMAT_VERSION
 
@@ -288,11 +295,11 @@ def owned_files(output: str, manifests: Iterable[Manifest]) -> list[str]:
 def differing_fields(old: Spec, new: Spec) -> list[str]:
     """Returns what makes the vectors of two specs different things, as `field: old, now new`."""
     ours, theirs = ({**vars(spec), **vars(spec.preprocessing)} for spec in (old, new))
-    identity = ("module_sha256", "signature", "output_key", "dimension", "normalization", "dtype")
+    vectors = ("signature", "output_key", "dimension", "normalization", "engine", "precision", "dtype")
     preprocessing = [item.name for item in dataclasses.fields(Preprocessing)]
     return [
         f"{name}: {ours[name]}, now {theirs[name]}"
-        for name in (*identity, *preprocessing)
+        for name in ("module_sha256", *vectors, *preprocessing)
         if ours[name] != theirs[name]
     ]
 

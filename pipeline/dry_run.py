@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from apache_beam.io.filesystems import FileSystems
+
 from pipeline import dataset, storage
 from pipeline import options as beam_options
 from pipeline.config import RunConfig
@@ -16,7 +18,7 @@ from pipeline.plan import check_records, find_inputs
 from pipeline.prepare import choose_module, load_module
 from pipeline.records import Failure, ImageRecord
 from pipeline.sources import read_task, task_bytes, task_positions
-from pipeline.waves import Plan
+from pipeline.waves import Plan, covered_inputs
 
 SAMPLE_RECORDS = 64
 _VECTOR_VALUE_BYTES = 4
@@ -75,6 +77,7 @@ def preview(config: RunConfig) -> Preview:
     """
     options = beam_options.parse_beam_args(config.beam_args)
     beam_options.make_runner(options)
+    FileSystems.set_options(options)  # or Beam looks for them on the command line of this process
     output = storage.normalize(config.output.output)
     files = find_inputs(config.input)
     check_records(files)
@@ -94,7 +97,7 @@ def preview(config: RunConfig) -> Preview:
     scale = input_bytes / sample_bytes if sample_bytes else 0.0
     dimension = module.dataset_spec.dimension
     return Preview(
-        files=sum(len(wave.inputs) for wave in plan.waves),
+        files=sum(len(covered_inputs(wave.tasks)) for wave in plan.waves),
         input_bytes=input_bytes,
         skipped=plan.skipped,
         waves=len(plan.waves),

@@ -13,7 +13,6 @@ from pipeline.settings import Compression, InputConfig, OutputFormat
 from pipeline.transforms.embed import EmbedImages
 from pipeline.transforms.read import ReadImages
 from pipeline.transforms.write import WriteEmbeddings
-from pipeline.waves import Wave
 
 
 @dataclass(frozen=True)
@@ -21,8 +20,7 @@ class WaveJob:
     """All that the pipeline of one wave is built from.
 
     Attributes:
-      wave: what it reads.
-      header: what its manifest will say of it.
+      header: what is known of the wave, its plan among it.
       input: names of the features to read.
       max_image_bytes: an image file larger than this is a failure.
       output: directory of the data set.
@@ -33,7 +31,6 @@ class WaveJob:
       shared: the handle of what they load.
     """
 
-    wave: Wave
     header: WaveHeader
     input: InputConfig
     max_image_bytes: int
@@ -49,7 +46,7 @@ def build(root: beam.Pipeline, job: WaveJob) -> None:
     """Adds to a pipeline all that reads, embeds and commits one wave."""
     (
         root
-        | "ReadImages" >> ReadImages(job.wave.tasks, job.input, job.max_image_bytes)
+        | "ReadImages" >> ReadImages.from_plan(job.header.plan_files, job.input, job.max_image_bytes)
         | "EmbedImages" >> EmbedImages(job.embedder_spec, job.shared)
         | "WriteEmbeddings" >> WriteEmbeddings(job.output, job.formats, job.compression, job.header, job.spec_json)
     )

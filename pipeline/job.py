@@ -21,7 +21,7 @@ from pipeline.console import describe_os_error
 from pipeline.errors import IntegrityError, OutputError, PipelineError, TooManyFailures
 from pipeline.plan import InputFile, check_records, find_inputs
 from pipeline.reader import read_failures
-from pipeline.waves import Plan, Wave, make_plan
+from pipeline.waves import Plan, Wave, make_plan, write_plan
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -93,6 +93,8 @@ def run(config: RunConfig) -> Summary:
       PipelineError: the pipeline failed; the waves that were committed before are kept.
     """
     # Imported here, not above: --help and a mistyped flag should not have to wait for Beam.
+    from apache_beam.io.filesystems import FileSystems
+
     from pipeline import options as beam_options
     from pipeline.lock import DatasetLock
     from pipeline.prepare import choose_module
@@ -100,6 +102,8 @@ def run(config: RunConfig) -> Summary:
     started = time.monotonic()
     options = beam_options.parse_beam_args(config.beam_args)
     beam_options.make_runner(options)
+    beam_options.staging_location(options)
+    FileSystems.set_options(options)  # or Beam looks for them on the command line of this process
     output = storage.normalize(config.output.output)
     files = find_inputs(config.input)
     check_records(files)
@@ -144,7 +148,7 @@ class _Job:
     lock: LockToken
 
     def run(self, files: Sequence[InputFile], started: float) -> Summary:
-        from pipeline.prepare import load_module, make_spec
+        from pipeline.prepare import bring_to_workers, load_module, make_spec
 
         settings = self.config.output
         if settings.overwrite:
@@ -165,7 +169,7 @@ class _Job:
         if existing is not None and not plan.waves:
             summary = self._summarize([], existing, plan.skipped, started)
         else:
-            module = load_module(self.chosen, self.config, self.options)
+            module = bring_to_workers(load_module(self.chosen, self.config, self.options), self.options)
             self._begin(existing, module.dataset_spec)
             manifests = [self._run_wave(wave, module, index, len(plan.waves)) for index, wave in enumerate(plan.waves)]
             summary = self._summarize(manifests, module.dataset_spec, plan.skipped, started)
@@ -199,16 +203,15 @@ class _Job:
         config = self.config
         header = WaveHeader(
             name=wave.name,
-            inputs=wave.inputs,
             started=datetime.datetime.now(datetime.timezone.utc),
             versions=package_versions(),
+            plan_files=write_plan(self.output, wave),
             key_feature=config.input.key_feature,
             image_feature=config.input.image_feature,
             retried=wave.retried,
             lock=self.lock,
         )
         job = graph.WaveJob(
-            wave=wave,
             header=header,
             input=config.input,
             max_image_bytes=config.decode.max_image_bytes,

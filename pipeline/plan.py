@@ -7,7 +7,6 @@ import logging
 import os
 import posixpath
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,8 @@ LIST_EXTENSIONS = (".txt", ".lst", ".list")
 TFRECORD_NAME = re.compile(r"\.tfrecords?\b|-\d{5}-of-\d{5}(\.gz)?$|\.tfrec(\.gz)?$", re.IGNORECASE)
 """Matches `a.tfrecord`, `a.tfrecords.gz`, `a.tfrecord-00000-of-00010` and `train-00000-of-01024`."""
 
+_PROBE_BYTES = 16 << 20
+"""Bytes at the beginning of an uncompressed file in which a first record is looked for."""
 IMAGES_PER_TASK = 64
 """Image files that one task names."""
 
@@ -197,32 +198,33 @@ def check_records(files: Sequence[InputFile]) -> None:
     """Makes sure that there is something to read in the TFRecords of a run, if it reads nothing else.
 
     One file that is no TFRecord is a failure among others; when none of them is one, it is a mistake
-    in the command. In the usual case this reads the first bytes of one file.
+    in the command. In the usual case this reads the first record of one file.
 
     Raises:
-      InputError: no file is an image or begins like a TFRecord.
+      InputError: no file is an image, or has a record near its beginning.
     """
-    if any(file.kind == "image" or _begins_like_records(file) for file in files):
+    if any(file.kind == "image" or _begins_with_records(file) for file in files):
         return
     first = files[0]
-    what = "is empty" if first.size_bytes == 0 else "does not begin with a TFRecord's header"
+    what = "is empty" if first.size_bytes == 0 else "is no TFRecord"
+    others = f", nor is any of the other {len(files) - 1} inputs" if len(files) > 1 else ""
     raise InputError(
-        f"no records: {first.path} {what}, nor do any of the {len(files)} inputs; expected TFRecords of "
-        "tf.train.Example; for image files say --input_format=images"
+        f"no records: {first.path} {what}{others}; expected TFRecords of tf.train.Example; for image files say "
+        "--input_format=images"
     )
 
 
-def _begins_like_records(file: InputFile) -> bool:
+def _begins_with_records(file: InputFile) -> bool:
+    """Says whether a record can be made out, be it behind a damaged one."""
     try:
         with storage.open_read(file.path) as stream:
-            start = GzipStream(stream).read(12) if file.is_compressed else stream.read(12)
-    except zlib.error:
-        return False
-    except EOFError:
-        return False
+            if file.is_compressed:
+                items = tfrecord.read_records_sequential(GzipStream(stream))
+            else:
+                items = tfrecord.read_records(stream, 0, _PROBE_BYTES)
+            return any(not isinstance(item, tfrecord.CorruptRange) for item in items)
     except OSError as error:
         raise InputError(f"{file.path} cannot be read: {error}") from error
-    return tfrecord.looks_like_tfrecord(start)
 
 
 def make_tasks(files: Iterable[InputFile]) -> list[ReadTask]:

@@ -116,12 +116,12 @@ class EmbeddingBatch:
         that was passed through. Neighbours with the same features share a record batch, so the
         schema says exactly which features each row has.
       failures: the records that have no row.
-      sources: where each row's image came from, as in `ImageRecord.source`.
+      sources: where each row's image came from, as in `ImageRecord.source`; empty where nobody knows.
     """
 
     rows: tuple[pa.RecordBatch, ...]
     failures: tuple[Failure, ...]
-    sources: tuple[str, ...] = ()
+    sources: tuple[str, ...]
 
     @property
     def num_rows(self) -> int:

@@ -1,17 +1,27 @@
-"""Planning: the inputs minus what the data set's manifests cover, cut into waves."""
+"""Planning: the inputs minus what the data set's manifests cover, cut into waves.
+
+What a wave reads is written to files in the staging directory, from which the workers take it: a
+pipeline's graph, which runners limit to some megabytes, does not grow with the number of inputs.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.dataset import InputEntry, Manifest, live, next_wave
+from pipeline import storage
+from pipeline.dataset import STAGING_NAME, InputEntry, Manifest, live, next_wave
 from pipeline.plan import ImageFiles, InputFile, ReadTask, RecordFile, make_tasks
 from pipeline.records import Failure
 
 _ADDRESS = re.compile(r"(.*)@(\d+)(?:-(\d+))?", re.DOTALL)
 _NO_END = 1 << 62
+
+TASKS_PER_PLAN_FILE = 500
+"""Tasks in one file of a written plan: up to 32,000 images."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +31,11 @@ class Wave:
     Attributes:
       name: of the wave, in file names.
       tasks: what it reads.
-      inputs: the files that it covers.
       retried: keys of earlier failures that it tries again.
     """
 
     name: str
     tasks: tuple[ReadTask, ...]
-    inputs: tuple[InputEntry, ...] = ()
     retried: tuple[str, ...] = ()
 
 
@@ -67,15 +75,58 @@ def make_plan(
     done = [file for file in files if _is_covered(file, covered.get(file.path))]
     done_paths = {file.path for file in done}
     missing = [file for file in files if file.path not in done_paths]
-    tasks: list[tuple[tuple[ReadTask, ...], tuple[InputEntry, ...], tuple[str, ...]]] = [
-        (tuple(make_tasks(group)), tuple(map(_entry, group)), ()) for group in _group(missing, wave_bytes)
-    ]
-    again = _retry_tasks({file.path: file for file in done}, failures)
+    work = [_Work(tuple(make_tasks(group)), ()) for group in _group(missing, wave_bytes)]
+    again = _retry_work({file.path: file for file in done}, failures)
     if again.tasks:
-        tasks.append((again.tasks, (), again.keys))
+        work.append(again)
     first = int(next_wave(manifests))
-    waves = tuple(Wave(f"{first + index:05d}", *wave) for index, wave in enumerate(tasks))
-    return Plan(waves, sum(covered[file.path].records for file in done) - len(again.keys))
+    waves = tuple(Wave(f"{first + index:05d}", item.tasks, item.retried) for index, item in enumerate(work))
+    return Plan(waves, sum(covered[file.path].records for file in done) - len(again.retried))
+
+
+def write_plan(output: str, wave: Wave) -> tuple[str, ...]:
+    """Writes what a wave reads to files in the staging directory; returns their paths.
+
+    Raises:
+      OSError: a file cannot be written.
+    """
+    directory = storage.join(output, STAGING_NAME, wave.name)
+    paths: list[str] = []
+    for start in range(0, len(wave.tasks), TASKS_PER_PLAN_FILE):
+        path = storage.join(directory, f"plan-{len(paths):05d}.jsonl")
+        lines = [json.dumps(dataclasses.asdict(task)) for task in wave.tasks[start : start + TASKS_PER_PLAN_FILE]]
+        storage.write_atomically(path, "\n".join(lines).encode())
+        paths.append(path)
+    return tuple(paths)
+
+
+def read_plan(path: str) -> list[ReadTask]:
+    """Returns the tasks in a file that `write_plan` wrote.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    tasks: list[ReadTask] = []
+    for line in storage.read_bytes(path).decode().splitlines():
+        fields = json.loads(line)
+        if "files" in fields:
+            tasks.append(ImageFiles(tuple(InputFile(**file) for file in fields["files"])))
+        else:
+            ranges = fields["ranges"]
+            chosen = None if ranges is None else tuple((start, stop) for start, stop in ranges)
+            tasks.append(RecordFile(InputFile(**fields["file"]), chosen))
+    return tasks
+
+
+def covered_inputs(tasks: Iterable[ReadTask]) -> tuple[InputEntry, ...]:
+    """Returns the files that tasks read whole, as a manifest lists them."""
+    entries: list[InputEntry] = []
+    for task in tasks:
+        if isinstance(task, ImageFiles):
+            entries.extend(map(_entry, task.files))
+        elif task.ranges is None:
+            entries.append(_entry(task.file))
+    return tuple(entries)
 
 
 def _is_covered(file: InputFile, entry: InputEntry | None) -> bool:
@@ -101,12 +152,12 @@ def _group(files: Sequence[InputFile], wave_bytes: int | None) -> Iterator[list[
 
 
 @dataclass(frozen=True)
-class _Retry:
+class _Work:
     tasks: tuple[ReadTask, ...]
-    keys: tuple[str, ...]
+    retried: tuple[str, ...]
 
 
-def _retry_tasks(files: Mapping[str, InputFile], failures: Iterable[Failure]) -> _Retry:
+def _retry_work(files: Mapping[str, InputFile], failures: Iterable[Failure]) -> _Work:
     """Returns tasks that read again just what failed before, by the sources that the failures name."""
     keys: list[str] = []
     images: list[InputFile] = []
@@ -129,4 +180,4 @@ def _retry_tasks(files: Mapping[str, InputFile], failures: Iterable[Failure]) ->
         keys.append(failure.key.decode("utf-8", "surrogateescape"))
     records = [RecordFile(files[path], tuple(sorted(set(found)))) for path, found in sorted(ranges.items())]
     groups = [task for task in make_tasks(images) if isinstance(task, ImageFiles)]
-    return _Retry((*records, *groups), tuple(keys))
+    return _Work((*records, *groups), tuple(keys))

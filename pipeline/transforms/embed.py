@@ -75,7 +75,7 @@ class _EmbedFn(beam.DoFn):
 
     def process(self, record: ImageRecord | Failure) -> Iterator[EmbeddingBatch]:
         if isinstance(record, Failure):
-            yield EmbeddingBatch((), (record,))
+            yield EmbeddingBatch((), (record,), ())
         else:
             yield from self._batches.add(record)
 

@@ -12,10 +12,11 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.core import RestrictionProvider
 
 from pipeline.errors import TooManyFailures
-from pipeline.plan import ReadTask
+from pipeline.plan import ReadTask, find_inputs, make_tasks
 from pipeline.records import Failure, ImageRecord
-from pipeline.settings import InputConfig
+from pipeline.settings import DecodeConfig, InputConfig
 from pipeline.sources import read_task, task_bytes, task_positions
+from pipeline.waves import read_plan
 
 READ_COUNTER = "records-read"
 
@@ -25,7 +26,7 @@ SPLIT_BYTES = 64 << 20
 
 @dataclass
 class ReadImages(beam.PTransform):
-    """Reads the tasks that `pipeline.plan.make_tasks` made.
+    """Reads image files and TFRecords.
 
     Gives a PCollection of `ImageRecord`, and of `Failure` for what could not be read, so that nothing
     is dropped on the way; `EmbedImages` passes failures on. A splittable DoFn: the runner spreads
@@ -33,26 +34,48 @@ class ReadImages(beam.PTransform):
     an image never cross a shuffle.
 
     Attributes:
-      tasks: what to read.
-      config: names of the features to read.
+      tasks: what to read, as `pipeline.plan.make_tasks` makes it.
+      config: names of the features to read; only needed for TFRecords.
       max_image_bytes: an image file larger than this is a failure.
+      plan_files: files with more tasks, as `pipeline.waves.write_plan` writes them.
     """
 
-    tasks: Sequence[ReadTask]
-    config: InputConfig
-    max_image_bytes: int = 64 << 20
+    tasks: Sequence[ReadTask] = ()
+    config: InputConfig = InputConfig(("unused",))
+    max_image_bytes: int = DecodeConfig.max_image_bytes
+    plan_files: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Lets Beam give the transform its label."""
         super().__init__()
 
+    @classmethod
+    def from_patterns(cls, *patterns: str, **settings: Any) -> ReadImages:
+        """Reads what files, directories and globs name: `ReadImages.from_patterns("photos", "more/*.png")`.
+
+        Args:
+          *patterns: as in `--input`.
+          **settings: other fields of `pipeline.settings.InputConfig`, such as `key_feature`.
+
+        Raises:
+          InputError: nothing matched.
+        """
+        config = InputConfig(patterns, **settings)
+        return cls(make_tasks(find_inputs(config)), config)
+
+    @classmethod
+    def from_plan(cls, plan_files: Sequence[str], config: InputConfig, max_image_bytes: int) -> ReadImages:
+        """Reads the tasks of a written plan."""
+        return cls((), config, max_image_bytes, plan_files)
+
     def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
         """Applies the transform to the root of a pipeline."""
-        return (
-            root
-            | "Tasks" >> beam.Create(list(self.tasks), reshuffle=False)
-            | "Read" >> beam.ParDo(_ReadFn(self.config, self.max_image_bytes))
-        )
+        if self.plan_files:
+            plan = root | "Plan" >> beam.Create(list(self.plan_files), reshuffle=False)
+            tasks = plan | "Tasks" >> beam.FlatMap(read_plan)
+        else:
+            tasks = root | "Tasks" >> beam.Create(list(self.tasks), reshuffle=False)
+        return tasks | "Read" >> beam.ParDo(_ReadFn(self.config, self.max_image_bytes))
 
 
 class _TaskRestrictions(RestrictionProvider):

@@ -46,7 +46,7 @@ class WriteEmbeddings(beam.PTransform):
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
         """Applies the transform."""
         output = storage.normalize(self.output)
-        header = self.header or WaveHeader("00000", (), datetime.datetime.now(datetime.timezone.utc), {})
+        header = self.header or WaveHeader("00000", datetime.datetime.now(datetime.timezone.utc), {})
         wave_format = WaveFormat(self.formats, self.compression, header.started, self.spec_json)
         return (
             batches
