@@ -14,8 +14,9 @@ from pipeline import options as beam_options
 from pipeline.config import RunConfig
 from pipeline.embedder import Embedder
 from pipeline.job import plan_run
+from pipeline.model import choose_module
 from pipeline.plan import check_records, find_inputs
-from pipeline.prepare import choose_module, load_module
+from pipeline.prepare import load_module
 from pipeline.records import Failure, ImageRecord
 from pipeline.sources import read_task, task_bytes, task_positions
 from pipeline.waves import Plan, covered_inputs
@@ -76,7 +77,7 @@ def preview(config: RunConfig) -> Preview:
       UsageError: the job cannot be done as asked.
     """
     options = beam_options.parse_beam_args(config.beam_args)
-    beam_options.make_runner(options)
+    beam_options.check_options(options)
     FileSystems.set_options(options)  # or Beam looks for them on the command line of this process
     output = storage.normalize(config.output.output)
     files = find_inputs(config.input)

@@ -15,17 +15,18 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.cores import usable_cores
-from pipeline.engines.base import Engine, EngineSpec, load_engine
+from pipeline.engines.base import Engine, load_engine
 from pipeline.errors import ImageError
 from pipeline.examples import embedding_rows
 from pipeline.hub.handles import resolve
 from pipeline.images import ImageDecoder
+from pipeline.model import EmbedderSpec, choose_embedder
 from pipeline.records import EmbeddingBatch, Failure, FailureReason, ImageRecord
 from pipeline.settings import Normalization
 
@@ -37,23 +38,6 @@ BATCH_SIZE = 16
 """Records that a thread takes at a time: enough that handing them over costs little, few enough to hold little."""
 MAX_BATCH_BYTES = 16 << 20
 """Encoded bytes after which a batch is closed early, so that a few huge images cannot fill memory."""
-
-
-@dataclass(frozen=True)
-class EmbedderSpec:
-    """All that an `Embedder` is made from; it travels to the workers.
-
-    Attributes:
-      engine: what infers.
-      decoder: how encoded bytes become pixels.
-      batch_size: records that a thread takes at a time, or None for a choice that suits the engine.
-      normalize: whether vectors are scaled to length 1 (`l2`) or not (`none`).
-    """
-
-    engine: EngineSpec
-    decoder: ImageDecoder
-    batch_size: int | None = None
-    normalize: Normalization = "none"
 
 
 class Embedder:
@@ -92,6 +76,21 @@ class Embedder:
         self._normalize = normalize
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="embed")
         self._local = threading.local()
+
+    @classmethod
+    def from_module(cls, handle: str, **settings: Any) -> Embedder:
+        """Loads a module: `Embedder.from_module("module.tar.gz", normalize="l2")`.
+
+        Args:
+          handle: as in `--module`.
+          **settings: other fields of `pipeline.settings.ModuleConfig`, `DecodeConfig` and `EngineConfig`.
+
+        Raises:
+          UsageError: a setting is unknown or cannot be honoured.
+          ModuleError: the module cannot be found, trusted or used.
+        """
+        chosen = choose_embedder(handle, **settings)
+        return cls.with_engine(chosen.spec, chosen.engine)
 
     @classmethod
     def load(cls, spec: EmbedderSpec) -> Embedder:

@@ -8,7 +8,7 @@ import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
 from pipeline.commit import WaveHeader
-from pipeline.embedder import EmbedderSpec
+from pipeline.model import EmbedderSpec
 from pipeline.settings import Compression, InputConfig, OutputFormat
 from pipeline.transforms.embed import EmbedImages
 from pipeline.transforms.read import ReadImages

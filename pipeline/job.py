@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from apache_beam.runners.runner import PipelineResult
 
     from pipeline.lock import LockToken
-    from pipeline.prepare import ChosenModule, PreparedModule
+    from pipeline.model import ChosenModule
+    from pipeline.prepare import PreparedModule
 
 _log = logging.getLogger(__name__)
 
@@ -97,12 +98,11 @@ def run(config: RunConfig) -> Summary:
 
     from pipeline import options as beam_options
     from pipeline.lock import DatasetLock
-    from pipeline.prepare import choose_module
+    from pipeline.model import choose_module
 
     started = time.monotonic()
     options = beam_options.parse_beam_args(config.beam_args)
-    beam_options.make_runner(options)
-    beam_options.staging_location(options)
+    beam_options.check_options(options)
     FileSystems.set_options(options)  # or Beam looks for them on the command line of this process
     output = storage.normalize(config.output.output)
     files = find_inputs(config.input)

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import Any
 
-from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    SetupOptions,
+    StandardOptions,
+)
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import create_runner
 
@@ -74,6 +82,23 @@ def staging_location(options: PipelineOptions) -> str | None:
             "one that they can read too, such as gs://BUCKET/temp"
         )
     return location
+
+
+def check_options(options: PipelineOptions) -> None:
+    """Makes sure that the runner can do with the options, before anything is read.
+
+    Raises:
+      UsageError: there is no such runner, or it needs other options.
+    """
+    runner = make_runner(options)
+    staging_location(options)
+    for name in ("setup_file", "requirements_file"):
+        path = getattr(options.view_as(SetupOptions), name)
+        if path is not None and not os.path.isfile(path):
+            raise UsageError(f"--{name}={path} is not there; expected a file, from the current directory")
+    errors = PipelineOptionsValidator(options, runner).validate()
+    if errors:
+        raise UsageError(f"--runner={runner_name(options)}: {' '.join(errors)} See Beam's documentation of its options")
 
 
 def make_runner(options: PipelineOptions) -> Any:

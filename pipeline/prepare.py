@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from dataclasses import dataclass
 
 from apache_beam.options.pipeline_options import DebugOptions, DirectOptions, PipelineOptions
@@ -13,35 +12,11 @@ from pipeline import options as beam_options
 from pipeline.config import RunConfig
 from pipeline.cores import usable_cores
 from pipeline.dataset import Preprocessing, Spec
-from pipeline.embedder import Embedder, EmbedderSpec
-from pipeline.engines.base import EngineSpec
-from pipeline.engines.choice import choose_engine
-from pipeline.hub.handles import resolve
-from pipeline.hub.module import ImageSignature, choose_signature, read_module
+from pipeline.embedder import Embedder
 from pipeline.hub.staging import stage_module
-from pipeline.images import ImageDecoder
-from pipeline.settings import ModuleConfig
-
-_log = logging.getLogger(__name__)
+from pipeline.model import ChosenModule, EmbedderSpec, load_embedder
 
 _DATAFLOW_RUNNERS = ("DataflowRunner", "TestDataflowRunner")
-
-
-@dataclass(frozen=True)
-class ChosenModule:
-    """A module that was found, and its function that will be called.
-
-    Attributes:
-      handle: as it was asked for.
-      path: its directory.
-      sha256: its digest.
-      signature: the function.
-    """
-
-    handle: str
-    path: str
-    sha256: str
-    signature: ImageSignature
 
 
 @dataclass(frozen=True)
@@ -60,63 +35,18 @@ class PreparedModule:
     shared: Shared
 
 
-def choose_module(config: ModuleConfig) -> ChosenModule:
-    """Finds the module of a run and the function of it to call, without loading it.
-
-    Raises:
-      ModuleError: the module cannot be found or trusted, or has no function that fits.
-    """
-    resolved = resolve(config.module, sha256=config.module_sha256)
-    if resolved.handle.startswith("untrained:"):
-        _log.warning(
-            "WARNING: %s has random weights. Its vectors are for trying out this pipeline, and mean nothing.",
-            resolved.handle,
-        )
-    signature = choose_signature(
-        read_module(resolved.path),
-        signature=config.signature,
-        output_key=config.output_key,
-        image_size=config.image_size,
-    )
-    return ChosenModule(resolved.handle, resolved.path, resolved.sha256, signature)
-
-
 def load_module(chosen: ChosenModule, config: RunConfig, options: PipelineOptions) -> PreparedModule:
     """Chooses the engine for a module and loads it, which shows that it works.
 
     Raises:
       ModuleError: the module cannot be used.
     """
-    engine = choose_engine(
-        config.engine.engine,
-        EngineSpec(
-            name=config.engine.engine,
-            module_path=chosen.path,
-            module_sha256=chosen.sha256,
-            signature=chosen.signature,
-            precision=config.engine.precision,
-            threads=threads_per_process(options),
-        ),
-    )
-    decoder = ImageDecoder(
-        height=chosen.signature.height,
-        width=chosen.signature.width,
-        decode=config.decode.decode,
-        exif_orientation=config.decode.exif_orientation,
-        max_pixels=config.decode.max_pixels,
-        max_image_bytes=config.decode.max_image_bytes,
-    )
-    embedder_spec = EmbedderSpec(
-        engine=engine.spec,
-        decoder=decoder,
-        batch_size=config.engine.batch_size,
-        normalize=config.engine.normalize,
-    )
+    model = load_embedder(chosen, config.decode, config.engine, threads=threads_per_process(options))
     shared = Shared()
     if beam_options.runs_in_process(options):
-        shared.acquire(lambda: Embedder.with_engine(embedder_spec, engine.engine))
-    spec = make_spec(chosen, config, dimension=engine.engine.dimension, engine=engine.engine.name, parity=engine.parity)
-    return PreparedModule(embedder_spec, spec, shared)
+        shared.acquire(lambda: Embedder.with_engine(model.spec, model.engine))
+    spec = make_spec(chosen, config, dimension=model.engine.dimension, engine=model.engine.name, parity=model.parity)
+    return PreparedModule(model.spec, spec, shared)
 
 
 def bring_to_workers(module: PreparedModule, options: PipelineOptions) -> PreparedModule:

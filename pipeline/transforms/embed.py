@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
@@ -11,8 +12,9 @@ from apache_beam.transforms.window import GlobalWindow, GlobalWindows
 from apache_beam.utils.shared import Shared
 from apache_beam.utils.windowed_value import WindowedValue
 
-from pipeline.embedder import BatchesInFlight, Embedder, EmbedderSpec
+from pipeline.embedder import BatchesInFlight, Embedder
 from pipeline.errors import UsageError
+from pipeline.model import EmbedderSpec, choose_embedder
 from pipeline.records import EmbeddingBatch, Failure, ImageRecord
 
 LOADS_COUNTER = "embedder-loads"
@@ -37,6 +39,23 @@ class EmbedImages(beam.PTransform):
     def __post_init__(self) -> None:
         """Lets Beam give the transform its label."""
         super().__init__()
+
+    @classmethod
+    def from_module(cls, handle: str, **settings: Any) -> EmbedImages:
+        """Embeds with a module: `EmbedImages.from_module("module.tar.gz", normalize="l2")`.
+
+        The module is loaded here once, to choose its engine, and then once in each worker process, which
+        must find it at the same path.
+
+        Args:
+          handle: as in `--module`.
+          **settings: other fields of `pipeline.settings.ModuleConfig`, `DecodeConfig` and `EngineConfig`.
+
+        Raises:
+          UsageError: a setting is unknown or cannot be honoured.
+          ModuleError: the module cannot be found, trusted or used.
+        """
+        return cls(choose_embedder(handle, **settings).spec)
 
     def expand(self, records: beam.PCollection) -> beam.PCollection:
         """Applies the transform.

@@ -8,12 +8,13 @@ from apache_beam.metrics import MetricsFilter
 from apache_beam.transforms.window import FixedWindows, GlobalWindows
 from apache_beam.utils.shared import Shared
 
-from pipeline.embedder import Embedder, EmbedderSpec
+from pipeline.embedder import Embedder
 from pipeline.engines.base import EngineSpec
 from pipeline.errors import UsageError
 from pipeline.hub.handles import resolve
 from pipeline.hub.module import choose_signature, read_module
 from pipeline.images import ImageDecoder
+from pipeline.model import EmbedderSpec
 from pipeline.options import make_runner, parse_beam_args
 from pipeline.records import Failure, Feature
 from pipeline.testing import jpeg_bytes, make_record, png_bytes, tiny_vectors
