@@ -114,9 +114,9 @@ def live_waves(output: str) -> Iterator[LiveWave]:
     Raises:
       OutputError: there is no data set in `output`, or it is damaged.
     """
-    if read_spec(output) is None:
-        raise OutputError(f"{output} holds no data set: it has no {SPEC_NAME}; name the --output of a run")
     manifests = live(read_manifests(output))
+    if not manifests and read_spec(output) is None:
+        raise OutputError(f"{output} holds no data set: it has no {SPEC_NAME}; name the --output of a run")
     keys_are_features = any(manifest.key_feature is not None for manifest in manifests)
     newer = Superseded()
     for index, manifest in enumerate(reversed(manifests), start=1):

@@ -70,12 +70,19 @@ class ReadImages(beam.PTransform):
 
     def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
         """Applies the transform to the root of a pipeline."""
-        if self.plan_files:
-            plan = root | "Plan" >> beam.Create(list(self.plan_files), reshuffle=False)
-            tasks = plan | "Tasks" >> beam.FlatMap(read_plan)
-        else:
-            tasks = root | "Tasks" >> beam.Create(list(self.tasks), reshuffle=False)
+        tasks = root | "Once" >> beam.Impulse() | "Tasks" >> beam.ParDo(_TasksFn(self.tasks, self.plan_files))
         return tasks | "Read" >> beam.ParDo(_ReadFn(self.config, self.max_image_bytes))
+
+
+class _TasksFn(beam.DoFn):
+    def __init__(self, tasks: Sequence[ReadTask], plan_files: Sequence[str]) -> None:
+        self._tasks = tuple(tasks)
+        self._plan_files = tuple(plan_files)
+
+    def process(self, _: bytes) -> Iterator[ReadTask]:
+        yield from self._tasks
+        for path in self._plan_files:
+            yield from read_plan(path)
 
 
 class _TaskRestrictions(RestrictionProvider):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -48,15 +48,13 @@ class WriteEmbeddings(beam.PTransform):
         output = storage.normalize(self.output)
         header = self.header or WaveHeader("00000", datetime.datetime.now(datetime.timezone.utc), {})
         wave_format = WaveFormat(self.formats, self.compression, header.started, self.spec_json)
-        return (
-            batches
-            | "Stage" >> beam.ParDo(_StageFn(output, header.name, wave_format))
-            | "Gather" >> beam.combiners.ToList()
-            | "Commit" >> beam.Map(_commit, output, header)
-        )
+        staged = batches | "Stage" >> beam.ParDo(_StageFn(output, header.name, wave_format))
+        # A wave without any record has no staged files, and must be committed all the same.
+        once = batches.pipeline | f"{self.label}/Once" >> beam.Impulse()
+        return once | "Commit" >> beam.Map(_commit, beam.pvalue.AsIter(staged), output, header)
 
 
-def _commit(staged: list[StagedShard], output: str, header: WaveHeader) -> Manifest:
+def _commit(_: bytes, staged: Iterable[StagedShard], output: str, header: WaveHeader) -> Manifest:
     return commit_wave(output, header, staged)
 
 
