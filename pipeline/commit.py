@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 from collections import Counter
@@ -9,8 +10,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pipeline import storage
-from pipeline.dataset import STAGING_NAME, InputEntry, Manifest, OutputEntry, commit, shard_path
-from pipeline.lock import LockToken, check_token
+from pipeline.dataset import (
+    STAGING_NAME,
+    InputEntry,
+    Manifest,
+    OutputEntry,
+    commit,
+    manifest_path,
+    read_manifest,
+    shard_path,
+)
+from pipeline.errors import OutputError
+from pipeline.lock import LockToken, still_locked
 from pipeline.shards import StagedShard
 from pipeline.waves import covered_inputs, read_plan
 
@@ -51,8 +62,28 @@ def commit_wave(output: str, header: WaveHeader, staged: Iterable[StagedShard]) 
 
     Raises:
       OSError: a file cannot be moved or the manifest cannot be written; the wave is then not committed.
-      OutputError: another run has taken over the data set; the wave is then not committed.
+      OutputError: another run has taken over the data set, or has committed a wave of this name; the wave
+        is then not committed.
     """
+    if storage.exists(manifest_path(output, header.name)):
+        committed = read_manifest(output, header.name)
+        if committed.started != header.started.isoformat():
+            raise OutputError(
+                f"{output} has a wave {header.name} already, from {committed.started}; give the new one another name"
+            )
+        return committed
+    with still_locked(output, header.lock):
+        manifest = _name_files(output, header, staged)
+    # Once more: in an object store the lock may have been taken meanwhile.
+    with still_locked(output, header.lock):
+        commit(output, manifest)
+    with contextlib.suppress(OSError):  # the wave counts; the next one to write cleans up
+        storage.delete_directory(storage.join(output, STAGING_NAME))
+    return manifest
+
+
+def _name_files(output: str, header: WaveHeader, staged: Iterable[StagedShard]) -> Manifest:
+    """Moves staged files to their names in the data set, and returns the manifest that is to make them count."""
     outputs: list[OutputEntry] = []
     reasons: Counter[str] = Counter()
     records: Counter[str] = Counter()
@@ -89,12 +120,7 @@ def commit_wave(output: str, header: WaveHeader, staged: Iterable[StagedShard]) 
         duplicate_vectors=sum(shard.duplicate_vectors for shard in ordered),
     )
     embedded = sum(entry.rows for entry in manifest.files("embeddings"))
-    manifest = dataclasses.replace(manifest, embedded=embedded)
-    if header.lock is not None:
-        check_token(output, header.lock)
-    commit(output, manifest)
-    storage.delete_directory(storage.join(output, STAGING_NAME))
-    return manifest
+    return dataclasses.replace(manifest, embedded=embedded)
 
 
 def _with_records(entry: InputEntry, records: Mapping[str, int]) -> InputEntry:

@@ -100,7 +100,7 @@ def _rewrite(output: str, manifests: Sequence[Manifest], lock: LockToken) -> Com
             superseded += batch.num_rows - kept.num_rows
             if kept.num_rows:
                 staged += writer.add(EmbeddingBatch((kept,), (), ()))
-        failures = tuple(failure for failure in wave.failures() if not wave.newer.holds_failure(failure.key))
+        failures = tuple(failure for failure in wave.failures() if not wave.newer.holds_failure(failure))
         staged += writer.add(EmbeddingBatch((), failures, ()))
     staged += writer.close()
     inputs: dict[str, InputEntry] = {}

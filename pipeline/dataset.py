@@ -15,11 +15,17 @@ A wave is committed by its manifest alone: a file that no manifest names is not 
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
+import functools
 import json
+import os
+import re
+import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, cast
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from pipeline import storage
 from pipeline.errors import OutputError
@@ -35,6 +41,12 @@ TIMESTAMP_COLUMN = "event_timestamp"
 ShardKind = Literal["embeddings", "failures"]
 ShardFormat = Literal["tfrecord", "parquet", "jsonl"]
 _T = TypeVar("_T")
+_SHARD_PATH = re.compile(r"(?:embeddings|failures)/[\w.-]+", re.ASCII)
+_OWN_SHARD = re.compile(
+    r"(?:embeddings|failures)-\d{5,}-\d{5,}-of-\d{5,}\.(?:tfrecord|tfrecord\.gz|parquet|jsonl)", re.ASCII
+)
+_MANIFEST_PATH = re.compile(rf"(?:^|[/\\]){MANIFESTS_NAME}[/\\](\d{{5,}})\.json$", re.ASCII)
+_TEMPORARY = re.compile(r"(?:spec|summary|\d{5,})\.json\.[0-9a-f]{32}\.tmp", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -174,10 +186,23 @@ class Manifest:
     duplicate_vectors: int = 0
     format_version: int = FORMAT_VERSION
 
+    def __post_init__(self) -> None:
+        """Refuses names that this program never gives: what removes a wave's files must not follow them anywhere."""
+        if not re.fullmatch(r"\d{5,}", self.wave, re.ASCII):
+            raise ValueError(f"the wave is called {self.wave!r}")
+        for entry in self.outputs:
+            if not _SHARD_PATH.fullmatch(entry.path):
+                raise ValueError(f"an output is called {entry.path!r}")
+
     def files(self, kind: ShardKind) -> tuple[OutputEntry, ...]:
-        """Returns the files that hold each record of a kind once, whatever the number of formats."""
+        """Returns the files that hold each record of a kind once, whatever the number of formats.
+
+        That is TFRecord where there is a choice, whose keys are bytes; in Parquet they are text.
+        """
         entries = [entry for entry in self.outputs if entry.kind == kind]
-        return tuple(entry for entry in entries if entry.format == entries[0].format)
+        formats = {entry.format for entry in entries}
+        chosen = "tfrecord" if "tfrecord" in formats else next(iter(formats), None)
+        return tuple(entry for entry in entries if entry.format == chosen)
 
 
 def shard_path(kind: ShardKind, wave: str, index: int, count: int, extension: str) -> str:
@@ -204,22 +229,43 @@ def _from_json(kind: type[_T], path: str) -> _T:
                 f"{path} has format version {version}; this program reads up to {FORMAT_VERSION}; update it"
             )
         return cast(_T, _build(kind, fields))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         text = " ".join(str(error).split())
         raise OutputError(f"{path} is not a {kind.__name__.lower()} of this program: {text}") from None
 
 
+_types = functools.cache(get_type_hints)
+
+
 def _build(kind: Any, fields: Mapping[str, Any]) -> Any:
-    nested = {"preprocessing": Preprocessing, "inputs": InputEntry, "outputs": OutputEntry}
-    values = {}
-    for name, value in fields.items():
-        if name in nested and isinstance(value, list):
-            values[name] = tuple(_build(nested[name], item) for item in value)
-        elif name in nested:
-            values[name] = _build(nested[name], value)
-        else:
-            values[name] = tuple(value) if isinstance(value, list) else value
-    return kind(**values)
+    wanted = _types(kind)
+    return kind(
+        **{
+            name: value if type(value) is wanted[name] else _convert(value, wanted[name], name)
+            for name, value in fields.items()
+        }
+    )
+
+
+def _convert(value: Any, wanted: Any, name: str) -> Any:
+    """Returns a value of JSON as the type that a field declares.
+
+    Raises:
+      TypeError: it is of another type.
+    """
+    origin, args = get_origin(wanted), get_args(wanted)
+    if origin is types.UnionType:
+        return None if value is None else _convert(value, args[0], name)
+    if origin is tuple and isinstance(value, list) and (args[-1] is Ellipsis or len(args) == len(value)):
+        kinds = args[:1] * len(value) if args[-1] is Ellipsis else args
+        return tuple(_convert(item, kind, name) for item, kind in zip(value, kinds, strict=True))
+    if origin is collections.abc.Mapping and isinstance(value, dict):
+        return {key: _convert(item, args[1], name) for key, item in value.items()}
+    if dataclasses.is_dataclass(wanted) and isinstance(value, dict):
+        return _build(wanted, value)
+    if (origin is Literal and value in args) or type(value) is wanted or (wanted is float and type(value) is int):
+        return value
+    raise TypeError(f"'{name}' has a value of type {type(value).__name__} that does not belong there")
 
 
 def read_spec(output: str) -> Spec | None:
@@ -244,7 +290,18 @@ def read_manifests(output: str) -> tuple[Manifest, ...]:
       OutputError: one of them cannot be read.
     """
     stats = storage.list_files(storage.join(output, MANIFESTS_NAME))
-    return tuple(_from_json(Manifest, stat.path) for stat in stats if stat.path.endswith(".json"))
+    names = (_MANIFEST_PATH.search(stat.path) for stat in stats)
+    return tuple(_read_manifest(output, wave) for wave in sorted({name[1] for name in names if name}, key=int))
+
+
+def _read_manifest(output: str, wave: str) -> Manifest:
+    path = manifest_path(output, wave)
+    manifest = _from_json(Manifest, path)
+    if manifest.wave != wave:
+        raise OutputError(
+            f"{path} is the manifest of wave {manifest.wave}, not of {wave}; remove what was copied there"
+        )
+    return manifest
 
 
 def live(manifests: Iterable[Manifest]) -> tuple[Manifest, ...]:
@@ -266,7 +323,7 @@ def read_manifest(output: str, wave: str) -> Manifest:
       OutputError: it is not there or cannot be read.
     """
     try:
-        return _from_json(Manifest, manifest_path(output, wave))
+        return _read_manifest(output, wave)
     except OSError as error:
         raise OutputError(f"wave {wave} of {output} is not committed: {error}") from error
 
@@ -282,14 +339,15 @@ def commit(output: str, manifest: Manifest) -> None:
 
 
 def owned_files(output: str, manifests: Iterable[Manifest]) -> list[str]:
-    """Returns the paths of all files that the data set's spec and manifests own, manifests first.
+    """Returns the paths of all files that the data set's spec and manifests own, as `storage.list_files` has them.
 
-    Removed in this order, what an interruption leaves is never a manifest without its files.
+    The manifests come first: removed in this order, what an interruption leaves is none without its files.
     """
     manifests = tuple(manifests)
     owned = [manifest_path(output, manifest.wave) for manifest in manifests]
     owned += [storage.join(output, entry.path) for manifest in manifests for entry in manifest.outputs]
-    return [*owned, storage.join(output, SUMMARY_NAME), storage.join(output, SPEC_NAME)]
+    owned += [storage.join(output, SUMMARY_NAME), storage.join(output, SPEC_NAME)]
+    return owned if storage.is_remote(output) else [os.path.normpath(path) for path in owned]
 
 
 def differing_fields(old: Spec, new: Spec) -> list[str]:
@@ -308,8 +366,34 @@ def remove(output: str) -> None:
     """Removes a data set: the files that its spec and manifests own, and no other.
 
     Raises:
+      OutputError: the spec or a manifest cannot be read.
+      OSError: a file cannot be removed.
+    """
+    manifests = read_manifests(output)
+    if manifests or read_spec(output) is not None:  # else a summary.json there is somebody else's
+        storage.delete(owned_files(output, manifests))
+    remove_uncommitted(output)
+
+
+def remove_uncommitted(output: str) -> None:
+    """Removes what interrupted runs have left: staged and temporary files, and files of waves that do not count.
+
+    Only for the holder of the data set's lock.
+
+    Raises:
       OutputError: a manifest cannot be read.
       OSError: a file cannot be removed.
     """
-    storage.delete(owned_files(output, read_manifests(output)))
     storage.delete_directory(storage.join(output, STAGING_NAME))
+    storage.delete(temporary_files(output))
+    owned = set(owned_files(output, read_manifests(output)))
+    found = [stat.path for kind in get_args(ShardKind) for stat in storage.list_files(storage.join(output, kind))]
+    storage.delete(path for path in found if path not in owned and _OWN_SHARD.fullmatch(re.split(r"[/\\]", path)[-1]))
+
+
+def temporary_files(output: str) -> list[str]:
+    """Returns the paths of files that were being written when a run was killed."""
+    if storage.is_remote(output):  # objects appear whole
+        return []
+    found = [*Path(output).glob("*.tmp"), *Path(output, MANIFESTS_NAME).glob("*.tmp")]
+    return sorted(str(path) for path in found if _TEMPORARY.fullmatch(path.name))

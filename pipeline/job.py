@@ -151,9 +151,7 @@ class _Job:
         from pipeline.prepare import bring_to_workers, load_module, make_spec
 
         settings = self.config.output
-        if settings.overwrite:
-            dataset.remove(self.output)
-        existing = dataset.read_spec(self.output)
+        existing = None if settings.overwrite else dataset.read_spec(self.output)
         if existing is not None:
             # What shows only when the module is loaded is checked then.
             wanted = self.config.engine.engine
@@ -165,11 +163,18 @@ class _Job:
                 parity=existing.parity,
             )
             self._check_same_space(existing, expected)
+        elif not settings.overwrite and dataset.read_manifests(self.output):
+            raise OutputError(
+                f"--output={self.output} has manifests but no {dataset.SPEC_NAME}, so that nobody knows what its "
+                "vectors are; put it back, or start anew with --overwrite"
+            )
         plan = plan_run(self.config, self.options, self.output, files)
         if existing is not None and not plan.waves:
             summary = self._summarize([], existing, plan.skipped, started)
         else:
             module = bring_to_workers(load_module(self.chosen, self.config, self.options), self.options)
+            if settings.overwrite:  # now that the new one can begin
+                dataset.remove(self.output)
             self._begin(existing, module.dataset_spec)
             manifests = [self._run_wave(wave, module, index, len(plan.waves)) for index, wave in enumerate(plan.waves)]
             summary = self._summarize(manifests, module.dataset_spec, plan.skipped, started)
@@ -186,7 +191,7 @@ class _Job:
             )
 
     def _begin(self, existing: dataset.Spec | None, spec: dataset.Spec) -> None:
-        storage.delete_directory(storage.join(self.output, dataset.STAGING_NAME))
+        dataset.remove_uncommitted(self.output)
         if existing is None:
             dataset.write_spec(self.output, spec)
         else:
@@ -231,7 +236,12 @@ class _Job:
             cause = _explain(error, wave.name)
             raise cause from (None if cause is error else error)
         manifest = dataset.read_manifest(self.output, wave.name)
-        _check_counts(_records_read(result), manifest)
+        try:
+            _check_counts(_records_read(result), manifest)
+        except IntegrityError:
+            # What is not accounted for does not count: the next start reads these inputs again.
+            storage.delete([dataset.manifest_path(self.output, wave.name)])
+            raise
         if count > 1:
             _log.info(
                 "wave %d of %d: %d embedded, %d failed in %.1f s",

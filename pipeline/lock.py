@@ -9,6 +9,7 @@ generation is the one that was read. So of two that try at once, one wins.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -41,6 +42,7 @@ class LockToken:
       pid: the holder's process.
       process_started: what tells the process from a later one of the same number; empty if unknown.
       expires_s: when the lease runs out, in seconds since 1970.
+      pid_namespace: what process numbers refer to: containers of one machine have their own; empty if unknown.
     """
 
     token: str
@@ -48,12 +50,15 @@ class LockToken:
     pid: int
     process_started: str
     expires_s: float
+    pid_namespace: str = ""
 
     def is_stale(self, now_s: float) -> bool:
         """Says whether the lease has run out, or the holder was a process here that is gone."""
         if now_s >= self.expires_s:
             return True
-        return self.host == socket.gethostname() and _process_started(self.pid) != self.process_started
+        if (self.host, self.pid_namespace) != (socket.gethostname(), _pid_namespace()):
+            return False
+        return _process_started(self.pid) != self.process_started
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -67,6 +72,12 @@ def _process_started(pid: int) -> str:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, 0)
             return "running"
+    return ""
+
+
+def _pid_namespace() -> str:
+    with contextlib.suppress(OSError):
+        return os.readlink("/proc/self/ns/pid")
     return ""
 
 
@@ -94,7 +105,10 @@ class DatasetLock:
         self._lease_s = lease_s
         self._done = threading.Event()
         self._renewer = threading.Thread(target=self._keep_renewing, name="lock", daemon=True)
-        self.token = LockToken(uuid.uuid4().hex, socket.gethostname(), os.getpid(), _process_started(os.getpid()), 0.0)
+        pid = os.getpid()
+        self.token = LockToken(
+            uuid.uuid4().hex, socket.gethostname(), pid, _process_started(pid), 0.0, _pid_namespace()
+        )
 
     def __enter__(self) -> DatasetLock:
         """Takes the lock.
@@ -123,7 +137,7 @@ class DatasetLock:
             with self._file.changing() as change:
                 if change.holder is not None and change.holder.token == self.token.token:
                     change.remove()
-        except OSError as error:
+        except (OSError, OutputError) as error:
             _log.warning("the lock of %s could not be removed (%s); it runs out by itself", self._output, error)
 
     def _renewed(self) -> LockToken:
@@ -137,30 +151,40 @@ class DatasetLock:
                         _log.error("the lock of %s was taken over; this run will not commit", self._output)
                         return
                     change.write(self._renewed())
-            except OSError as error:
+            except (OSError, OutputError) as error:
                 _log.warning("the lock of %s could not be renewed: %s", self._output, error)
 
 
-def check_token(output: str, token: LockToken) -> None:
-    """Makes sure that the data set is still locked by the holder of a token.
+@contextlib.contextmanager
+def still_locked(output: str, token: LockToken | None) -> Iterator[None]:
+    """Makes sure that the data set is locked by the holder of a token, on entering.
+
+    On local disk nobody can take the lock before this is left.
+
+    Args:
+      output: directory of the data set.
+      token: of the lock; None to do without.
 
     Raises:
-      OutputError: it is not.
+      OutputError: it is not locked any more, or by somebody else.
     """
     lock = _open_lock(output)
-    holder = lock.read()
-    if isinstance(lock, _NoLock):
+    if token is None or isinstance(lock, _NoLock):
+        yield
         return
-    if holder is None or holder.token != token.token:
-        by = f"by {holder}" if holder else "and given back"
-        raise OutputError(f"{output} was taken over {by} while this run went on; nothing more is committed")
+    with lock.changing() as change:
+        if change.holder is None or change.holder.token != token.token:
+            by = f"by {change.holder}" if change.holder else "and given back"
+            raise OutputError(f"{output} was taken over {by} while this run went on; nothing more is committed")
+        yield
 
 
 def _parse(data: bytes) -> LockToken | None:
     try:
-        return LockToken(**json.loads(data))
-    except (ValueError, TypeError):
-        return None  # half-written by a holder that died: nobody's
+        token = LockToken(**json.loads(data))
+        return dataclasses.replace(token, pid=int(token.pid), expires_s=float(token.expires_s))
+    except (ValueError, TypeError, RecursionError):
+        return None  # damaged: nobody's
 
 
 def _format(token: LockToken) -> bytes:
@@ -177,6 +201,7 @@ class _LocalLock:
         self.holder: LockToken | None = None
 
     def read(self) -> LockToken | None:
+        """Returns who holds the lock."""
         try:
             return _parse(Path(self._path).read_bytes())
         except FileNotFoundError:
@@ -187,21 +212,37 @@ class _LocalLock:
         """Lets one process at a time read and change the lock."""
         import fcntl
 
-        if not os.path.isdir(self._directory):
-            Path(self._directory).mkdir(parents=True, exist_ok=True)
-            self._made_directory = True
-        descriptor = os.open(self._directory, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            self.holder = self.read()
-            yield self
-        finally:
-            os.close(descriptor)
+        while True:
+            if not os.path.isdir(self._directory):
+                Path(self._directory).mkdir(parents=True, exist_ok=True)
+                self._made_directory = True
+            descriptor = os.open(self._directory, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if not self._is_directory(descriptor):
+                    continue  # a run that wrote nothing removed it while this one waited
+                self.holder = self.read()
+                yield self
+                return
+            finally:
+                os.close(descriptor)
+
+    def _is_directory(self, descriptor: int) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(descriptor), os.stat(self._directory))
+        return False
 
     def write(self, token: LockToken) -> None:
+        self._remove_temporary()
         storage.write_atomically(self._path, _format(token))
 
+    def _remove_temporary(self) -> None:
+        """Removes what a process that was killed while it wrote the lock has left."""
+        for path in Path(self._directory).glob(f"{LOCK_NAME}.*.tmp"):
+            path.unlink(missing_ok=True)
+
     def remove(self) -> None:
+        self._remove_temporary()
         Path(self._path).unlink(missing_ok=True)
         if self._made_directory:
             with contextlib.suppress(OSError):  # it is empty only where the run wrote nothing
@@ -263,9 +304,6 @@ class _NoLock:
 
     def __init__(self, output: str) -> None:
         self._output = output
-
-    def read(self) -> LockToken | None:
-        return self.holder
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[_NoLock]:

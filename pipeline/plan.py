@@ -65,10 +65,12 @@ class RecordFile:
     Attributes:
       file: the file.
       ranges: the byte ranges (start, stop) whose records are read; None for the whole file.
+      aligned: whether a record is known to begin at the start of each range.
     """
 
     file: InputFile
     ranges: tuple[tuple[int, int], ...] | None = None
+    aligned: bool = True
 
 
 @dataclass(frozen=True, slots=True)

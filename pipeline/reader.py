@@ -29,11 +29,14 @@ class Superseded:
     _names: set[bytes] = field(default_factory=set)
     _keys: set[bytes] = field(default_factory=set)
     _retried: set[bytes] = field(default_factory=set)
+    _paths: set[str] = field(default_factory=set)
 
     def add(self, manifest: Manifest) -> None:
         """Takes the inputs and retried failures of a wave."""
         if manifest.key_feature is None:
-            self._names.update(_to_bytes(entry.name) for entry in manifest.inputs)
+            self._names.update(name for entry in manifest.inputs for name in _as_keys(entry.name))
+        else:
+            self._paths.update(entry.path for entry in manifest.inputs)
         self._retried.update(map(_to_bytes, manifest.retried))
 
     def add_keys(self, keys: Iterator[bytes]) -> None:
@@ -46,16 +49,27 @@ class Superseded:
             bool(self._names) and (key in self._names or key.rpartition(b"@")[0] in self._names)
         )
 
-    def holds_failure(self, key: bytes) -> bool:
-        """Says whether a newer wave has the record of a failure, or has tried it again."""
-        return key in self._retried or self.holds(key)
+    def holds_failure(self, failure: Failure) -> bool:
+        """Says whether a newer wave has read the input of a failure again, or has tried just its record."""
+        source = failure.source
+        return (
+            failure.key in self._retried
+            or (bool(self._paths) and (source in self._paths or source.rpartition("@")[0] in self._paths))
+            or self.holds(failure.key)
+        )
 
     def __bool__(self) -> bool:
-        return bool(self._names or self._keys or self._retried)
+        return bool(self._names or self._keys)
 
 
 def _to_bytes(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
+
+
+def _as_keys(name: str) -> set[bytes]:
+    """Returns the keys that a name makes: its bytes, and what Parquet holds where they are not UTF-8."""
+    key = _to_bytes(name)
+    return {key, key.decode("utf-8", "backslashreplace").encode()}
 
 
 def read_embeddings(output: str) -> Iterator[pa.RecordBatch]:
@@ -83,7 +97,7 @@ def read_failures(output: str) -> Iterator[Failure]:
     output = storage.normalize(output)
     for wave in live_waves(output):
         for failure in wave.failures():
-            if not wave.newer.holds_failure(failure.key):
+            if not wave.newer.holds_failure(failure):
                 yield failure
 
 
@@ -169,5 +183,5 @@ def read_failures_file(path: str) -> Iterator[Failure]:
     try:
         for line in storage.read_bytes(path).decode("utf-8").splitlines():
             yield Failure.from_json(line)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise OutputError(f"{path} cannot be read: {error}; run python -m pipeline.verify") from error

@@ -310,7 +310,8 @@ class _FailuresWriter:
         self._shard.counting.write(f"{failure.to_json()}\n".encode())
         self._shard.rows += 1
         self._shard.reasons[failure.reason] += 1
-        self._shard.inputs += _record_inputs((failure.source,))
+        # A file of records that could not be opened is one failure, whose source is the file.
+        self._shard.inputs += _record_inputs((failure.source,)) or Counter([failure.source])
 
     def close(self) -> list[StagedShard]:
         staged = [self._shard.close("jsonl", ".jsonl")] if self._shard is not None else []

@@ -92,23 +92,29 @@ def _claimed_items(
                 position = item.stop
                 yield item
     except OSError as error:
-        yield _unreadable(file, error, position, stop)
+        if claimed or claim(start):
+            yield _unreadable(file, error, position, stop, aligned=claimed)
 
 
 def _chosen_items(
     task: RecordFile, start: int, stop: int, claim: Claim, limit: int
 ) -> Iterator[tfrecord.Item | Failure]:
-    """Yields the items of the byte ranges that a task names; each begins where a record does."""
+    """Yields the items of the byte ranges that a task names."""
     assert task.ranges is not None
     for index in range(start, stop):
         if not claim(index):
             return
-        first, last = task.ranges[index]
+        position, last = task.ranges[index]
+        aligned = task.aligned
         try:
             with storage.open_read(task.file.path) as stream:
-                yield from tfrecord.read_records(stream, first, last, max_record_bytes=limit, at_boundary=True)
+                for item in tfrecord.read_records(
+                    stream, position, last, max_record_bytes=limit, at_boundary=task.aligned
+                ):
+                    position, aligned = item.stop, True
+                    yield item
         except OSError as error:
-            yield _unreadable(task.file, error, first, last)
+            yield _unreadable(task.file, error, position, last, aligned=aligned)
 
 
 def _compressed_items(task: RecordFile, limit: int) -> Iterator[tfrecord.Item | Failure]:
@@ -121,7 +127,8 @@ def _compressed_items(task: RecordFile, limit: int) -> Iterator[tfrecord.Item | 
                 if task.ranges is None or any(first <= _offset(item) < last for first, last in task.ranges):
                     yield item
     except OSError as error:
-        yield _unreadable(task.file, error, position, None)
+        if task.ranges is None or any(last > position for _, last in task.ranges):
+            yield _unreadable(task.file, error, position, None)
 
 
 def _offset(item: tfrecord.Item) -> int:
@@ -179,12 +186,21 @@ def _read_image(file: InputFile, max_image_bytes: int) -> ImageRecord | Failure:
     return ImageRecord(_to_bytes(file.name), file.path, data)
 
 
-def _unreadable(file: InputFile, error: OSError, start: int, stop: int | None) -> Failure:
-    """Returns the failure of a file of which the bytes from `start` on cannot be read."""
+def _unreadable(file: InputFile, error: OSError, start: int, stop: int | None, *, aligned: bool = True) -> Failure:
+    """Returns the failure of a file of which some bytes cannot be read.
+
+    Its source is the file where none of it was, else `path@start-stop`, or `path@start` for all the rest
+    of a compressed file. Its key names the record at `start`, or the range if no record is known to begin there.
+    """
     text = error.strerror or " ".join(str(error).split())
     name, source = file.name, file.path
-    if start:
-        name, source = f"{name}@{start}", f"{source}@{start}-{file.size_bytes if stop is None else stop}"
+    if stop is None and start:
+        name, source = f"{name}@{start}", f"{source}@{start}"
+    elif stop is not None and (start or stop < file.size_bytes):
+        name, source = (
+            f"{name}@{start}" if aligned or not start else f"{name}@{start}-{stop}",
+            f"{source}@{start}-{stop}",
+        )
     return Failure(_to_bytes(name), source, "read", "read_error", text)
 
 

@@ -197,7 +197,9 @@ def delete(paths: Iterable[str]) -> None:
             Path(path).unlink(missing_ok=True)
             continue
         if has_wildcard(path):
-            raise OSError(f"{path}: not deleted, as Beam would delete all that matches it as a glob; delete it yourself")
+            raise OSError(
+                f"{path}: not deleted, as Beam would delete all that it matches as a glob; delete it yourself"
+            )
         with as_os_error(path):
             if _file_systems().exists(path):
                 _file_systems().delete([path])

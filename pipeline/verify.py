@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from pipeline.dataset import (
     owned_files,
     read_manifests,
     read_spec,
+    temporary_files,
 )
 from pipeline.errors import OutputError, UsageError
 from pipeline.examples import parse_example
@@ -138,7 +141,7 @@ def _strays(output: str, manifests: Sequence[Manifest]) -> list[str]:
         for name in ("embeddings", "failures", MANIFESTS_NAME, STAGING_NAME)
         for stat in storage.list_files(storage.join(output, name))
     ]
-    return [path for path in found if path not in owned]
+    return [path for path in (*temporary_files(output), *found) if path not in owned]
 
 
 def show_failure(output: str, key: str, to: str) -> Failure:
@@ -168,6 +171,8 @@ def _original_bytes(output: str, failure: Failure) -> bytes:
         return storage.read_bytes(failure.source)
     path, start, stop = address[1], int(address[2]), int(address[3]) if address[3] else None
     with storage.open_read(path) as file:
+        if path.lower().endswith(".gz") and stop is not None:
+            return _cut_out(GzipStream(file), start, stop)
         if path.lower().endswith(".gz"):
             items = tfrecord.read_records_sequential(GzipStream(file))
             found = next((item for item in items if isinstance(item, tfrecord.Record) and item.offset == start), None)
@@ -187,6 +192,22 @@ def _original_bytes(output: str, failure: Failure) -> bytes:
     return found.data
 
 
+def _cut_out(stream: GzipStream, start: int, stop: int) -> bytes:
+    """Returns the uncompressed bytes from `start` to `stop`, or as many as there are."""
+    pieces: list[bytes] = []
+    position = 0
+    with contextlib.suppress(EOFError, zlib.error):  # it may be there that the file is damaged
+        while position < stop and (chunk := stream.read(min(stop - position, _CHUNK_BYTES))):
+            pieces.append(chunk[max(0, start - position) :])
+            position += len(chunk)
+    return b"".join(pieces)[: stop - start]
+
+
+def _print(line: str) -> None:
+    """Writes a line to the standard output, whatever bytes the names in it have."""
+    sys.stdout.write(f"{line}\n".encode("utf-8", "backslashreplace").decode())
+
+
 def _command(args: Sequence[str]) -> int:
     parser = CommandParser(prog="python -m pipeline.verify", description=__doc__, allow_abbrev=False)
     parser.add_argument("output", metavar="OUT", help="directory of the data set, local or gs://")
@@ -197,7 +218,8 @@ def _command(args: Sequence[str]) -> int:
     output = storage.normalize(options.output)
     if options.show is not None:
         failure = show_failure(output, options.show, options.to)
-        sys.stdout.write(f"{options.to}: the bytes of {failure.source}\n{failure.reason}: {failure.message}\n")
+        _print(f"{options.to}: the bytes of {failure.source}")
+        _print(f"{failure.reason}: {failure.message}")
         return 0
     report = verify(output)
     strays = report.strays
@@ -205,16 +227,16 @@ def _command(args: Sequence[str]) -> int:
         with DatasetLock(output):
             strays = tuple(_strays(output, read_manifests(output)))
             storage.delete(strays)
-        sys.stdout.write(f"removed {len(strays)} files that no manifest names\n")
+        _print(f"removed {len(strays)} files that no manifest names")
         strays = ()
     for line in (
         *report.problems,
         *(f"{path}: no manifest names it; remove it with --delete_strays" for path in strays),
     ):
-        sys.stdout.write(f"problem: {line}\n")
-    sys.stdout.write(
+        _print(f"problem: {line}")
+    _print(
         f"{report.waves} waves, {report.rows} rows, {report.superseded} superseded, {report.failures} failures; "
-        f"{'damaged' if report.problems else 'complete'}\n"
+        f"{'damaged' if report.problems else 'complete'}"
     )
     return 1 if report.problems or strays else 0
 

@@ -72,7 +72,13 @@ def make_plan(
     covered: dict[str, InputEntry] = {}
     for manifest in live(manifests):
         covered.update((entry.path, entry) for entry in manifest.inputs)
-    done = [file for file in files if _is_covered(file, covered.get(file.path))]
+    failures = tuple(failures)
+    again_whole = {failure.source for failure in failures}
+    done = [
+        file
+        for file in files
+        if _is_covered(file, covered.get(file.path)) and (file.kind == "image" or file.path not in again_whole)
+    ]
     done_paths = {file.path for file in done}
     missing = [file for file in files if file.path not in done_paths]
     work = [_Work(tuple(make_tasks(group)), ()) for group in _group(missing, wave_bytes)]
@@ -114,7 +120,7 @@ def read_plan(path: str) -> list[ReadTask]:
         else:
             ranges = fields["ranges"]
             chosen = None if ranges is None else tuple((start, stop) for start, stop in ranges)
-            tasks.append(RecordFile(InputFile(**fields["file"]), chosen))
+            tasks.append(RecordFile(InputFile(**fields["file"]), chosen, fields["aligned"]))
     return tasks
 
 
@@ -161,23 +167,24 @@ def _retry_work(files: Mapping[str, InputFile], failures: Iterable[Failure]) -> 
     """Returns tasks that read again just what failed before, by the sources that the failures name."""
     keys: list[str] = []
     images: list[InputFile] = []
-    ranges: dict[str, list[tuple[int, int]]] = {}
+    ranges: dict[tuple[str, bool], set[tuple[int, int]]] = {}
     for failure in failures:
+        key = failure.key.decode("utf-8", "surrogateescape")
         address = _ADDRESS.fullmatch(failure.source)
         if failure.source in files:
-            file = files[failure.source]
-            if file.kind == "image":
-                images.append(file)
-            else:
-                # Offsets in a compressed file are those of its uncompressed bytes, however many.
-                stop = _NO_END if file.is_compressed else max(file.size_bytes, 1)
-                ranges.setdefault(file.path, []).append((0, stop))
+            images.append(files[failure.source])
         elif address is not None and address[1] in files:
-            start = int(address[2])
-            ranges.setdefault(address[1], []).append((start, int(address[3] or start + 1)))
+            start, stop = int(address[2]), int(address[3] or 0)
+            if failure.reason == "read_error" and not address[3]:
+                stop = _NO_END  # a compressed file, of which nobody knows how long it would have been
+            # The part of a file that was not read at all is named whole; it begins wherever the runner cut.
+            aligned = not key.endswith(f"@{start}-{stop}")
+            ranges.setdefault((address[1], aligned), set()).add((start, max(stop, start + 1)))
         else:
             continue
-        keys.append(failure.key.decode("utf-8", "surrogateescape"))
-    records = [RecordFile(files[path], tuple(sorted(set(found)))) for path, found in sorted(ranges.items())]
+        keys.append(key)
+    records = [
+        RecordFile(files[path], tuple(sorted(found)), aligned) for (path, aligned), found in sorted(ranges.items())
+    ]
     groups = [task for task in make_tasks(images) if isinstance(task, ImageFiles)]
     return _Work((*records, *groups), tuple(keys))
