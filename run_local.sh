@@ -2,7 +2,7 @@
 # Installs what is needed into .venv and embeds a small sample data set, or what you name:
 #   ./run_local.sh
 #   ./run_local.sh --input="$HOME/photos" --module=https://.../module.tar.gz --output=embeddings
-# All arguments go to `python -m pipeline.run`.
+# All arguments go to `python -m pipeline.run`; a --config takes the place of all defaults below.
 set -euo pipefail
 caller=$PWD
 cd "$(dirname "$0")"
@@ -18,44 +18,39 @@ has_flag() { # has_flag NAME ARGUMENT...: whether --NAME is among the arguments
   return 1
 }
 
-flag_value() { # flag_value NAME ARGUMENT...: the value that --NAME has among the arguments
-  local name=$1 take=
-  shift
-  for argument in "$@"; do
-    if [ -n "$take" ]; then printf '%s' "$argument"; return; fi
-    case $argument in "--$name="*) printf '%s' "${argument#*=}"; return ;; "--$name") take=1 ;; esac
-  done
-}
-
 scripts/install.sh requirements.lock
 python=$here/.venv/bin/python
-arguments=()
+export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONSAFEPATH=1 # a folder `pipeline` of the caller's is not ours
 
-if ! has_flag input "$@" && ! has_flag config "$@"; then
-  "$python" scripts/make_sample.py local_run/sample
-  arguments+=(--input="$here/local_run/sample" --key_feature=image/key --passthrough=image/label,image/size)
+if has_flag help "$@" || [ "${1:-}" = -h ]; then
+  exec "$python" -m pipeline.run --help
 fi
-if ! has_flag module "$@" && ! has_flag config "$@"; then
-  if "$python" scripts/url_answers.py "$CARD"; then
-    arguments+=(--module="$CARD")
-  else
-    echo "$CARD does not answer; taking the built-in network with random weights instead" >&2
-    arguments+=(--module=untrained:mobilenet_v2_050_160)
+arguments=(--runner=DirectRunner)
+if ! has_flag config "$@"; then
+  if ! has_flag input "$@"; then
+    "$python" scripts/make_sample.py local_run/sample
+    arguments+=(--input="$here/local_run/sample" --key_feature=image/key --passthrough=image/label,image/size)
+  fi
+  if ! has_flag module "$@"; then
+    if "$python" scripts/url_answers.py "$CARD"; then
+      arguments+=(--module="$CARD")
+    else
+      echo "$CARD does not answer; taking the built-in network with random weights instead" >&2
+      arguments+=(--module=untrained:mobilenet_v2_050_160)
+    fi
+  fi
+  if ! has_flag output "$@"; then
+    arguments+=(--output="$here/local_run/embeddings" --overwrite)
   fi
 fi
-if has_flag output "$@"; then
-  output=$(flag_value output "$@")
-else
-  output=$here/local_run/embeddings
-  arguments+=(--output="$output" --overwrite)
-fi
+arguments+=("$@")
 
 cd "$caller" # relative paths in the arguments are the caller's
-export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}
 status=0
-"$python" -m pipeline.run --runner=DirectRunner "${arguments[@]}" "$@" || status=$?
-if [ "$status" -eq 0 ] || [ "$status" -eq 3 ]; then
+"$python" -m pipeline.run "${arguments[@]}" || status=$?
+if { [ "$status" -eq 0 ] || [ "$status" -eq 3 ]; } && ! has_flag dry_run "$@"; then
   echo
-  "$python" "$here/scripts/show_embeddings.py" "$output"
+  "$python" "$here/scripts/show_embeddings.py" "${arguments[@]}"
 fi
 exit "$status"

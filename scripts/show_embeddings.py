@@ -1,6 +1,6 @@
-"""Prints the first rows and failures of an output data set.
+"""Prints the first rows and failures of the data set that a run of the pipeline has written.
 
-Usage: python scripts/show_embeddings.py OUT
+Usage: python scripts/show_embeddings.py ARGUMENTS_OF_PIPELINE_RUN
 """
 
 from __future__ import annotations
@@ -11,22 +11,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipeline import read_embeddings
+from pipeline import RunConfig, read_embeddings
 from pipeline.reader import read_failures
 
 ROWS = 3
 
 
-def main(output: str) -> None:
-    """Prints a few rows and failures of the data set in directory `output`."""
+def main(args: list[str]) -> None:
+    """Prints a few rows and failures of the data set that a run with these arguments writes."""
+    output = RunConfig.from_args(args).output.output
     rows = (row for batch in read_embeddings(output) for row in batch.slice(0, ROWS).to_pylist())
     for row in itertools.islice(rows, ROWS):
         vector = ", ".join(f"{value:.4f}" for value in row["embedding"][:4])
         rest = "".join(f"  {name}={value}" for name, value in row.items() if name not in ("key", "embedding"))
-        sys.stdout.write(f"{row['key'].decode()}  [{vector}, ... {len(row['embedding'])} values]{rest}\n")
+        sys.stdout.write(
+            f"{row['key'].decode(errors='replace')}  [{vector}, ... {len(row['embedding'])} values]{rest}\n"
+        )
     for failure in itertools.islice(read_failures(output), ROWS + 1):
-        sys.stdout.write(f"{failure.key.decode()}  failed: {failure.reason}: {failure.message}\n")
+        sys.stdout.write(f"{failure.key.decode(errors='replace')}  failed: {failure.reason}: {failure.message}\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1:])

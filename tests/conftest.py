@@ -3,9 +3,19 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.hub.handles import resolve
 from pipeline.quiet import import_tensorflow
 from pipeline.testing import write_tiny_module
 from tests.gcs_emulator import GcsEmulator, gcs_emulator
+
+
+@pytest.fixture(scope="session", autouse=True)
+def module_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Gives the tests a cache of modules of their own, in which each module is made and converted once."""
+    with pytest.MonkeyPatch.context() as patch:
+        directory = tmp_path_factory.mktemp("cache")
+        patch.setenv("TFHUB_CACHE_DIR", str(directory))
+        yield directory
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +34,12 @@ def tiny_tf1_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("modules") / "tiny_tf1"
     write_tiny_module(directory, format="tf1_hub")
     return directory
+
+
+@pytest.fixture(scope="session")
+def convolutions(module_cache: Path) -> str:
+    """The directory of a small MobileNetV2, whose arithmetic is that of real modules."""
+    return resolve("untrained:mobilenet_v2_035_96").path
 
 
 @pytest.fixture(scope="module")

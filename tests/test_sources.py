@@ -168,7 +168,7 @@ class TestRecords:
         assert read(task) == [expected]
         second_half = read(task, OFFSETS[3])
         assert [(item.key.decode(), item.source) for item in second_half] == [
-            (f"a@{OFFSETS[3]}", f"{tmp_path}/a@{OFFSETS[3]}-{OFFSETS[-1]}")
+            (f"a@{OFFSETS[3]}-{OFFSETS[-1]}", f"{tmp_path}/a@{OFFSETS[3]}-{OFFSETS[-1]}")
         ]
 
     def test_a_file_that_vanished_before_it_was_planned(self, tmp_path):

@@ -250,7 +250,9 @@ class TestRemote:
     def test_a_name_that_looks_like_a_glob_deletes_nothing_else(self, gcs):
         for name in ("a*", "ab"):
             gcs.write(f"gs://bucket/{name}", b"")
-        with pytest.raises(OSError, match=r"^gs://bucket/a\*: not deleted, as Beam would delete all that matches it"):
+        with pytest.raises(
+            OSError, match=r"^gs://bucket/a\*: not deleted, as Beam would delete all that it matches as a glob; delete"
+        ):
             storage.delete(["gs://bucket/a*"])
         assert gcs.paths() == ["gs://bucket/a*", "gs://bucket/ab"]
 

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -6,29 +6,13 @@ import pytest
 
 from pipeline.engines.base import EngineSpec
 from pipeline.hub.cache import module_digest
-from pipeline.hub.handles import resolve
 from pipeline.hub.module import choose_signature, read_module
 from pipeline.quiet import import_tensorflow
-
-
-@pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Gives these tests a cache of modules of their own, so that each is converted once."""
-    with pytest.MonkeyPatch.context() as patch:
-        directory = tmp_path_factory.mktemp("cache")
-        patch.setenv("TFHUB_CACHE_DIR", str(directory))
-        yield directory
 
 
 def engine_spec(directory: Path | str, name: str = "openvino", **options: Any) -> EngineSpec:
     signature = choose_signature(read_module(str(directory)))
     return EngineSpec(name, str(directory), module_digest(directory), signature, **options)
-
-
-@pytest.fixture(scope="session")
-def convolutions(cache: Path) -> str:
-    """The directory of a small MobileNetV2, whose arithmetic is that of real modules."""
-    return resolve("untrained:mobilenet_v2_035_96").path
 
 
 @pytest.fixture

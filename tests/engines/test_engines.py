@@ -102,7 +102,7 @@ def test_bfloat16_is_near_where_the_cpu_has_it_and_refused_elsewhere(convolution
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_module_that_is_not_whole_is_refused(name, tiny_module, tmp_path):
     (tmp_path / "saved_model.pb").write_bytes((tiny_module / "saved_model.pb").read_bytes())
-    with pytest.raises(ModuleError, match="cannot be loaded: .*; is the module complete"):
+    with pytest.raises(ModuleError, match=r"cannot be loaded: .*; is the module complete"):
         load_engine(engine_spec(tmp_path, name))
 
 

@@ -734,7 +734,7 @@ def test_disk_that_refuses_to_write(cache: Path, tarball: Path) -> None:
     process = python(limit + RESOLVE, str(tarball))
     _, errors = process.communicate()
     assert process.returncode == 1
-    assert re.search(rf"ModuleError: .* cache directory {cache} \(File too large\), expected room", errors)
+    assert re.search(rf"CacheError: .* cache directory {cache} \(File too large\), expected room", errors)
     assert entries(cache) == []
 
 

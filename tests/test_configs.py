@@ -1,0 +1,167 @@
+"""The files in configs/ do what they say: each is loaded, validated and built into a job."""
+
+import contextlib
+import io
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.runners.dataflow.internal import apiclient
+
+import pipeline
+from pipeline.config import RunConfig
+from pipeline.errors import UsageError
+from pipeline.hub.handles import module_digest
+from pipeline.options import check_options, parse_beam_args
+from pipeline.reader import read_embeddings
+from pipeline.testing import jpeg_bytes, make_example, make_tfrecord
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CONFIGS = sorted(path.name for path in (REPOSITORY / "configs").iterdir())
+PLACES = ["--input=gs://bucket/in", "--output=gs://bucket/out", "--project=a-project", "--temp_location=gs://bucket/t"]
+
+
+def load(name: str, *args: str) -> RunConfig:
+    return RunConfig.from_args([f"--config={REPOSITORY / 'configs' / name}", *args])
+
+
+def keys(output: Any) -> list[bytes]:
+    return sorted(key for batch in read_embeddings(str(output)) for key in batch["key"].to_pylist())
+
+
+def test_there_are_configs():
+    assert CONFIGS == ["dataflow.yaml", "flink.yaml", "local.yaml"]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_command_line_overrides_each_value(name):
+    config = load(name, *PLACES, "--module=untrained:mobilenet_v2_035_96", "--runner=DirectRunner")
+    assert config.input.input == ("gs://bucket/in",)
+    assert config.output.output == "gs://bucket/out"
+    assert config.module.module == "untrained:mobilenet_v2_035_96"
+    check_options(parse_beam_args(config.beam_args))
+    assert "--runner=DirectRunner" in config.beam_args
+    assert sum(arg.startswith("--runner") for arg in config.beam_args) == 1
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_command_in_the_comment_names_the_file(name):
+    text = (REPOSITORY / "configs" / name).read_text()
+    assert f"--config=configs/{name}" in text
+    assert yaml.safe_load(text)["runner"] in ("DirectRunner", "DataflowRunner", "PortableRunner")
+
+
+def test_local_yaml_runs_on_sample_records(tmp_path, monkeypatch, tiny_module):
+    monkeypatch.chdir(tmp_path)
+    for shard in range(2):
+        path = tmp_path / "local_run/sample/records" / f"sample.tfrecord-{shard:05d}-of-00002"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        features = {"image/encoded": jpeg_bytes(seed=shard), "image/key": f"key-{shard}", "image/label": shard}
+        path.write_bytes(make_tfrecord([make_example({**features, "image/size": (40, 48)})]))
+    summary = pipeline.run(load("local.yaml", f"--module={tiny_module}", "--engine=tensorflow"))
+    assert (summary.records, summary.embedded, summary.runner) == (2, 2, "DirectRunner")
+    out = tmp_path / "local_run/embeddings"
+    assert keys(out) == [b"key-0", b"key-1"]
+    assert {path.suffix for path in (out / "embeddings").iterdir()} == {".tfrecord", ".parquet"}
+    (batch,) = {tuple(batch.schema.names) for batch in read_embeddings(str(out))}
+    assert {"image/label", "image/size"} <= set(batch)
+
+
+class Submitted(Exception):
+    """Raised in place of the call that would start a job on Dataflow."""
+
+
+@pytest.fixture(scope="module")
+def source_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a clone has of the package: building it leaves files beside them."""
+    tree = tmp_path_factory.mktemp("source")
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, tree)
+    shutil.copytree(REPOSITORY / "pipeline", tree / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    return tree
+
+
+@pytest.mark.slow
+def test_dataflow_yaml_becomes_a_dataflow_job(gcs, tmp_path, tiny_module, source_tree, monkeypatch):
+    """All that the launcher does runs for real, against a bucket; only the call that starts the job does not."""
+    jobs = []
+
+    def submit(client: Any, job: Any) -> None:
+        jobs.append(job)
+        raise Submitted
+
+    monkeypatch.setattr(apiclient.DataflowApplicationClient, "submit_job_description", submit)
+    monkeypatch.chdir(source_tree)
+    gcs.write("gs://bucket/in/a.jpg", jpeg_bytes())
+    config = load("dataflow.yaml", *PLACES, f"--module={tiny_module}", "--engine=tensorflow")
+    with contextlib.suppress(Submitted):
+        pipeline.run(config)
+
+    ((environment, pool),) = [(job.proto.environment, job.proto.environment.worker_pools[0]) for job in jobs]
+    assert jobs[0].proto.name == "embedding-pipeline"
+    assert "no_use_multiple_sdk_containers" in environment.experiments
+    assert "use_multiple_sdk_containers" not in environment.experiments
+    assert (pool.machine_type, pool.disk_size_gb, pool.num_workers) == ("n2-standard-4", 50, 2)
+    assert pool.autoscaling_settings.max_num_workers == 20
+    assert pool.autoscaling_settings.algorithm == apiclient.dataflow.AutoscalingAlgorithm.AUTOSCALING_ALGORITHM_BASIC
+
+    digest = module_digest(tiny_module)
+    assert f"gs://bucket/t/modules/{digest}/saved_model.pb" in gcs.paths()
+    steps = {step.unique_name.split("/")[0] for step in jobs[0].proto_pipeline.components.transforms.values()}
+    assert {"ReadImages", "EmbedImages", "WriteEmbeddings"} <= steps
+
+    names = {package.name: package.location for package in pool.packages}
+    location = names["workflow.tar.gz"].replace("storage.googleapis.com/", "gs://")
+    with tarfile.open(fileobj=io.BytesIO(gcs.read(location))) as sdist:
+        members = {name.partition("/")[2] for name in sdist.getnames()}
+    assert {"setup.py", "pyproject.toml", "pipeline/run.py", "pipeline/hub/staging.py", "pipeline/py.typed"} <= members
+
+
+def test_dataflow_yaml_must_be_run_beside_setup_py(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = r"^--setup_file=\./setup\.py is not there; expected a file, from the current directory$"
+    with pytest.raises(UsageError, match=text):
+        pipeline.run(load("dataflow.yaml", *PLACES))
+
+
+def test_dataflow_yaml_needs_a_project(monkeypatch, gcs):
+    monkeypatch.chdir(REPOSITORY)
+    places = [place for place in PLACES if not place.startswith("--project")]
+    monkeypatch.delenv("GOOGLE_CLOUD_PROJECT")
+    text = "^--runner=DataflowRunner: Missing required option: project. See Beam's documentation of its options$"
+    with pytest.raises(UsageError, match=text):
+        pipeline.run(load("dataflow.yaml", *places))
+
+
+def test_flink_yaml_is_a_portable_job(tmp_path, tiny_module):
+    """Beam's own job service, in this process, takes the place of Flink's; workers are threads."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").write_bytes(jpeg_bytes())
+    places = [f"--input={tmp_path}/photos", f"--output={tmp_path}/out", f"--temp_location={tmp_path}/temp"]
+    config = load(
+        "flink.yaml",
+        *places,
+        f"--module={tiny_module}",
+        "--engine=tensorflow",
+        "--job_endpoint=embed",
+        "--environment_type=LOOPBACK",
+    )
+    summary = pipeline.run(config)
+    assert (summary.records, summary.embedded, summary.runner) == (1, 1, "PortableRunner")
+    assert keys(tmp_path / "out") == [b"a.jpg"]
+    assert (tmp_path / "temp/modules" / module_digest(tiny_module) / "saved_model.pb").is_file()
+
+
+def test_flink_yaml_puts_workers_into_the_container_that_is_named():
+    from apache_beam.options.pipeline_options import PortableOptions
+    from apache_beam.runners.portability.portable_runner import PortableRunner
+
+    options = parse_beam_args(load("flink.yaml", *PLACES, "--environment_config=an/image").beam_args)
+    environment = PortableRunner().default_environment(options).to_runner_api(None)
+    payload = beam_runner_api_pb2.DockerPayload.FromString(environment.payload)
+    assert payload.container_image == "an/image"
+    assert options.view_as(PortableOptions).sdk_worker_parallelism == "1"

@@ -1,0 +1,154 @@
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pipeline
+from pipeline.config import RunConfig
+from pipeline.errors import InputError
+
+ROOT = Path(pipeline.__file__).parent
+MODULES = {
+    ".".join(("pipeline", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+HEAVY = ("apache_beam", "openvino", "tensorflow", "tensorflow_hub", "tfx_bsl")
+
+# A module imports only modules that stand before it, wherever in it the import is.
+LINES = (
+    "errors cores quiet console",
+    "settings records config",
+    "crc32c gzip_stream framing byte_window tfrecord",
+    "image_formats images examples",
+    "storage lock",
+    "hub.saved_model hub.format hub.module hub.trainable hub.mobilenet_v2 hub.image_module hub.untrained",
+    "hub.cache hub.archive hub.fetch hub.handles hub.staging hub.describe hub.export",
+    "engines.base engines.parity engines.conversion engines.tensorflow engines.openvino engines.choice",
+    "model embedder",
+    "dataset plan sources waves",
+    "hub.finetune_data hub.finetune_training hub.__main__",
+    "shards commit reader verify",
+    "transforms.read transforms.embed transforms.write",
+    "graph",
+    "options prepare",
+    "compact job dry_run run",
+    "testing",
+)
+ORDER = [name for line in LINES for name in line.split()]
+# The protocol's module loads the engines that implement it, by name and only when one is asked for.
+TOLERATED = {("engines.base", "engines.tensorflow"), ("engines.base", "engines.openvino")}
+
+
+def test_the_public_names():
+    assert pipeline.__all__ == [
+        "EmbedImages",
+        "Embedder",
+        "ReadImages",
+        "RunConfig",
+        "WriteEmbeddings",
+        "read_embeddings",
+        "run",
+    ]
+    for name in pipeline.__all__:
+        assert name in dir(pipeline)
+        assert callable(getattr(pipeline, name))
+
+
+def test_other_names_are_refused():
+    with pytest.raises(AttributeError, match=r"^module 'pipeline' has no attribute 'embed'$"):
+        _ = pipeline.embed
+
+
+def run_python(code):
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT.parent).stdout
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pipeline",
+        "from pipeline import RunConfig; RunConfig.from_flags(input='a', module='b', output='c')",
+        *(
+            "import contextlib, io, runpy, sys\n"
+            f"sys.argv = ['{module}', '--help']\n"
+            "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+            f"    runpy.run_module('{module}', run_name='__main__')"
+            for module in ("pipeline.run", "pipeline.hub")
+        ),
+    ],
+)
+def test_tensorflow_and_beam_are_only_loaded_when_they_are_needed(code):
+    assert run_python(f"{code}\nimport sys\nprint([name for name in {HEAVY} if name in sys.modules])") == "[]\n"
+
+
+def test_help_and_mistakes_of_the_command(capsys):
+    from pipeline.run import main
+
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    assert "--input PATTERN" in capsys.readouterr().out
+    assert main([]) == 2
+    assert capsys.readouterr().err == "error: no input: --input=FILE, DIRECTORY or GLOB is required\n"
+
+
+@pytest.mark.parametrize("imported_first", [False, True])
+def test_run_is_a_function_whether_or_not_its_command_is_loaded(imported_first, monkeypatch, tmp_path):
+    monkeypatch.delitem(sys.modules, "pipeline.run", raising=False)
+    monkeypatch.delattr(pipeline, "run", raising=False)
+    if imported_first:
+        importlib.import_module("pipeline.run")
+    config = RunConfig.from_flags(input=tmp_path / "none", module="untrained:mobilenet_v2_035_96", output=tmp_path)
+    with pytest.raises(InputError, match=r"^no input matched"):
+        pipeline.run(config)
+
+
+def imports_of(path):
+    """The modules of this package that a module imports, except for type checkers alone."""
+    found = set()
+
+    class Visitor(ast.NodeVisitor):
+        def visit_If(self, node):
+            if ast.unparse(node.test) != "TYPE_CHECKING":
+                self.generic_visit(node)
+
+        def visit_Import(self, node):
+            found.update(alias.name for alias in node.names)
+
+        def visit_ImportFrom(self, node):
+            assert node.level == 0, f"{path}: imports are absolute"
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                found.add(name if name in MODULES else node.module)
+
+    Visitor().visit(ast.parse(path.read_text()))
+    return {name.removeprefix("pipeline.") for name in found & MODULES.keys()}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if MODULES[name].name != "__init__.py"])
+def test_imports_run_one_way(name):
+    name = name.removeprefix("pipeline.")
+    assert name in ORDER, f"pipeline.{name} has no place in LINES above yet"
+    allowed = {*ORDER[: ORDER.index(name)], *(target for source, target in TOLERATED if source == name)}
+    wrong = imports_of(ROOT / f"{name.replace('.', '/')}.py") - allowed
+    assert not wrong, f"pipeline.{name} imports {sorted(wrong)}, which stand behind it in LINES above"
+
+
+def test_the_order_names_each_module_once():
+    assert len(set(ORDER)) == len(ORDER)
+    assert set(ORDER) <= {name.removeprefix("pipeline.") for name in MODULES}
+
+
+def test_packages_only_collect():
+    for name, path in MODULES.items():
+        if path.name == "__init__.py":
+            assert not imports_of(path), name
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_module_is_too_long(name):
+    assert len(MODULES[name].read_text().splitlines()) <= 400
