@@ -89,7 +89,7 @@ def find_inputs(config: InputConfig) -> tuple[InputFile, ...]:
     Raises:
       InputError: nothing matched, or the files are not of the kind that was asked for.
     """
-    patterns = [storage.normalize(pattern) for pattern in config.input]
+    patterns = [_absolute(pattern) for pattern in config.input]
     matches = {pattern: _match(pattern) for pattern in patterns}
     base = _common_parent([_base(pattern, matches[pattern]) for pattern in patterns])
     files: dict[str, InputFile] = {}
@@ -116,6 +116,12 @@ def find_inputs(config: InputConfig) -> tuple[InputFile, ...]:
         detail = f"; {ignored.total()} other files were ignored, name their --input_format" if ignored else ""
         raise InputError(f"no input matched {' '.join(config.input)}; expected image files or TFRecords{detail}")
     return tuple(files[path] for path in sorted(files))
+
+
+def _absolute(path: str) -> str:
+    """Returns a path that means the same file wherever the next run is started."""
+    path = storage.normalize(path)
+    return path if storage.is_remote(path) else os.path.abspath(path)
 
 
 def _match(pattern: str) -> list[FileStat]:
@@ -189,7 +195,7 @@ def _read_list(path: str) -> Iterator[InputFile]:
     for line in re.split(r"\r\n|\r|\n", text):  # and nowhere else: a file's name may hold what Unicode calls a line end
         if not line.strip():
             continue
-        target = storage.normalize(line.strip())
+        target = _absolute(line.strip())
         # A file that is not there stays in the plan: reading it makes the failure that says so.
         found = [] if storage.is_remote(target) else [stat for stat in storage.match(target) if stat.path == target]
         stat = found[0] if found else FileStat(target, 0, 0.0)

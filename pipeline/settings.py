@@ -153,6 +153,10 @@ class ModuleConfig:
         metavar="HANDLE",
     )
     module_sha256: str | None = _flag("refuse the module unless its digest is this", default=None, metavar="DIGEST")
+    allow_unsafe_module: bool = _flag(
+        "take a module whose graphs have operations that reach files, processes or the network. Default: refuse it",
+        default=False,
+    )
     signature: str | None = _flag(
         "signature to call. Default: the first of image_feature_vector, default, serving_default that exists",
         default=None,
@@ -298,5 +302,7 @@ class OutputConfig:
                 f"--output_format={','.join(self.output_format)}: expected tfrecord, parquet or tfrecord,parquet"
             )
         _check_choices(self)
+        if self.wave_bytes is not None and self.wave_bytes < 1:
+            raise UsageError(f"--wave_bytes={self.wave_bytes} holds no input; it must be at least 1")
         if not 0 <= self.max_failure_rate <= 1:
             raise UsageError(f"--max_failure_rate={self.max_failure_rate} is not a share; it must be between 0 and 1")

@@ -128,7 +128,7 @@ class _TFRecordEncoder:
     def __init__(self, file: BinaryIO, wave_format: WaveFormat) -> None:
         is_gzip = wave_format.compression == "gzip"
         self.extension = ".tfrecord.gz" if is_gzip else ".tfrecord"
-        # Without a time stamp, so that equal rows make equal files.
+        # Without a time stamp, which would tell apart files that hold the same.
         self._gzip = gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) if is_gzip else None
         self._file = self._gzip or file
 

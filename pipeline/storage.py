@@ -222,8 +222,12 @@ def exists(path: str) -> bool:
         return bool(_file_systems().exists(path))
 
 
-def list_files(directory: str) -> list[FileStat]:
+def list_files(directory: str, *, follow_links: bool = False) -> list[FileStat]:
     """Returns the files below a directory, recursively, by path; none if there is no such directory.
+
+    Args:
+      directory: path or URI.
+      follow_links: also those below a link to a directory, each directory once.
 
     Raises:
       OSError: a directory cannot be read.
@@ -232,7 +236,12 @@ def list_files(directory: str) -> list[FileStat]:
         prefix = directory.rstrip("/") + "/"
         return [stat for stat in _match_remote(_as_glob(prefix) + "**") if stat.path.startswith(prefix)]
     found = []
-    for folder, _, names in os.walk(directory, onerror=_refuse_unreadable):
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(directory, onerror=_refuse_unreadable, followlinks=follow_links):
+        if follow_links:
+            seen.add(os.path.realpath(folder))
+            # In a fixed order, as the first way to a directory decides what its files are called.
+            folders[:] = [name for name in sorted(folders) if os.path.realpath(os.path.join(folder, name)) not in seen]
         # Paths without `./`, so that one file has one path, whichever pattern finds it.
         paths = [os.path.normpath(os.path.join(folder, name)) for name in names]
         found += [stat for path in paths if (stat := _stat_local(path))]
@@ -249,12 +258,12 @@ def match(pattern: str) -> list[FileStat]:
     """Returns the files that a path, directory or glob names, by path.
 
     A path that exists is taken as it stands, even with characters that a glob gives a meaning;
-    a directory stands for every file below it. In a glob, `*` and `?` stop at `/`, and
+    a directory stands for every file below it, also behind links. In a glob, `*` and `?` stop at `/`, and
     `**` stands for any number of directories.
     """
     if not is_remote(pattern):
         if os.path.isdir(pattern):
-            return list_files(pattern)
+            return list_files(pattern, follow_links=True)
         if os.path.exists(pattern):
             return [stat] if (stat := _stat_local(pattern)) else []
         if not has_wildcard(pattern):

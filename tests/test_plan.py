@@ -157,6 +157,24 @@ class TestRemoteKeys:
         assert names(find("gs://bucket/photos/a.jpg", tree / "other")) == expected
 
 
+class TestPaths:
+    def test_a_path_means_the_same_file_wherever_the_next_run_is_started(self, tree, monkeypatch):
+        before = find("photos")
+        monkeypatch.chdir(tree / "other")
+        assert find("../photos") == before
+        assert before[0].path.startswith(f"{tree}/photos/")
+
+    def test_links_to_directories_are_followed(self, tree):
+        (tree / "linked").mkdir()
+        (tree / "linked" / "more").symlink_to(tree / "photos", target_is_directory=True)
+        assert set(names(find("linked"))) == {f"more/{name}" for name in names(find("photos"))}
+
+    def test_links_in_a_circle_end(self, tree):
+        (tree / "photos" / "again").symlink_to(tree / "photos", target_is_directory=True)
+        (tree / "photos" / "twice").symlink_to(tree / "other", target_is_directory=True)
+        assert sorted(names(find("photos"))) == ["2024/c.jpeg", "2024/d.webp", "a.jpg", "b.PNG", "twice/f.tif"]
+
+
 class TestKinds:
     @pytest.mark.parametrize(
         ("name", "kind"),
@@ -219,7 +237,7 @@ class TestLists:
         assert sorted(names(files)) == sorted(lines)
         assert {file.kind for file in files} == {"image"}
         by_name = {file.name: file for file in files}
-        assert by_name["./other/f.tif"].path == "other/f.tif"
+        assert by_name["./other/f.tif"].path == f"{tree}/other/f.tif"
         assert by_name["photos/a.jpg"].size_bytes == 5
         assert (by_name["missing.jpg"].size_bytes, by_name["missing.jpg"].mtime_s) == (0, 0.0)
 
@@ -264,7 +282,7 @@ class TestLists:
             raise PermissionError(13, "Permission denied", path)
 
         monkeypatch.setattr(storage, "read_bytes", fail)
-        with pytest.raises(InputError, match=r"^list file all.txt cannot be read: .*Permission denied"):
+        with pytest.raises(InputError, match=r"^list file .*/all.txt cannot be read: .*Permission denied"):
             find("all.txt")
 
 
