@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +11,9 @@ from pipeline.engines.choice import choose_engine
 from pipeline.errors import UsageError
 from pipeline.hub.handles import resolve
 from pipeline.hub.module import ImageSignature, choose_signature, read_module
+from pipeline.hub.safety import check_operations
 from pipeline.images import ImageDecoder
 from pipeline.settings import DecodeConfig, EngineConfig, ModuleConfig, Normalization
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,13 +72,10 @@ def choose_module(config: ModuleConfig) -> ChosenModule:
       ModuleError: the module cannot be found or trusted, or has no function that fits.
     """
     resolved = resolve(config.module, sha256=config.module_sha256)
-    if resolved.handle.startswith("untrained:"):
-        _log.warning(
-            "WARNING: %s has random weights. Its vectors are for trying out this pipeline, and mean nothing.",
-            resolved.handle,
-        )
+    info = read_module(resolved.path)
+    check_operations(resolved.handle, info.unsafe_operations, allow=config.allow_unsafe_module)
     signature = choose_signature(
-        read_module(resolved.path),
+        info,
         signature=config.signature,
         output_key=config.output_key,
         image_size=config.image_size,

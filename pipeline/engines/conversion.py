@@ -26,6 +26,7 @@ from pipeline.engines.parity import probe_images
 from pipeline.errors import ModuleError
 from pipeline.hub.cache import ModuleCache, cache_directory
 from pipeline.hub.module import freeze
+from pipeline.timing import timed
 
 ADVICE = "; use --engine=tensorflow"
 """What every `OpenVINOError` ends in."""
@@ -89,7 +90,8 @@ def converted(spec: EngineSpec) -> ConvertedModule:
 
     def make(work: Path) -> Path:
         (work / "model").mkdir()
-        convert(spec, work / "model")
+        with timed("of that, converting it with TensorFlow's help"):
+            convert(spec, work / "model")
         return work / "model"
 
     cache = ModuleCache(cache_directory(), kind="openvino", root_file=_MODEL)

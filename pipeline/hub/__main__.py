@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-import traceback
 from collections.abc import Sequence
-from typing import NoReturn
 
-from pipeline.errors import PipelineError, UsageError
-
-
-class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are `UsageError`s."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; {self.prog} --help tells the flags")
+from pipeline.console import CommandParser, run_command
+from pipeline.errors import UsageError
+from pipeline.settings import parse_image_size
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of `python -m pipeline.hub`; its result's `run` carries out the command."""
-    parser = _Parser(prog="python -m pipeline.hub", description="Describes and makes modules.", allow_abbrev=False)
+    parser = CommandParser(
+        prog="python -m pipeline.hub", description="Describes and makes modules.", allow_abbrev=False
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     describe = commands.add_parser("describe", help="tell what a module is", allow_abbrev=False)
@@ -48,7 +43,63 @@ def make_parser() -> argparse.ArgumentParser:
         "--format", choices=["tf1_hub", "tf2"], default="tf1_hub", help="TF1 Hub (default) or TF2 SavedModel"
     )
     export.set_defaults(run=_export)
+    _add_finetune(commands.add_parser("finetune", help="train a module on labelled images", allow_abbrev=False))
     return parser
+
+
+def _add_finetune(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--module", required=True, metavar="HANDLE", help="directory, .tar.gz, http(s)://, gs:// or untrained:NAME")
+    add(
+        "--train",
+        required=True,
+        action="append",
+        metavar="PATTERN",
+        help="TFRecords of tf.train.Examples: file, directory or glob; may be repeated",
+    )
+    add("--label_feature", required=True, metavar="NAME", help="the feature with the label: one int64 or bytes value")
+    add("--output", required=True, metavar="PATH", help="new directory or .tar.gz")
+    add(
+        "--validation",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="TFRecords to validate on; default: a part of --train",
+    )
+    add("--validation_fraction", type=float, default=0.2, metavar="SHARE", help="how large a part. Default: 0.2")
+    add("--image_feature", default="image/encoded", metavar="NAME", help="default: image/encoded")
+    add(
+        "--epochs",
+        type=int,
+        metavar="N",
+        help="passes over the images with the whole network. Default: enough for 800 steps, but 10 to 100",
+    )
+    add("--head_epochs", type=int, default=3, metavar="N", help="passes before, with the classifier only. Default: 3")
+    add("--batch_size", type=int, default=32, metavar="N", help="images in a step. Default: 32")
+    add(
+        "--learning_rate",
+        type=float,
+        metavar="RATE",
+        help="the highest one of the whole network. Default: 0.003 for an untrained: module, else 0.0003",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="of the images' order, crops and flips. Default: 0")
+    add("--module_sha256", metavar="DIGEST", help="refuse the module unless its digest is this")
+    add(
+        "--allow_unsafe_module",
+        action="store_true",
+        help="take a module with operations that reach files, processes or the network",
+    )
+    add("--signature", metavar="NAME", help="signature to train; default: as pipeline.run chooses it")
+    add("--output_key", metavar="NAME", help="its output; likewise")
+    add("--image_size", type=_image_size, metavar="H,W", help="for a module that does not say")
+    parser.set_defaults(run=_finetune)
+
+
+def _image_size(text: str) -> tuple[int, int]:
+    try:
+        return parse_image_size(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _describe(args: argparse.Namespace) -> str:
@@ -85,22 +136,33 @@ def _export(args: argparse.Namespace) -> str:
     )
 
 
+def _finetune(args: argparse.Namespace) -> str:
+    from pipeline.hub.finetune import FinetuneConfig, finetune
+
+    flags = {name: value for name, value in vars(args).items() if name != "run"}
+    flags["train"], flags["validation"] = tuple(args.train), tuple(args.validation)
+    made = finetune(FinetuneConfig(**flags))
+    return "\n".join(
+        [
+            f"module      {made.path}",
+            f"sha256      {made.sha256}",
+            f"validation  {made.best.validation_accuracy:.1%} of {made.validation_images} images right, after epoch "
+            f"{made.best.epoch} of {made.epochs}",
+            f"metrics     {made.metrics}",
+            f"curve       {made.curve}",
+        ]
+    )
+
+
+def _command(args: Sequence[str]) -> int:
+    parsed = make_parser().parse_args(args)
+    sys.stdout.write(f"{parsed.run(parsed)}\n")
+    return 0
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
-    try:
-        parsed = make_parser().parse_args(args)
-        sys.stdout.write(f"{parsed.run(parsed)}\n")
-    except PipelineError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return 130
-    except Exception:
-        traceback.print_exc()
-        sys.stderr.write("error: this was not expected; please report it with the lines above\n")
-        return 1
-    return 0
+    return run_command(_command, args)
 
 
 if __name__ == "__main__":

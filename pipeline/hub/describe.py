@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pipeline.errors import ModuleError
 from pipeline.hub.handles import ResolvedModule, resolve
 from pipeline.hub.module import ImageSignature, ModuleInfo, TensorInfo, choose_signature, read_module
+from pipeline.hub.safety import list_operations
 
 _FORMAT_NAMES = {"tf1_hub": "TF1 Hub", "tf2": "TF2 SavedModel"}
 
@@ -42,6 +43,8 @@ class Description:
                 "tag_sets": self.info.tag_sets,
                 "image_size": (embedding.height, embedding.width) if embedding else self.info.image_size,
                 "embedding": dataclasses.asdict(embedding) if embedding else None,
+                "obstacle": self.obstacle or None,
+                "unsafe_operations": [dataclasses.asdict(operation) for operation in self.info.unsafe_operations],
                 "signatures": {
                     name: {"inputs": _as_dict(signature.inputs), "outputs": _as_dict(signature.outputs)}
                     for name, signature in self.info.signatures.items()
@@ -71,6 +74,8 @@ class Description:
             ]
         else:
             lines.append(f"embedding   none: {self.obstacle}")
+        if info.unsafe_operations:
+            lines.append(f"unsafe      {list_operations(info.unsafe_operations)}")
         # Signatures are often aliases of each other.
         names_by_tensors: dict[str, list[str]] = {}
         for name, signature in info.signatures.items():

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
-import tarfile
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +12,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import InputError, OutputError, UsageError
-from pipeline.hub.cache import module_digest
+from pipeline.errors import InputError, UsageError
 from pipeline.hub.image_module import write_tf1_hub, write_tf2
 from pipeline.hub.mobilenet_v2 import CLASSIFIER_BIASES, Network, Variable, mobilenet_v2
+from pipeline.hub.publish import check_output, publish
 from pipeline.quiet import import_tensorflow
 
 Averages = Literal["auto", "raw", "ema"]
 ModuleFormat = Literal["tf1_hub", "tf2"]
 
-_ARCHIVE_SUFFIXES = (".tar.gz", ".tgz")
 _SHADOW = "ExponentialMovingAverage"
 
 
@@ -78,50 +74,14 @@ def export(config: ExportConfig) -> ExportedModule:
       ModuleError: there is no such network.
       OutputError: the output exists, or cannot be written.
     """
-    output = Path(config.output).expanduser()
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise OutputError(f"{output} exists: an export replaces nothing; name another --output or remove it first")
+    output = check_output(config.output)
     import_tensorflow()
     checkpoint = _Checkpoint(config.checkpoint)
     network = checkpoint.network(config)
     values, averaged = checkpoint.values(network, config.averages)
     write = {"tf1_hub": write_tf1_hub, "tf2": write_tf2}[config.format]
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
-            directory = Path(temporary, "module")
-            write(network, values, directory)
-            digest = module_digest(directory)
-            finished = directory
-            if output.name.endswith(_ARCHIVE_SUFFIXES):
-                finished = Path(temporary, "archive")
-                write_archive(directory, finished)
-            finished.rename(output)
-    except OSError as error:
-        raise OutputError(f"{output} cannot be written: {error.strerror}; name another --output") from error
+    digest = publish(output, lambda directory: write(network, values, directory))
     return ExportedModule(output, network, averaged, digest)
-
-
-def write_archive(directory: Path, archive: Path) -> None:
-    """Packs a module as tensorflow_hub wants it: a gzipped tar file without an enclosing directory.
-
-    Owners, times and permissions are left out, so that equal modules give equal archives.
-    """
-
-    def anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-        member.uid = member.gid = member.mtime = 0
-        member.uname = member.gname = ""
-        member.mode = 0o755 if member.isdir() else 0o644
-        return member
-
-    with (
-        archive.open("wb") as raw,
-        gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as compressed,
-        tarfile.open(fileobj=compressed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
-    ):
-        for path in sorted(directory.rglob("*")):
-            name = f"./{path.relative_to(directory).as_posix()}"
-            tar.add(path, name, recursive=False, filter=anonymous)
 
 
 class _Checkpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os.path
 import re
 import urllib.parse
@@ -26,6 +27,8 @@ from pipeline.hub.cache import (
 )
 
 __all__ = ["ResolvedModule", "cache_directory", "module_digest", "resolve"]
+
+_log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20
 _ARCHIVE_SUFFIXES = (".tar.gz", ".tgz")
@@ -101,7 +104,12 @@ class _Untrained:
             untrained.build(name, work / "module")
             return work / "module"
 
-        return request.cached(("untrained", untrained.VERSION, name), make)
+        resolved = request.cached(("untrained", untrained.VERSION, name), make)
+        _log.warning(
+            "WARNING: %s has random weights. Its vectors are for trying out this pipeline, and mean nothing.",
+            request.handle,
+        )
+        return resolved
 
 
 class _Http:

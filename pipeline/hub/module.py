@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 
 from pipeline.errors import ModuleError
 from pipeline.hub import format as hub_format
+from pipeline.hub.safety import UnsafeOperation, find_unsafe_operations
 from pipeline.hub.saved_model import dtype_name, parse_saved_model
 from pipeline.quiet import import_tensorflow
 
@@ -54,12 +55,14 @@ class ModuleInfo:
       tag_sets: the tags of each graph version; the empty set comes as `()`.
       signatures: the signatures of the graph version for inference, by name.
       image_size: height and width in pixels from the attachment `image_module_info`, or None.
+      unsafe_operations: the kinds of operations in any graph version that reach files, processes or the network.
     """
 
     format: Literal["tf1_hub", "tf2"]
     tag_sets: tuple[tuple[str, ...], ...]
     signatures: Mapping[str, SignatureInfo]
     image_size: tuple[int, int] | None
+    unsafe_operations: tuple[UnsafeOperation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,7 @@ def read_module(path: str) -> ModuleInfo:
             if not name.startswith("__")
         },
         image_size=hub_format.read_image_size(graph),
+        unsafe_operations=find_unsafe_operations(saved_model.meta_graphs),
     )
 
 
@@ -205,6 +209,8 @@ def _vector_output(name: str, signature: SignatureInfo, output_key: str | None) 
     found = ", ".join(outputs)
     if output_key is not None and output_key not in outputs:
         raise ModuleError(f"signature '{name}' has no output '{output_key}'; choose --output_key from: {found}")
+    if not outputs:
+        raise ModuleError(f"signature '{name}' has no outputs; choose another --signature")
     if output_key is None and "default" not in outputs and len(outputs) != 1:
         raise ModuleError(
             f"signature '{name}' has several outputs and none is 'default'; choose --output_key from: {found}"
@@ -225,7 +231,8 @@ def _image_size(
     takes = (height or size[0], width or size[1]) if attached is None else attached
     if asked and tuple(asked) != tuple(takes):
         raise ModuleError(
-            f"--image_size={asked[0]},{asked[1]} contradicts the module, which takes {takes[0]},{takes[1]}; leave it out"
+            f"--image_size={asked[0]},{asked[1]} contradicts the module, "
+            f"which takes {takes[0]},{takes[1]}; leave it out"
         )
     return size[0], size[1]
 

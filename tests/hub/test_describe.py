@@ -1,6 +1,9 @@
+import functools
 import json
 import subprocess
 import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -9,6 +12,7 @@ from pipeline.hub import untrained
 from pipeline.hub.__main__ import main
 from pipeline.hub.describe import describe
 from pipeline.hub.handles import module_digest
+from pipeline.hub.publish import write_archive
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +93,8 @@ def test_hub_module_as_json(hub_module, capsys):
             "width": 96,
             "dimension": 1280,
         },
+        "obstacle": None,
+        "unsafe_operations": [],
         "signatures": {
             "image_feature_vector": {"inputs": {"images": {"dtype": "float32", "shape": [None, 96, 96, 3]}}}
         },
@@ -106,14 +112,37 @@ def test_module_that_gives_no_embeddings_is_described_all_the_same(tmp_path):
     assert "embedding   none: signature 'default' takes no images: it takes text: string[?]" in str(description)
     described = json.loads(description.to_json())
     assert described["embedding"] is described["image_size"] is None
+    assert described["obstacle"].startswith("signature 'default' takes no images")
     assert described["signatures"]["default"]["outputs"] == {"length": {"dtype": "int32", "shape": [None]}}
 
 
-def test_built_in_network_is_named_as_what_it_is(tmp_path, monkeypatch):
+def test_built_in_network_is_named_as_what_it_is(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
     lines = str(describe("untrained:mobilenet_v2_035_96")).splitlines()
     assert "weights     random: its vectors are for trying the pipeline out, and mean nothing" in lines
     assert lines[0] == "module      untrained:mobilenet_v2_035_96"
+    assert "WARNING: untrained:mobilenet_v2_035_96 has random weights." in caplog.text
+
+
+def test_archive_and_address_are_described_like_the_directory(hub_module, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "cache"))
+    write_archive(hub_module, tmp_path / "module.tar.gz")
+    handler = functools.partial(QuietHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        handles = [str(tmp_path / "module.tar.gz"), f"http://127.0.0.1:{server.server_port}/module.tar.gz"]
+        found = [describe(handle) for handle in handles]
+        server.shutdown()
+    expected = describe(str(hub_module))
+    for description, handle in zip(found, handles, strict=True):
+        assert description.resolved.handle == handle
+        assert description.resolved.sha256 == expected.resolved.sha256
+        assert (description.info, description.embedding) == (expected.info, expected.embedding)
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        """Says nothing."""
 
 
 def test_digest_is_checked(hub_module):
@@ -125,9 +154,9 @@ def test_digest_is_checked(hub_module):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: COMMAND; python -m pipeline.hub --help tells the flags"),
+        ([], "the following arguments are required: COMMAND"),
         (["destroy"], "argument COMMAND: invalid choice: 'destroy'"),
-        (["describe"], "the following arguments are required: HANDLE; python -m pipeline.hub describe --help"),
+        (["describe"], "the following arguments are required: HANDLE"),
         (["describe", "a", "--jso"], "unrecognized arguments: --jso"),
         (["describe", "/nowhere/at/all"], "module /nowhere/at/all"),
         (["describe", "untrained:resnet"], "no built-in network is called 'resnet'"),
@@ -142,7 +171,9 @@ def test_errors_are_one_line(arguments, message, capsys, tmp_path, monkeypatch):
     assert captured.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["describe", "--help"], ["export", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["describe", "--help"], ["export", "--help"], ["finetune", "--help"]]
+)
 def test_help_loads_neither_tensorflow_nor_beam(arguments):
     code = (
         "import sys\n"

@@ -5,10 +5,11 @@ import pytest
 
 from pipeline.errors import InputError, ModuleError, OutputError, UsageError
 from pipeline.hub.__main__ import main
-from pipeline.hub.export import ExportConfig, export, write_archive
+from pipeline.hub.export import ExportConfig, export
 from pipeline.hub.format import is_hub_module
 from pipeline.hub.handles import module_digest
 from pipeline.hub.mobilenet_v2 import mobilenet_v2
+from pipeline.hub.publish import write_archive
 from tests.hub.mobilenets import keras_features, random_values
 
 NETWORK = mobilenet_v2(0.35, 96)
@@ -303,7 +304,7 @@ def test_existing_output_is_left_alone(tmp_path, checkpoint, name):
     else:
         output.mkdir()
         (output / "mine").write_text("mine")
-    with pytest.raises(OutputError, match=r"exists: an export replaces nothing; name another --output"):
+    with pytest.raises(OutputError, match=r"exists, and no module replaces anything; name another --output"):
         export(ExportConfig(checkpoint, str(output)))
     assert (output if output.suffix else output / "mine").read_text() == "mine"
 

@@ -1,0 +1,41 @@
+"""Tells how well embeddings separate classes: each held-out image gets the class of its nearest neighbour.
+
+Both data sets are outputs of `pipeline.run` whose rows have the label, by `--passthrough=LABEL`. Nearest is by cosine.
+
+Usage: python scripts/nearest_neighbours.py LABEL TRAIN_OUTPUT HELD_OUT_OUTPUT
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pipeline.reader import read_embeddings
+
+
+def load(output: str, label: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the embeddings of a data set, float32 [N, D] of length 1, and its labels [N]."""
+    vectors, labels = [], []
+    for rows in read_embeddings(output):
+        column = rows.column("embedding")
+        vectors.append(column.flatten().to_numpy().reshape(len(column), -1))
+        labels += [values[0] for values in rows.column(label).to_pylist()]
+    stacked = np.concatenate(vectors)
+    return stacked / np.linalg.norm(stacked, axis=1, keepdims=True), np.array(labels)
+
+
+def main(label: str, train: str, held_out: str) -> None:
+    """Prints the share of held-out images whose nearest neighbour among the others has their class."""
+    known, known_labels = load(train, label)
+    asked, asked_labels = load(held_out, label)
+    nearest = (asked @ known.T).argmax(axis=1)
+    share = (known_labels[nearest] == asked_labels).mean()
+    sys.stdout.write(f"{share:.1%} of {len(asked)} held-out images have a nearest neighbour of their own class\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
