@@ -29,12 +29,15 @@ from pipeline.images import ImageDecoder
 from pipeline.model import EmbedderSpec, choose_embedder
 from pipeline.records import EmbeddingBatch, Failure, FailureReason, ImageRecord
 from pipeline.settings import Normalization
+from pipeline.timing import log_step
 
 _log = logging.getLogger(__name__)
 
-BATCHES_PER_THREAD = 3
-"""Batches under way for each thread: one in work, and enough waiting that it never waits itself."""
-BATCH_SIZE = 16
+THREADS_PER_CORE = 2
+"""Threads of the pool for each core: while one waits for its inference, which the engine's threads do, one decodes."""
+BATCHES_PER_THREAD = 2
+"""Batches under way for each thread: one in work, and one waiting so that the thread never waits itself."""
+BATCH_SIZE = 32
 """Records that a thread takes at a time: enough that handing them over costs little, few enough to hold little."""
 MAX_BATCH_BYTES = 16 << 20
 """Encoded bytes after which a batch is closed early, so that a few huge images cannot fill memory."""
@@ -67,15 +70,17 @@ class Embedder:
           decoder: what decodes, to the size that the engine expects.
           normalize: whether vectors are scaled to length 1 (`l2`) or not (`none`).
           batch_size: records that a thread takes at a time, rounded up to whole calls of the engine.
-          threads: size of the pool; default: one thread for each usable core.
+          threads: size of the pool; default: `THREADS_PER_CORE` for each usable core.
         """
         self.engine = engine
-        self.threads = threads or usable_cores()
+        self.threads = threads or THREADS_PER_CORE * usable_cores()
         self.batch_size = -(-(batch_size or BATCH_SIZE) // engine.batch_size) * engine.batch_size
         self._decoder = decoder
         self._normalize = normalize
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="embed")
         self._local = threading.local()
+        self._loaded = time.monotonic()
+        self._is_first = True
 
     @classmethod
     def from_module(cls, handle: str, **settings: Any) -> Embedder:
@@ -110,9 +115,8 @@ class Embedder:
     @classmethod
     def with_engine(cls, spec: EmbedderSpec, engine: Engine) -> Embedder:
         """Returns the embedder of a spec whose engine is loaded already."""
-        return cls(
-            engine, spec.decoder, normalize=spec.normalize, batch_size=spec.batch_size, threads=spec.engine.threads
-        )
+        threads = THREADS_PER_CORE * (spec.engine.threads or usable_cores())
+        return cls(engine, spec.decoder, normalize=spec.normalize, batch_size=spec.batch_size, threads=threads)
 
     def __enter__(self) -> Embedder:
         return self
@@ -145,6 +149,9 @@ class Embedder:
         if waiting:
             vectors.append(self.engine.infer(images[: len(waiting)]))
             embedded += waiting
+        if self._is_first:
+            self._is_first = False
+            log_step("from there to the first batch", time.monotonic() - self._loaded)
         if not embedded:
             return EmbeddingBatch((), tuple(failures), ())
         return self._to_batch(embedded, np.concatenate(vectors), failures)

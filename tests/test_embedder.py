@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import embedder as embedder_module
-from pipeline.embedder import BATCH_SIZE, BATCHES_PER_THREAD, BatchesInFlight, Embedder, EmbedderSpec
+from pipeline.embedder import BATCH_SIZE, BATCHES_PER_THREAD, THREADS_PER_CORE, BatchesInFlight, Embedder, EmbedderSpec
 from pipeline.engines.base import EngineSpec, load_engine
 from pipeline.hub.cache import module_digest
 from pipeline.hub.module import choose_signature, read_module
@@ -170,7 +170,11 @@ class TestLoad:
         path = str(tiny_module)
         engine = EngineSpec("tensorflow", path, module_digest(path), choose_signature(read_module(path)), threads=3)
         with Embedder.load(EmbedderSpec(engine, DECODER, batch_size=40)) as embedder:
-            assert (embedder.threads, embedder.batch_size, embedder.engine.name) == (3, 64, "tensorflow")
+            assert (embedder.threads, embedder.batch_size, embedder.engine.name) == (
+                3 * THREADS_PER_CORE,
+                64,
+                "tensorflow",
+            )
             (vector,) = vectors([embedder.embed([make_record("a")])]).values()
         np.testing.assert_allclose(vector, tiny_vectors(DECODER(jpeg_bytes())[None])[0], rtol=1e-5, atol=1e-6)
 

@@ -1,0 +1,87 @@
+"""The images of a benchmark: read from an input or generated, and written to TFRecords as often as needed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline import tfrecord
+from pipeline.examples import parse_example
+from pipeline.framing import frame
+from pipeline.plan import find_inputs
+from pipeline.records import ImageRecord
+from pipeline.settings import InputConfig
+from pipeline.testing import make_example
+
+MAX_DISTINCT = 1000
+GENERATED = 200
+
+
+def read_images(patterns: Sequence[str], image_feature: str = "image/encoded") -> list[bytes]:
+    """Returns the first encoded images of an input, at most `MAX_DISTINCT`."""
+    images = []
+    for file in find_inputs(InputConfig(tuple(patterns))):
+        if file.kind == "image":
+            images.append(Path(file.path).read_bytes())
+        else:
+            images.extend(_record_images(file.path, image_feature))
+        if len(images) >= MAX_DISTINCT:
+            break
+    return images[:MAX_DISTINCT]
+
+
+def _record_images(path: str, image_feature: str) -> Iterator[bytes]:
+    with open(path, "rb") as stream:
+        for item in tfrecord.read_records(stream):
+            if isinstance(item, tfrecord.Record):
+                record = parse_example(item.data, address="", source="", image_feature=image_feature)
+                if isinstance(record, ImageRecord):
+                    yield record.image
+
+
+def generate_images(count: int = GENERATED) -> list[bytes]:
+    """Returns JPEGs that cost about what photos of 500x375 pixels cost: shapes, shading and noise at every scale."""
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in range(count):
+        height, width = (375, 500) if rng.random() < 0.75 else (500, 375)
+        pixels = np.full((height, width, 3), 110, np.float32)
+        # The spectrum of photos falls with 1/f: each octave is half as strong as the one before.
+        for octave in range(1, 9):
+            noise = rng.normal(0, 100 / 1.75**octave, (2**octave, 2**octave, 3)).astype(np.float32)
+            pixels += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+        for _ in range(6):
+            center = tuple(int(value) for value in rng.integers(0, 400, 2))
+            colour = tuple(float(value) for value in rng.integers(0, 256, 3))
+            cv2.circle(pixels, center, int(rng.integers(10, 90)), colour, -1, cv2.LINE_AA)
+        pixels += rng.normal(0, 6, pixels.shape)
+        _, encoded = cv2.imencode(".jpg", pixels.clip(0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 92])
+        images.append(encoded.tobytes())
+    return images
+
+
+def write_tfrecords(images: Sequence[bytes], count: int, directory: Path, files: int = 4) -> tuple[str, ...]:
+    """Writes `count` records in some files, repeating the images, each time under another key; returns the paths."""
+    directory.mkdir(parents=True)
+    numbered = enumerate(itertools.islice(itertools.cycle(images), count))
+    paths = []
+    for index in range(files):
+        path = directory / f"photos-{index:05d}-of-{files:05d}.tfrecord"
+        share = count * (index + 1) // files - count * index // files
+        with path.open("wb") as stream:
+            for number, image in itertools.islice(numbered, share):
+                stream.write(frame(make_example({"image/encoded": image, "id": f"{number:08d}"})))
+        paths.append(str(path))
+    return tuple(paths)
+
+
+def write_files(images: Sequence[bytes], count: int, directory: Path) -> str:
+    """Writes `count` image files, repeating the images; returns the directory."""
+    directory.mkdir(parents=True)
+    for number, image in enumerate(itertools.islice(itertools.cycle(images), count)):
+        (directory / f"{number:08d}.jpg").write_bytes(image)
+    return str(directory)

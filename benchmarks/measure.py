@@ -1,0 +1,120 @@
+"""Running one peer in a process of its own, and what that took."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from benchmarks.task import Task
+
+_SAMPLE_S = 0.1
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one run of a peer took.
+
+    Attributes:
+      images: how many images it embedded.
+      seconds: wall time of the process, without what does not count.
+      cpu_s: user and system time of all its processes.
+      peak_mib: the largest sum of resident memory of all its processes.
+      other_cores: how many cores everything else on the machine kept busy meanwhile, on average.
+    """
+
+    images: int
+    seconds: float
+    cpu_s: float
+    peak_mib: float
+    other_cores: float
+
+
+class PeerError(Exception):
+    """A peer ended with an error."""
+
+
+class _Sampler(threading.Thread):
+    """Follows the memory and processor time of a process and its descendants."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._root = psutil.Process(pid)
+        self._done = threading.Event()
+        self._cpu: dict[int, float] = {}
+        self.peak_bytes = 0
+
+    @property
+    def cpu_s(self) -> float:
+        return sum(self._cpu.values())
+
+    def run(self) -> None:
+        while not self._done.wait(_SAMPLE_S):
+            resident = 0
+            try:
+                processes = [self._root, *self._root.children(recursive=True)]
+            except psutil.Error:
+                return
+            for process in processes:
+                try:
+                    resident += process.memory_info().rss
+                    times = process.cpu_times()
+                except psutil.Error:
+                    continue
+                self._cpu[process.pid] = times.user + times.system
+            self.peak_bytes = max(self.peak_bytes, resident)
+
+    def stop(self) -> None:
+        self._done.set()
+        self.join()
+
+
+def measure(peer: str, task: Task, images: int) -> Measurement:
+    """Runs a peer on a task.
+
+    Raises:
+      PeerError: it ended with an error.
+    """
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile() as errors:
+        path = Path(scratch, "task.json")
+        task.write(path)
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        busy_s, started = _busy_s(), time.monotonic()
+        command = [sys.executable, "-m", "benchmarks.task", peer, str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment) as process:
+            sampler = _Sampler(process.pid)
+            sampler.start()
+            output = process.stdout.read() if process.stdout else b""
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.monotonic() - started
+        busy_s = _busy_s() - busy_s
+        sampler.stop()
+        if process.returncode:
+            errors.seek(0)
+            lines = errors.read().decode(errors="replace").strip().splitlines() or ["no message"]
+            raise PeerError(f"exit code {process.returncode}: {lines[-1]}")
+    excluded = json.loads(output.splitlines()[-1])["excluded_s"]
+    cpu_s = max(usage.ru_utime + usage.ru_stime, sampler.cpu_s)
+    return Measurement(
+        images=images,
+        seconds=seconds - excluded,
+        cpu_s=cpu_s,
+        peak_mib=max(sampler.peak_bytes, usage.ru_maxrss * 1024) / _MIB,
+        other_cores=max(0.0, busy_s - cpu_s) / seconds,
+    )
+
+
+def _busy_s() -> float:
+    """Returns the processor seconds that all cores of the machine have worked so far."""
+    times = psutil.cpu_times()
+    return float(times.user + times.system)

@@ -1,0 +1,66 @@
+"""Whether time grows with the input and memory does not: `python -m benchmarks.scale [--input PATTERN]`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import data
+from benchmarks.measure import Measurement
+from benchmarks.run import DEFAULT_MODULE, Contender, describe_machine, prepare_task, run_once
+
+SIZES = (1000, 4000, 16_000)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.splitlines()[0])
+    parser.add_argument("--input", action="append", default=[], metavar="PATTERN", help="photos; default: generated")
+    parser.add_argument("--module", default=DEFAULT_MODULE, metavar="HANDLE", help=f"default: {DEFAULT_MODULE}")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N", help="default: 1000 4000 16000")
+    parser.add_argument("--fast", action="store_true", help="reduced-scale decoding and bfloat16")
+    parser.add_argument("--output", type=Path, default=Path("benchmark"), metavar="DIR", help="for the JSON")
+    return parser
+
+
+def format_table(measurements: Sequence[Measurement]) -> str:
+    """Returns the measurements as a Markdown table, memory also relative to that of the first."""
+    lines = [
+        "| images | seconds | images/s | CPU s / 1000 | peak MiB | of the first |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for item in measurements:
+        lines.append(
+            f"| {item.images} | {item.seconds:.1f} | {item.images / item.seconds:.0f} "
+            f"| {1000 * item.cpu_s / item.images:.2f} | {item.peak_mib:.0f} "
+            f"| {item.peak_mib / measurements[0].peak_mib:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(args)
+    images = data.read_images(options.input) if options.input else data.generate_images()
+    task = prepare_task(options.module)
+    contender = Contender("pipeline", "pipeline", {"decode": "fast", "precision": "bfloat16"} if options.fast else {})
+    measurements = []
+    for size in options.sizes:
+        with tempfile.TemporaryDirectory() as scratch:
+            data.write_tfrecords(images, size, Path(scratch, f"{size}"))
+            measurements.append(run_once(contender, task, size, Path(scratch)))
+            shutil.rmtree(Path(scratch, f"{size}"))
+    print(format_table(measurements))
+    options.output.mkdir(parents=True, exist_ok=True)
+    rows = [dataclasses.asdict(item) for item in measurements]
+    report = {"machine": describe_machine(), "module": options.module, "rows": rows}
+    (options.output / "scale.json").write_text(json.dumps(report, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

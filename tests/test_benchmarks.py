@@ -1,0 +1,101 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from benchmarks import data, fidelity, run, scale
+from benchmarks.measure import Measurement
+from benchmarks.run import Round, format_table, summarize
+from pipeline.images import ImageDecoder
+from pipeline.testing import jpeg_bytes, make_example, make_tfrecord
+
+
+def measurement(images, seconds, cpu_s=1.0, peak_mib=100.0):
+    return Measurement(images, seconds, cpu_s, peak_mib, 0.0)
+
+
+def test_sustained_speed_is_the_slope_and_the_rest_is_start_up():
+    item = Round(measurement(500, 7.0, cpu_s=4), measurement(2500, 17.0, cpu_s=14))
+    assert item.images_per_second == 200
+    assert item.startup_s == pytest.approx(4.5)
+    assert item.cpu_s_per_1000 == 5
+    assert math.isnan(Round(measurement(500, 7.0), measurement(2500, 6.0)).images_per_second)
+
+
+def test_ratios_are_taken_within_a_round():
+    def rounds(*speeds):
+        return [Round(measurement(0, 0.0), measurement(1000, 1000 / speed)) for speed in speeds]
+
+    rows = summarize(
+        {"limit": rounds(100, 400, 200), "pipeline": rounds(90, 380, 200), "Beam RunInference": rounds(50, 100, 40)}
+    )
+    pipeline = rows[1]
+    assert pipeline["images_per_second"] == pytest.approx(200)
+    assert pipeline["of_limit"] == pytest.approx(0.95)
+    assert pipeline["of_run_inference"] == pytest.approx(3.8)
+    assert "| pipeline | 200 (90-380) | 0.95 | 3.80 |" in format_table(rows)
+
+
+def test_a_ratio_with_nobody_is_left_empty():
+    rows = summarize({"tf.data": [Round(measurement(0, 0.0), measurement(10, 1.0))]})
+    assert rows[0]["of_limit"] is None
+    assert "| tf.data | 10 (10-10) |  |  |" in format_table(rows)
+
+
+def test_a_round_that_says_nothing_does_not_count():
+    odd = Round(measurement(10, 2.0), measurement(20, 1.0))
+    good = Round(measurement(10, 1.0), measurement(20, 2.0))
+    both, none = summarize({"limit": [odd, good, good], "tf.data": [odd, odd, odd]})
+    assert (both["images_per_second"], both["slowest"], both["of_limit"]) == (10, 10, 1)
+    assert none["images_per_second"] is None
+    assert "| tf.data |  (-) |  |  |  |" in format_table([none])
+
+
+def test_generated_images_are_photo_like():
+    images = data.generate_images(3)
+    assert len(set(images)) == 3
+    for image in images:
+        assert 50_000 < len(image) < 250_000
+        assert ImageDecoder(height=32, width=32)(image).std() > 0.05
+
+
+def test_images_are_repeated_under_other_keys(tmp_path):
+    paths = data.write_tfrecords([b"a", b"b", b"c"], 8, tmp_path / "records", files=3)
+    assert len(paths) == 3
+    assert data.read_images(paths) == [b"a", b"b", b"c", b"a", b"b", b"c", b"a", b"b"]
+    directory = data.write_files([b"a", b"b"], 3, tmp_path / "files")
+    assert data.read_images([directory]) == [b"a", b"b", b"a"]
+
+
+def test_fidelity_of_vectors():
+    reference = np.eye(4, dtype=np.float32) + np.array([[0.3], [0.2], [0.1], [0.0]], np.float32)
+    same = fidelity.compare(reference, reference)
+    assert (same.median, same.largest, same.nearest_kept, same.first_kept) == (0, 0, 1, 1)
+    scaled = fidelity.compare(reference * 2, reference)
+    assert scaled.median == pytest.approx(1)
+    assert (scaled.nearest_kept, scaled.first_kept) == (1, 1)
+    moved = fidelity.compare(reference[:, ::-1], reference)
+    assert moved.first_kept == 0
+
+
+@pytest.mark.parametrize("args", [["--small=5", "--large=5"], ["--only=nobody"]])
+def test_nonsense_is_refused(args, capsys):
+    assert run.main(args) == 2
+    assert "unknown labels" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_and_tells(tmp_path, tiny_module, capsys):
+    examples = [make_example({"image/encoded": jpeg_bytes(seed=i), "id": str(i)}) for i in range(3)]
+    (tmp_path / "photos.tfrecord").write_bytes(make_tfrecord(examples))
+    common = [f"--input={tmp_path / 'photos.tfrecord'}", f"--module={tiny_module}", f"--output={tmp_path / 'out'}"]
+    labels = ("limit", "pipeline", "tf.data, frozen")
+    assert run.main([*common, "--small=4", "--large=200", "--rounds=1", *(f"--only={label}" for label in labels)]) == 0
+    report = json.loads((tmp_path / "out" / "benchmark.json").read_text())
+    assert [row["label"] for row in report["rows"]] == list(labels)
+    assert all(row["peak_mib"] > 50 for row in report["rows"])
+    assert (tmp_path / "out" / "benchmark.png").read_bytes().startswith(b"\x89PNG")
+    assert scale.main([*common, "--sizes", "3", "9"]) == 0
+    assert [row["images"] for row in json.loads((tmp_path / "out" / "scale.json").read_text())["rows"]] == [3, 9]
+    assert "| limit | " in capsys.readouterr().out
