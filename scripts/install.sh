@@ -27,6 +27,6 @@ fi
 installed=.venv/installed-$(basename "$lock")
 if ! cmp -s "$lock" "$installed"; then
   echo "Installing $lock into .venv (a few minutes, 3 GB)" >&2
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes -r "$lock"
   cp "$lock" "$installed"
 fi

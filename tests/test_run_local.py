@@ -1,0 +1,136 @@
+"""`./run_local.sh`, in a copy of the repository whose .venv sees the packages of this one."""
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipeline.testing import jpeg_bytes
+from tests.environments import clean_environment, copy_repository, make_environment
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    clone = copy_repository(tmp_path_factory.mktemp("a folder with spaces") / "clone")
+    make_environment(clone / ".venv")
+    shutil.copy(clone / "requirements.lock", clone / ".venv/installed-requirements.lock")
+    return clone
+
+
+def run_local(clone: Path, cwd: Path, *args: str) -> Done:
+    # Nothing answers at port 1: whatever network there is, the card's address does not answer.
+    environment = clean_environment(https_proxy="http://127.0.0.1:1", HTTPS_PROXY="http://127.0.0.1:1", no_proxy="")
+    done = subprocess.run(
+        [clone / "run_local.sh", *args],
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def sample(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    return run_local(clone, tmp_path_factory.mktemp("elsewhere"))
+
+
+def test_without_arguments_it_embeds_the_sample(clone, sample):
+    assert sample.code == 0
+    assert re.match(r"128 of 132 records embedded in \d+\.\d s \(\d+ images/s\), 1280 values each\n", sample.stdout)
+    assert f"data set {clone}/local_run/embeddings" in sample.stdout
+    for reason in ("empty", "missing_feature", "not_an_image", "truncated"):
+        assert f"  1 failed: {reason}\n" in sample.stdout
+    rows = re.findall(r"^(\S+)  \[(?:-?\d+\.\d{4}, ){4}\.\.\. 1280 values\](.*)$", sample.stdout, re.MULTILINE)
+    assert len(rows) == 3
+    assert "broken-text  failed: not_an_image: no known image begins with" in sample.stdout
+    assert re.search(r"^https://\S+ does not answer; taking the built-in network with random weights", sample.stderr)
+    assert "WARNING: untrained:mobilenet_v2_050_160 has random weights." in sample.stderr
+
+
+def test_a_second_run_is_like_the_first(clone, sample, tmp_path):
+    again = run_local(clone, tmp_path)
+    assert again.code == 0
+    assert again.stdout.startswith("128 of 132 records embedded")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_own_photos_by_paths_of_the_caller(clone, tmp_path, tiny_module):
+    (tmp_path / "my photos").mkdir()
+    (tmp_path / "pipeline").mkdir()  # which is not the package
+    (tmp_path / "pipeline/__init__.py").write_text("raise ImportError")
+    for index in range(3):
+        (tmp_path / f"my photos/{index}.jpg").write_bytes(jpeg_bytes(seed=index))
+    (tmp_path / "a module").symlink_to(tiny_module)
+    done = run_local(
+        clone, tmp_path, "--input", "my photos", "--module=a module", "--output", "my out", "--engine=tensorflow"
+    )
+    assert done.code == 0, done.stderr
+    assert done.stdout.startswith("3 of 3 records embedded")
+    assert re.search(r"^0\.jpg  \[.* 8 values\]$", done.stdout, re.MULTILINE)
+    assert json.loads((tmp_path / "my out/summary.json").read_text())["embedded"] == 3
+    assert "does not answer" not in done.stderr
+
+
+def test_a_configuration_takes_the_place_of_the_defaults(clone, tmp_path, tiny_module):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").write_bytes(jpeg_bytes())
+    settings = {"input": "photos", "module": str(tiny_module), "output": "here", "engine": "tensorflow"}
+    (tmp_path / "run.yaml").write_text(json.dumps(settings))
+    done = run_local(clone, tmp_path, "--config=run.yaml")
+    assert (done.code, done.stderr.count("\n")) == (0, 0)
+    assert "data set here\n" in done.stdout
+    assert "\na.jpg  [" in done.stdout
+    assert (tmp_path / "here/spec.json").is_file()
+
+
+def test_exit_codes_are_those_of_the_main_job(clone, tmp_path, tiny_module):
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    mistake = run_local(clone, tmp_path, "--input=nowhere", f"--module={tiny_module}", "--output=out")
+    assert (mistake.code, mistake.stdout) == (2, "")
+    assert mistake.stderr == "error: no input matched nowhere; expected image files or TFRecords\n"
+    failed = run_local(
+        clone, tmp_path, "--input=a.jpg", f"--module={tiny_module}", "--output=out", "--engine=tensorflow"
+    )
+    assert failed.code == 3
+    assert "a.jpg  failed: not_an_image:" in failed.stdout
+
+
+def test_help_and_dry_run_show_no_data_set(clone, tmp_path, tiny_module):
+    told = run_local(clone, tmp_path, "--help")
+    assert (told.code, told.stderr) == (0, "")
+    assert told.stdout.startswith("usage: python -m pipeline.run")
+    (tmp_path / "a.jpg").write_bytes(jpeg_bytes())
+    args = ["--input=a.jpg", f"--module={tiny_module}", "--output=out", "--engine=tensorflow"]
+    dry = run_local(clone, tmp_path, *args, "--dry_run")
+    assert dry.code == 0
+    assert dry.stdout.endswith("nothing was written\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_set_up_refuses_another_python(tmp_path):
+    clone = copy_repository(tmp_path / "clone")
+    fake = tmp_path / "python2"
+    fake.write_text("#!/bin/sh\nexit 1\n")
+    fake.chmod(0o755)
+    done = subprocess.run(
+        [clone / "run_local.sh"], env=clean_environment(PYTHON=str(fake)), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"error: none of {fake} is a Python 3.10 to 3.13; install one, or set PYTHON to its path\n"
