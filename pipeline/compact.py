@@ -13,7 +13,6 @@ from pipeline import storage
 from pipeline.commit import WaveHeader, commit_wave
 from pipeline.console import CommandParser, run_command
 from pipeline.dataset import (
-    STAGING_NAME,
     InputEntry,
     Manifest,
     live,
@@ -21,6 +20,7 @@ from pipeline.dataset import (
     next_wave,
     read_manifests,
     read_spec,
+    remove_uncommitted,
     to_json,
 )
 from pipeline.errors import OutputError
@@ -63,7 +63,7 @@ def compact(output: str) -> Compaction:
     with DatasetLock(output) as lock:
         manifests = read_manifests(output)
         counting = live(manifests)
-        storage.delete_directory(storage.join(output, STAGING_NAME))
+        remove_uncommitted(output)
         done = _rewrite(output, manifests, lock.token) if len(counting) > 1 else Compaction(len(counting), 0, 0)
         _remove_replaced(output)
         return done
@@ -89,20 +89,20 @@ def _rewrite(output: str, manifests: Sequence[Manifest], lock: LockToken) -> Com
     compression: Compression = "gzip" if any(entry.path.endswith(".gz") for entry in entries) else "none"
     started = datetime.datetime.now(datetime.timezone.utc)
     name = next_wave(manifests)
-    writer = WaveWriter(output, name, WaveFormat(formats, compression, started, to_json(spec)))
     staged: list[StagedShard] = []
     rows = superseded = 0
-    for wave in live_waves(output):
-        for batch in wave.rows():
-            keep = pa.array([not wave.newer.holds(key) for key in batch.column("key").to_pylist()])
-            kept = batch.filter(keep)
-            rows += kept.num_rows
-            superseded += batch.num_rows - kept.num_rows
-            if kept.num_rows:
-                staged += writer.add(EmbeddingBatch((kept,), (), ()))
-        failures = tuple(failure for failure in wave.failures() if not wave.newer.holds_failure(failure))
-        staged += writer.add(EmbeddingBatch((), failures, ()))
-    staged += writer.close()
+    with WaveWriter(output, name, WaveFormat(formats, compression, started, to_json(spec))) as writer:
+        for wave in live_waves(output):
+            for batch in wave.rows():
+                keep = pa.array([not wave.newer.holds(key) for key in batch.column("key").to_pylist()])
+                kept = batch.filter(keep)
+                rows += kept.num_rows
+                superseded += batch.num_rows - kept.num_rows
+                if kept.num_rows:
+                    staged += writer.add(EmbeddingBatch((kept,), (), ()))
+            failures = tuple(failure for failure in wave.failures() if not wave.newer.holds_failure(failure))
+            staged += writer.add(EmbeddingBatch((), failures, ()))
+        staged += writer.close()
     inputs: dict[str, InputEntry] = {}
     for manifest in counting:
         inputs.update((entry.path, entry) for entry in manifest.inputs)

@@ -41,7 +41,7 @@ TIMESTAMP_COLUMN = "event_timestamp"
 ShardKind = Literal["embeddings", "failures"]
 ShardFormat = Literal["tfrecord", "parquet", "jsonl"]
 _T = TypeVar("_T")
-_SHARD_PATH = re.compile(r"(?:embeddings|failures)/[\w.-]+", re.ASCII)
+_SHARD_PATH = re.compile(r"(?:embeddings|failures)/\w[\w.-]*", re.ASCII)
 _OWN_SHARD = re.compile(
     r"(?:embeddings|failures)-\d{5,}-\d{5,}-of-\d{5,}\.(?:tfrecord|tfrecord\.gz|parquet|jsonl)", re.ASCII
 )

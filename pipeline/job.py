@@ -21,6 +21,7 @@ from pipeline.console import describe_os_error
 from pipeline.errors import IntegrityError, OutputError, PipelineError, TooManyFailures
 from pipeline.plan import InputFile, check_records, find_inputs
 from pipeline.reader import read_failures
+from pipeline.timing import timed
 from pipeline.waves import Plan, Wave, make_plan, write_plan
 
 if TYPE_CHECKING:
@@ -93,28 +94,39 @@ def run(config: RunConfig) -> Summary:
       IntegrityError: records were lost or counted twice.
       PipelineError: the pipeline failed; the waves that were committed before are kept.
     """
-    # Imported here, not above: --help and a mistyped flag should not have to wait for Beam.
-    from apache_beam.io.filesystems import FileSystems
-
-    from pipeline import options as beam_options
-    from pipeline.lock import DatasetLock
-    from pipeline.model import choose_module
-
+    if config.output.verbose:
+        logging.getLogger("pipeline").setLevel(logging.DEBUG)
     started = time.monotonic()
+    # Imported here, not above: --help and a mistyped flag should not have to wait for Beam.
+    with timed("importing Beam"):
+        from apache_beam.io.filesystems import FileSystems
+
+        from pipeline import options as beam_options
+        from pipeline.lock import DatasetLock
+        from pipeline.model import choose_module
+
     options = beam_options.parse_beam_args(config.beam_args)
     beam_options.check_options(options)
     FileSystems.set_options(options)  # or Beam looks for them on the command line of this process
     output = storage.normalize(config.output.output)
-    files = find_inputs(config.input)
-    check_records(files)
+    with timed("finding the inputs"):
+        files = find_inputs(config.input)
+        check_records(files)
     _check_directory(output)
-    chosen = choose_module(config.module)
+    with timed("finding the module"):
+        chosen = choose_module(config.module)
     with contextlib.ExitStack() as stack:
         try:
             lock = stack.enter_context(DatasetLock(output, steal=config.output.steal_lock))
         except OSError as error:
             raise OutputError(f"--output={output} cannot be written: {describe_os_error(error)}") from error
-        return _Job(config, options, output, chosen, lock.token).run(files, started)
+        try:
+            return _Job(config, options, output, chosen, lock.token).run(files, started)
+        except OSError as error:
+            raise PipelineError(
+                f"the run to --output={output} stopped: {describe_os_error(error)}; what was committed is kept, start "
+                "again to go on from there"
+            ) from error
 
 
 def plan_run(config: RunConfig, options: PipelineOptions, output: str, files: Sequence[InputFile]) -> Plan:
@@ -170,9 +182,11 @@ class _Job:
             )
         plan = plan_run(self.config, self.options, self.output, files)
         if existing is not None and not plan.waves:
+            dataset.remove_uncommitted(self.output)
             summary = self._summarize([], existing, plan.skipped, started)
         else:
-            module = bring_to_workers(load_module(self.chosen, self.config, self.options), self.options)
+            with timed("loading the module"):
+                module = bring_to_workers(load_module(self.chosen, self.config, self.options), self.options)
             if settings.overwrite:  # now that the new one can begin
                 dataset.remove(self.output)
             self._begin(existing, module.dataset_spec)
@@ -291,7 +305,7 @@ def _explain(error: Exception, wave: str) -> Exception:
     That is an error of this package or of the operating system, told in one line, or else `error` itself.
     """
     if isinstance(error, PipelineError):
-        return error
+        return type(error)(str(error).partition(" [while running ")[0])
     causes = [match for line in str(error).splitlines() if (match := _CAUSE.fullmatch(line.strip()))]
     if not causes:
         return error

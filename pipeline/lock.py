@@ -20,7 +20,6 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline import storage
 from pipeline.errors import OutputError
@@ -216,7 +215,10 @@ class _LocalLock:
             if not os.path.isdir(self._directory):
                 Path(self._directory).mkdir(parents=True, exist_ok=True)
                 self._made_directory = True
-            descriptor = os.open(self._directory, os.O_RDONLY)
+            try:
+                descriptor = os.open(self._directory, os.O_RDONLY)
+            except FileNotFoundError:
+                continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 if not self._is_directory(descriptor):
@@ -257,20 +259,22 @@ class _CloudLock:
 
         bucket, _, prefix = output[len("gs://") :].partition("/")
         client = google_storage.Client(project=os.environ.get("GOOGLE_CLOUD_PROJECT", "unused"))
-        self._blob = client.bucket(bucket).blob("/".join(filter(None, [prefix.rstrip("/"), LOCK_NAME])))
+        self._bucket = client.bucket(bucket)
+        self._name = "/".join(filter(None, [prefix.rstrip("/"), LOCK_NAME]))
         self._generation = 0
         self.holder: LockToken | None = None
 
     def read(self) -> LockToken | None:
         from google.api_core.exceptions import NotFound
 
-        with storage.as_os_error(self._blob.name):
+        blob = self._bucket.blob(self._name)
+        with storage.as_os_error(self._name):
             try:
-                data = self._blob.download_as_bytes()
+                data = blob.download_as_bytes()
             except NotFound:
                 self._generation = 0
                 return None
-            self._generation = int(self._blob.generation or 0)
+            self._generation = int(blob.generation or 0)
             return _parse(data)
 
     @contextlib.contextmanager
@@ -280,18 +284,25 @@ class _CloudLock:
         yield self
 
     def write(self, token: LockToken) -> None:
-        self._conditionally(lambda: self._blob.upload_from_string(_format(token), if_generation_match=self._generation))
+        blob = self._bucket.blob(self._name)
+        with self._conditionally():
+            blob.upload_from_string(_format(token), if_generation_match=self._generation)
 
     def remove(self) -> None:
-        self._conditionally(lambda: self._blob.delete(if_generation_match=self._generation))
+        from google.api_core.exceptions import NotFound
 
-    def _conditionally(self, change: Any) -> None:
-        from google.api_core.exceptions import NotFound, PreconditionFailed
+        blob = self._bucket.blob(self._name)
+        with self._conditionally(), contextlib.suppress(NotFound):
+            blob.delete(if_generation_match=self._generation)
+
+    @contextlib.contextmanager
+    def _conditionally(self) -> Iterator[None]:
+        from google.api_core.exceptions import PreconditionFailed
 
         try:
-            with storage.as_os_error(self._blob.name, passing=(PreconditionFailed, NotFound)):
-                change()
-        except (PreconditionFailed, NotFound):
+            with storage.as_os_error(self._name, passing=(PreconditionFailed,)):
+                yield
+        except PreconditionFailed:
             raise OutputError(
                 f"another run changed {LOCK_NAME} of this data set at the same moment; try again"
             ) from None

@@ -91,13 +91,14 @@ def find_inputs(config: InputConfig) -> tuple[InputFile, ...]:
     """
     patterns = [_absolute(pattern) for pattern in config.input]
     matches = {pattern: _match(pattern) for pattern in patterns}
-    base = _common_parent([_base(pattern, matches[pattern]) for pattern in patterns])
+    bases = {pattern: _base(pattern, matches[pattern]) for pattern in patterns}
+    base = _common_parent(bases.values())
     files: dict[str, InputFile] = {}
     ignored: Counter[str] = Counter()
     for pattern in patterns:
         is_directory = not any(stat.path == pattern for stat in matches[pattern])
         for stat in matches[pattern]:
-            hidden = is_directory and _is_hidden(_relative(stat.path, _base(pattern, matches[pattern])))
+            hidden = is_directory and _is_hidden(_relative(stat.path, bases[pattern]))
             kind = None if hidden else _kind(stat.path, config.input_format, explicit=not is_directory)
             if kind is None:
                 ignored[os.path.splitext(stat.path)[1] or "no extension"] += 1

@@ -151,7 +151,7 @@ def read_shard(path: str, entry: OutputEntry) -> Iterator[pa.RecordBatch]:
     try:
         with storage.open_read(path) as file:
             yield from _read_parquet(file) if entry.format == "parquet" else _read_tfrecord(path, file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise OutputError(f"{path} cannot be read: {error}; run python -m pipeline.verify") from error
 
 
@@ -171,6 +171,8 @@ def _read_tfrecord(path: str, file: ByteStream) -> Iterator[pa.RecordBatch]:
 def _read_parquet(file: object) -> Iterator[pa.RecordBatch]:
     for rows in pq.ParquetFile(file).iter_batches(_ROWS_PER_BATCH):
         columns = {name: rows.column(name) for name in rows.schema.names if name != TIMESTAMP_COLUMN}
+        if not pa.types.is_fixed_size_list(columns["embedding"].type) or columns["embedding"].null_count:
+            raise ValueError("a row has no embedding")
         yield pa.RecordBatch.from_pydict({**columns, "key": columns["key"].cast(pa.binary())})
 
 

@@ -153,10 +153,6 @@ class ModuleConfig:
         metavar="HANDLE",
     )
     module_sha256: str | None = _flag("refuse the module unless its digest is this", default=None, metavar="DIGEST")
-    allow_unsafe_module: bool = _flag(
-        "take a module whose graphs have operations that reach files, processes or the network. Default: refuse it",
-        default=False,
-    )
     signature: str | None = _flag(
         "signature to call. Default: the first of image_feature_vector, default, serving_default that exists",
         default=None,
@@ -170,6 +166,10 @@ class ModuleConfig:
         default=None,
         parse=parse_image_size,
         metavar="H,W",
+    )
+    allow_unsafe_module: bool = _flag(
+        "take a module whose graphs have operations that reach files, processes or the network. Default: refuse it",
+        default=False,
     )
 
     def __post_init__(self) -> None:
@@ -284,6 +284,7 @@ class OutputConfig:
         metavar="SIZE",
     )
     retry_failed: bool = _flag("also try again what failed in earlier runs", default=False)
+    verbose: bool = _flag("tell what starting up takes its time with", default=False)
     dry_run: bool = _flag(
         "plan, load the module, embed a small sample and print what a run would do and cost in time; write nothing",
         default=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import gzip
 import hashlib
@@ -251,7 +252,8 @@ class _ShardWriter:
         )
 
     def abandon(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what is left in its buffer need not reach the disk
+            self._file.close()
 
 
 class _RowsWriter:
@@ -335,6 +337,12 @@ class WaveWriter:
         directory = storage.join(output, STAGING_NAME, wave)
         self._rows = [_RowsWriter(directory, file_format, wave_format) for file_format in wave_format.formats]
         self._failures = _FailuresWriter(directory)
+
+    def __enter__(self) -> WaveWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abandon()
 
     def add(self, batch: EmbeddingBatch) -> list[StagedShard]:
         """Writes a batch; returns the files that it filled."""

@@ -177,7 +177,10 @@ def _read_images(
 def _read_image(file: InputFile, max_image_bytes: int) -> ImageRecord | Failure:
     try:
         with storage.open_read(file.path) as stream:
-            data = stream.read(max_image_bytes + 1)
+            # Not more than the file should have: Python makes room for all that is asked for.
+            data = stream.read(min(file.size_bytes, max_image_bytes) + 1)
+            if len(data) > file.size_bytes:  # it has grown, or its size was not known
+                data += stream.read(max_image_bytes + 1 - len(data))
     except OSError as error:
         return _unreadable(file, error, 0, None)
     if len(data) > max_image_bytes:

@@ -6,6 +6,7 @@ import contextlib
 import re
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,8 +92,13 @@ def _check_wave(output: str, spec: Spec, manifest: Manifest) -> Iterator[str]:
         except (OSError, OutputError) as error:
             yield f"{entry.path}: {error}"
     for kind, expected in (("embeddings", manifest.embedded), ("failures", manifest.failed)):
-        for file_format in {entry.format for entry in manifest.outputs if entry.kind == kind}:
-            rows = sum(entry.rows for entry in manifest.outputs if (entry.kind, entry.format) == (kind, file_format))
+        rows_by_format: Counter[str] = Counter()
+        for entry in manifest.outputs:
+            if entry.kind == kind:
+                rows_by_format[entry.format] += entry.rows
+        if expected and not rows_by_format:
+            yield f"wave {manifest.wave}: no {kind}, {expected} in the manifest"
+        for file_format, rows in sorted(rows_by_format.items()):
             if rows != expected:
                 yield f"wave {manifest.wave}: {rows} {kind} in {file_format} files, {expected} in the manifest"
     if sum(manifest.failures_by_reason.values()) != manifest.failed:

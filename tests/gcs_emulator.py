@@ -5,6 +5,9 @@ looking for credentials first, and takes over twenty seconds to find that there 
 names credentials that a second little server exchanges for a made-up access token. Both settings are
 environment variables: a process that a test starts sees the same emulator.
 
+The emulator ignores generation preconditions and does not tell an object's generation when it is downloaded;
+here it does both, as Cloud Storage does (cloud.google.com/storage/docs/request-preconditions).
+
     @pytest.fixture(scope="module")
     def gcs() -> Iterator[GcsEmulator]:
         with gcs_emulator() as emulator:
@@ -19,15 +22,19 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
+import gcp_storage_emulator.server
 import pytest
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+from gcp_storage_emulator.exceptions import NotFound
 from gcp_storage_emulator.server import create_server
 
 BUCKET = "bucket"
@@ -86,6 +93,37 @@ class _TokenHandler(BaseHTTPRequestHandler):
         pass
 
 
+def _with_generations(handler: Callable[..., None]) -> Callable[..., None]:
+    """Puts the rules about generations before a handler of the emulator, which serves one request at a time."""
+
+    def handle(request: Any, response: Any, storage: Any) -> None:
+        generation = _generation(request, storage)
+        wanted = request.query.get("ifGenerationMatch", [str(generation)])[0]
+        exact = request.query.get("generation", [str(generation)])[0]
+        if request.method in ("GET", "DELETE") and generation and exact != str(generation):
+            response.status = HTTPStatus.NOT_FOUND
+        elif wanted != str(generation) and not (request.method in ("GET", "DELETE") and not generation):
+            response.status = HTTPStatus.PRECONDITION_FAILED
+            response.json({"error": {"code": 412, "message": "At least one of the pre-conditions did not hold."}})
+        else:
+            handler(request, response, storage)
+            if request.method == "GET" and generation:
+                response["X-Goog-Generation"] = str(generation)
+
+    return handle
+
+
+def _generation(request: Any, storage: Any) -> int:
+    """Returns the generation of the object that a request is about; 0 if there is none."""
+    name = request.params.get("object_id") or request.query.get("name", [None])[0]
+    if name is None and isinstance(request.data, dict):
+        name = request.data.get("meta", request.data).get("name")
+    try:
+        return int(storage.get_file_obj(request.params["bucket_name"], name)["generation"]) if name else 0
+    except NotFound:
+        return 0
+
+
 @contextmanager
 def gcs_emulator() -> Iterator[GcsEmulator]:
     """Runs an emulator, and points this process and those it starts at it."""
@@ -96,6 +134,14 @@ def gcs_emulator() -> Iterator[GcsEmulator]:
     storage_port = storage._api._httpd.server_port
     try:
         with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                gcp_storage_emulator.server,
+                "HANDLERS",
+                tuple(
+                    (pattern, {method: _with_generations(handler) for method, handler in handlers.items()})
+                    for pattern, handlers in gcp_storage_emulator.server.HANDLERS
+                ),
+            )
             subject = Path(directory) / "subject"
             subject.write_text("anybody")
             credentials = Path(directory) / "credentials.json"

@@ -23,7 +23,7 @@ from tests.image_samples import ONE_OF_EACH_FORMAT, pixels, png_chunk, save
 
 MAX_IMAGE_BYTES = 200_000
 GOOD = [jpeg_bytes(seed=seed) for seed in range(20)]
-JPEG = save(pixels(60, 80), "JPEG")
+JPEG = save(pixels(height=60, width=80), "JPEG")
 PNG = png_bytes()
 
 
@@ -58,13 +58,13 @@ IMAGES: dict[str, tuple[bytes, str]] = {
     "noise.jpg": (np.random.default_rng(0).bytes(5000), "not_an_image"),
     "drawing.jpg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "unsupported_format"),
     "photo.heic.jpg": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "unsupported_format"),
-    "bad-header-checksum.png": (flip(PNG, PNG.index(b"IHDR") + 13 + 4), "truncated"),
-    "bad-pixels-checksum.png": (flip(PNG, PNG.index(b"IEND") - 8), "truncated"),
-    "damaged-pixels.png": (flip(PNG, PNG.index(b"IDAT") + 30), "truncated"),
+    "bad-header-checksum.png": (flip(PNG, PNG.index(b"IHDR") + 13 + 4), "not_an_image"),
+    "bad-pixels-checksum.png": (flip(PNG, PNG.index(b"IEND") - 8), "not_an_image"),
+    "damaged-pixels.png": (flip(PNG, PNG.index(b"IDAT") + 30), "not_an_image"),
     "no-pixels.png": (png_of(40, 40)[: -16 - len(zlib.compress(b"\0" * 1000))], "truncated"),
     "60000x60000.png": (png_of(60_000, 60_000), "too_large"),
     "60000x60000.jpg": (jpeg_of(60_000, 60_000), "too_large"),
-    "no-width.jpg": (jpeg_of(0, 40), "truncated"),
+    "no-width.jpg": (jpeg_of(0, 40), "not_an_image"),
     "too-many-bytes.jpg": (JPEG + bytes(MAX_IMAGE_BYTES), "too_large"),
 }
 RECORDS: dict[str, tuple[bytes, str]] = {
@@ -158,7 +158,7 @@ def records(tmp_path_factory: pytest.TempPathFactory, tiny_module: Path) -> tupl
     (folder / "in").mkdir()
     content, keys = b"", {}
     for index, (name, (data, _)) in enumerate(RECORDS.items()):
-        has_key = f"{name}".encode() in data
+        has_key = name.encode() in data
         keys[name] = name if has_key else f"broken.tfrecord@{len(content)}"
         content += make_tfrecord([data, good_example(f"good {index:02d}", index)])
     (folder / "in/broken.tfrecord").write_bytes(content)
@@ -187,10 +187,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, tiny_module: Path) -> Outcom
     (folder / "in").mkdir()
 
     def four(name: str) -> list[bytes]:
-        return make_tfrecords([good_example(f"{name} {index}", index) for index in range(4)])
-
-    def make_tfrecords(examples: list[bytes]) -> list[bytes]:
-        return [make_tfrecord([example]) for example in examples]
+        return [make_tfrecord([good_example(f"{name} {index}", index)]) for index in range(4)]
 
     def damaged(name: str, offset: int) -> bytes:
         first, second, third, fourth = four(name)
@@ -239,8 +236,7 @@ def test_what_can_be_made_out_of_a_damaged_file_is_embedded(files, name, embedde
     assert len(failures) == (1 if key else 0)
     for failure in failures:
         assert failure.key.decode().startswith(key)
-        assert (failure.stage, failure.reason) == ("read", failure.reason)
-        assert failure.reason in ("corrupt_record", "read_error")
+        assert (failure.stage, failure.reason) == ("read", "corrupt_record")
 
 
 def test_there_are_no_other_failures(files):
@@ -258,18 +254,19 @@ def test_there_are_no_other_failures(files):
     ]
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "what"),
-    [
-        ("text.tfrecord", b"This is not a TFRecord.", "is no TFRecord"),
-        ("empty.tfrecord", b"", "is empty"),
-        ("photo.tfrecord", JPEG, "is no TFRecord"),
-        ("text.tfrecord.gz", gzip.compress(b"This is not a TFRecord."), "is no TFRecord"),
-        ("not-gzip.tfrecord.gz", make_tfrecord([good_example("a")]), "is no TFRecord"),
-        ("header.tfrecord", make_tfrecord([good_example("a")])[:12], "is no TFRecord"),
-    ],
-)
-def test_where_no_record_can_be_made_out_the_run_is_refused(tmp_path, tiny_module, name, content, what):
+NO_RECORDS = {
+    "text.tfrecord": (b"This is not a TFRecord.", "is no TFRecord"),
+    "empty.tfrecord": (b"", "is empty"),
+    "photo.tfrecord": (JPEG, "is no TFRecord"),
+    "text.tfrecord.gz": (gzip.compress(b"This is not a TFRecord."), "is no TFRecord"),
+    "not-gzip.tfrecord.gz": (make_tfrecord([good_example("a")]), "is no TFRecord"),
+    "header.tfrecord": (make_tfrecord([good_example("a")])[:12], "is no TFRecord"),
+}
+
+
+@pytest.mark.parametrize("name", NO_RECORDS)
+def test_where_no_record_can_be_made_out_the_run_is_refused(tmp_path, tiny_module, name):
+    content, what = NO_RECORDS[name]
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / name).write_bytes(content)
     text = (

@@ -328,7 +328,7 @@ def test_signature_and_output_of_choice(run, two_outputs):
         (["--module=photos"], r"module photos: not a module, it holds no saved_model\.pb; expected .*; check .*"),
         (
             ["--module=http://127.0.0.1:1/m.tar.gz"],
-            r"module http://127\.0\.0\.1:1/m\.tar\.gz: .*refused.*, expected a server that answers .*",
+            r"module http://127\.0\.0\.1:1/m\.tar\.gz: .*refused, expected a server that answers .*",
         ),
         (
             ["--module=MODULE", "--signature=lengths"],
@@ -344,7 +344,7 @@ def test_signature_and_output_of_choice(run, two_outputs):
         (["--output=photos/photo-00.jpg"], r"--output=photos/photo-00\.jpg is a file; expected a directory"),
         (
             ["--input=photos/notes.md", "--input_format=tfrecord"],
-            r"no records: photos/notes\.md is no TFRecord; expected TFRecords of tf\.train\.Example; .*",
+            r"no records: .*/photos/notes\.md is no TFRecord; expected TFRecords of tf\.train\.Example; .*",
         ),
     ],
 )
@@ -355,7 +355,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(run, folder, two_outputs, args, m
     result = run(*(default for flag, default in defaults.items() if not any(flag in arg for arg in given)), *given)
     assert result.code == 2
     assert result.stdout == ""
-    assert re.fullmatch(f"error: {message}\n", result.stderr)
+    assert re.fullmatch(f"(Fetching module .*\n)?error: {message}\n", result.stderr)
     assert not result.output.exists()
 
 

@@ -19,17 +19,18 @@ HEAVY = ("apache_beam", "openvino", "tensorflow", "tensorflow_hub", "tfx_bsl")
 
 # A module imports only modules that stand before it, wherever in it the import is.
 LINES = (
-    "errors cores quiet console",
+    "errors cores quiet console timing",
     "settings records config",
     "crc32c gzip_stream framing byte_window tfrecord",
     "image_formats images examples",
     "storage lock",
-    "hub.saved_model hub.format hub.module hub.trainable hub.mobilenet_v2 hub.image_module hub.untrained",
-    "hub.cache hub.archive hub.fetch hub.handles hub.staging hub.describe hub.export",
+    "hub.saved_model hub.format hub.safety hub.module hub.trainable hub.mobilenet_v2 hub.image_module hub.untrained",
+    "hub.cache hub.archive hub.fetch hub.handles hub.staging hub.publish hub.describe hub.export",
     "engines.base engines.parity engines.conversion engines.tensorflow engines.openvino engines.choice",
     "model embedder",
     "dataset plan sources waves",
-    "hub.finetune_data hub.finetune_training hub.__main__",
+    "hub.progress hub.finetune_data hub.finetune_training hub.finetune_state hub.learning_curve hub.finetune",
+    "hub.__main__",
     "shards commit reader verify",
     "transforms.read transforms.embed transforms.write",
     "graph",

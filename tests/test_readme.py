@@ -70,7 +70,9 @@ def test_beam_reads_the_data_set(home: Path) -> None:
 
 @pytest.mark.slow
 def test_the_transforms_compose_into_another_pipeline(home: Path) -> None:
-    check = "\nfrom pipeline import read_embeddings\nprint(sum(rows.num_rows for rows in read_embeddings('local_run/own')))"
+    check = (
+        "\nfrom pipeline import read_embeddings\nprint(sum(rows.num_rows for rows in read_embeddings('local_run/own')))"
+    )
     assert _run(home, _block("from_patterns") + check).splitlines()[-1] == "64"
 
 

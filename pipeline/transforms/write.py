@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -66,17 +67,26 @@ class _StageFn(beam.DoFn):
         self._writer: WaveWriter | None = None
 
     def start_bundle(self) -> None:
-        if self._writer is not None:  # the bundle before this one failed
-            self._writer.abandon()
         self._writer = WaveWriter(self._output, self._wave, self._format)
 
     def process(self, batch: EmbeddingBatch) -> Iterator[StagedShard]:
-        assert self._writer is not None
-        yield from self._writer.add(batch)
+        with self._abandoned_on_error() as writer:
+            staged = writer.add(batch)
+        yield from staged
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        assert self._writer is not None
+        with self._abandoned_on_error() as writer:
+            staged = writer.close()
         window = GlobalWindow()
-        for shard in self._writer.close():
+        for shard in staged:
             yield WindowedValue(shard, window.max_timestamp(), [window])
-        self._writer = None
+
+    @contextlib.contextmanager
+    def _abandoned_on_error(self) -> Iterator[WaveWriter]:
+        """Closes the files of a bundle that fails; the runner tries it again from its start, or gives up."""
+        assert self._writer is not None
+        try:
+            yield self._writer
+        except BaseException:
+            self._writer.abandon()
+            raise

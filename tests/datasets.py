@@ -1,0 +1,146 @@
+"""Small data sets, made and read back, for the tests of what becomes of them."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+import pipeline
+from pipeline import dataset, storage
+from pipeline.commit import WaveHeader, commit_wave
+from pipeline.config import RunConfig
+from pipeline.errors import TooManyFailures
+from pipeline.examples import embedding_rows
+from pipeline.job import Summary
+from pipeline.reader import read_embeddings
+from pipeline.records import EmbeddingBatch, Failure, Feature, ImageRecord
+from pipeline.shards import StagedShard, WaveFormat, WaveWriter
+from pipeline.testing import jpeg_bytes
+
+STARTED = datetime.datetime(2024, 5, 17, 8, 30, 15, 250000, tzinfo=datetime.timezone.utc)
+SPEC = dataset.Spec(
+    module="some/module",
+    module_sha256="0123456789abcdef" * 4,
+    signature="default",
+    output_key="default",
+    dimension=3,
+    preprocessing=dataset.Preprocessing(height=32, width=48, decode="exact", exif_orientation=False),
+    normalization="none",
+    engine="tensorflow",
+    precision="float32",
+    parity=None,
+)
+
+
+def make_photos(directory: Path, count: int, *, first: int = 0) -> list[Path]:
+    """Writes small images that all differ, `000.jpg`, `001.jpg` and so on."""
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = [directory / f"{index:03d}.jpg" for index in range(first, first + count)]
+    for index, path in enumerate(paths, first):
+        path.write_bytes(jpeg_bytes(seed=index))
+    return paths
+
+
+def embed(source: object, output: object, module: object, **flags: object) -> Summary:
+    """Runs the job and checks that its own count and that of the manifests hold every record.
+
+    However many of them fail, unless a `max_failure_rate` is given.
+    """
+    lenient = "max_failure_rate" not in flags
+    flags = {"engine": "tensorflow", **flags}
+    before = (
+        {manifest.wave for manifest in dataset.read_manifests(str(output))} if not flags.get("overwrite") else set()
+    )
+    inputs = [str(item) for item in source] if isinstance(source, list) else str(source)
+    config = RunConfig.from_flags(input=inputs, output=str(output), module=str(module), **flags)
+    try:
+        summary = pipeline.run(config)
+    except TooManyFailures:
+        if not lenient:
+            raise
+        summary = Summary(**json.loads(storage.read_bytes(storage.join(str(output), "summary.json"))))
+    assert summary.records == summary.embedded + summary.failed
+    assert summary.failed == sum(summary.failures_by_reason.values())
+    new = [manifest for manifest in dataset.read_manifests(str(output)) if manifest.wave not in before]
+    assert summary.embedded == sum(manifest.embedded for manifest in new)
+    assert summary.failed == sum(manifest.failed for manifest in new)
+    return summary
+
+
+def read_rows(output: object) -> dict[bytes, dict[str, object]]:
+    """Returns the rows of a data set by key; no key may come twice."""
+    found = [row for batch in read_embeddings(str(output)) for row in batch.to_pylist()]
+    rows = {row["key"]: row for row in found}
+    assert len(rows) == len(found)
+    return rows
+
+
+def read_vectors(output: object) -> dict[bytes, bytes]:
+    """Returns the vectors of a data set by key, to the bit."""
+    return {key: np.array(row["embedding"], np.float32).tobytes() for key, row in sorted(read_rows(output).items())}
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Returns the files below a directory."""
+    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in paths}
+
+
+def make_batch(
+    rows: dict[str | bytes, Sequence[float]],
+    failures: Sequence[Failure] = (),
+    *,
+    features: dict[str, Feature] | None = None,
+    source: str = "/in/{}",
+) -> EmbeddingBatch:
+    """Returns a batch of rows, by key, and failures."""
+    keys = [key if isinstance(key, bytes) else os.fsencode(key) for key in rows]
+    sources = tuple(source.format(key.decode("utf-8", "surrogateescape")) for key in keys)
+    records = [ImageRecord(key, "", b"", features or {}) for key in keys]
+    vectors = np.array(list(rows.values()), np.float32)
+    return EmbeddingBatch(embedding_rows(records, vectors) if rows else (), tuple(failures), sources)
+
+
+def make_failure(key: str, *, reason: str = "truncated", source: str | None = None) -> Failure:
+    return Failure(os.fsencode(key), source or f"/in/{key}", "decode", reason, "made up")
+
+
+def stage(
+    output: Path,
+    *batches: EmbeddingBatch,
+    wave: str = "00000",
+    formats: tuple = ("tfrecord",),
+    compression: str = "none",
+) -> list[StagedShard]:
+    """Writes batches to staged files of a wave."""
+    writer = WaveWriter(str(output), wave, WaveFormat(formats, compression, STARTED, dataset.to_json(SPEC)))
+    staged = [shard for batch in batches for shard in writer.add(batch)]
+    return staged + writer.close()
+
+
+def entry(name: str, *, size_bytes: int = 10, mtime_s: float = 1.5, records: int = 1) -> dataset.InputEntry:
+    """Returns an input of directory `/in`."""
+    return dataset.InputEntry(f"/in/{name}", name, size_bytes, mtime_s, records)
+
+
+def add_wave(output: Path, wave: str, *batches: EmbeddingBatch, **options: object) -> dataset.Manifest:
+    """Commits a wave to a data set, which it makes if need be."""
+    staging = {name: options.pop(name) for name in ("formats", "compression") if name in options}
+    if not (output / "spec.json").exists():
+        dataset.write_spec(str(output), SPEC)
+    staged = stage(output, *batches, wave=wave, **staging)
+    return commit_wave(str(output), WaveHeader(wave, STARTED, {"numpy": "2"}, **options), staged)
+
+
+def until(condition: Callable[[], object], *, seconds: float = 60) -> None:
+    """Waits for a condition that another thread or process brings about."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "what was waited for did not come"
+        os.sched_yield()

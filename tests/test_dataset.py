@@ -1,0 +1,312 @@
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import dataset, storage
+from pipeline.dataset import Manifest, OutputEntry, differing_fields, live, next_wave, read_manifests, read_spec
+from pipeline.errors import OutputError
+from tests.datasets import SPEC, add_wave, contents, entry, make_batch, make_failure, read_rows
+
+MANIFEST = Manifest(
+    wave="00003",
+    inputs=(entry("a\udcff\n.jpg"), entry("b.tfrecord", records=7)),
+    outputs=(
+        OutputEntry("embeddings/embeddings-00003-00000-of-00001.tfrecord", "embeddings", "tfrecord", 9, "00c0ffee", 8),
+    ),
+    embedded=8,
+    failed=0,
+    failures_by_reason={"empty": 0},
+    started="2024-05-17T08:30:15+00:00",
+    seconds=1.25,
+    versions={"numpy": "2.1"},
+    key_feature="id",
+    retried=("x",),
+    replaces=("00001",),
+)
+
+
+def write_manifest(output: Path, fields: object, name: str = "00003") -> None:
+    (output / "manifests").mkdir(parents=True, exist_ok=True)
+    text = fields if isinstance(fields, str) else json.dumps(fields)
+    (output / "manifests" / f"{name}.json").write_text(text)
+
+
+def test_spec_and_manifest_survive_the_round_trip(tmp_path):
+    assert read_spec(str(tmp_path)) is None
+    assert read_manifests(str(tmp_path)) == ()
+    dataset.write_spec(str(tmp_path), SPEC)
+    dataset.commit(str(tmp_path), MANIFEST)
+    assert read_spec(str(tmp_path)) == SPEC
+    assert read_manifests(str(tmp_path)) == (MANIFEST,)
+    assert dataset.read_manifest(str(tmp_path), "00003") == MANIFEST
+    assert dataset.to_json(read_spec(str(tmp_path))) == (tmp_path / "spec.json").read_bytes()
+
+
+def test_waves_are_in_order_when_there_are_a_hundred_thousand(tmp_path):
+    for wave in ("99999", "100000", "00002"):
+        dataset.commit(str(tmp_path), dataclasses.replace(MANIFEST, wave=wave, outputs=()))
+    manifests = read_manifests(str(tmp_path))
+    assert [manifest.wave for manifest in manifests] == ["00002", "99999", "100000"]
+    assert next_wave(manifests) == "100001"
+    assert next_wave(()) == "00000"
+
+
+def test_what_another_wave_replaces_does_not_count():
+    manifests = [dataclasses.replace(MANIFEST, wave=f"{index:05d}", replaces=()) for index in range(3)]
+    compacted = dataclasses.replace(MANIFEST, wave="00003", replaces=("00000", "00002"))
+    assert [manifest.wave for manifest in live([*manifests, compacted])] == ["00001", "00003"]
+
+
+def test_only_files_that_are_called_like_manifests_are_manifests(tmp_path):
+    dataset.commit(str(tmp_path), MANIFEST)
+    for name in ("00003.json.bak", "00003 (copy).json", "notes.json", "00004.json." + "0" * 32 + ".tmp"):
+        (tmp_path / "manifests" / name).write_text("{}")
+    assert read_manifests(str(tmp_path)) == (MANIFEST,)
+
+
+def test_a_copied_manifest_does_not_count_twice(tmp_path):
+    dataset.commit(str(tmp_path), MANIFEST)
+    shutil.copy(tmp_path / "manifests/00003.json", tmp_path / "manifests/00004.json")
+    with pytest.raises(OutputError, match=r"00004\.json is the manifest of wave 00003, not of 00004"):
+        read_manifests(str(tmp_path))
+
+
+FIELDS = json.loads(dataset.to_json(MANIFEST))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("", "Expecting value"),
+        ("{", "Expecting property name"),
+        ("[]", "no attribute 'get'"),
+        ("[" * 100_000, "recursion"),
+        ({}, "missing .* required positional arguments"),
+        ({**FIELDS, "surplus": 1}, "surplus"),
+        ({**FIELDS, "embedded": "8"}, "'embedded' has a value of type str"),
+        ({**FIELDS, "embedded": True}, "'embedded' has a value of type bool"),
+        ({**FIELDS, "inputs": {}}, "'inputs' has a value of type dict"),
+        ({**FIELDS, "inputs": [3]}, "'inputs' has a value of type int"),
+        ({**FIELDS, "versions": {"numpy": 2}}, "'versions' has a value of type int"),
+        ({**FIELDS, "wave": "../3"}, "the wave is called '../3'"),
+        ({**FIELDS, "outputs": [{**FIELDS["outputs"][0], "path": "../../etc/passwd"}]}, "an output is called"),
+        ({**FIELDS, "outputs": [{**FIELDS["outputs"][0], "path": "embeddings/.."}]}, "an output is called"),
+        ({**FIELDS, "outputs": [{**FIELDS["outputs"][0], "kind": "secrets"}]}, "'kind' has a value of type str"),
+    ],
+)
+def test_a_file_that_is_no_manifest_is_refused(tmp_path, fields, message):
+    write_manifest(tmp_path, fields)
+    with pytest.raises(OutputError, match=rf"00003\.json is not a manifest of this program: .*{message}") as raised:
+        read_manifests(str(tmp_path))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_later_format_is_refused(tmp_path):
+    write_manifest(tmp_path, {**FIELDS, "format_version": 2, "unheard": "of"})
+    with pytest.raises(OutputError, match="has format version 2; this program reads up to 1; update it"):
+        read_manifests(str(tmp_path))
+
+
+def test_a_wave_that_is_not_committed_has_no_manifest(tmp_path):
+    with pytest.raises(OutputError, match=r"wave 00007 of .* is not committed"):
+        dataset.read_manifest(str(tmp_path), "00007")
+
+
+def attempt(read):
+    try:
+        return read()
+    except OutputError as error:
+        return error
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=5), values, max_size=3),
+    max_leaves=5,
+)
+
+
+@st.composite
+def mutated(draw, original):
+    """Takes the JSON of a record, and changes a few of the values in it, or of its bytes."""
+    fields = json.loads(original)
+    for _ in range(draw(st.integers(1, 3))):
+        where = fields
+        while isinstance(where, (dict, list)) and where:
+            key = draw(st.sampled_from(sorted(where) if isinstance(where, dict) else range(len(where))))
+            if not isinstance(where[key], (dict, list)) or draw(st.booleans()):
+                action = draw(st.sampled_from(["replace", "remove", "add"]))
+                if action == "remove":
+                    del where[key]
+                elif action == "add" and isinstance(where, dict):
+                    where[draw(st.text(max_size=5))] = draw(JSON)
+                else:
+                    where[key] = draw(JSON)
+                break
+            where = where[key]
+    data = bytearray(json.dumps(fields).encode())
+    for _ in range(draw(st.integers(0, 2))):
+        data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+    return bytes(data)
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.binary(max_size=50) | mutated(dataset.to_json(MANIFEST)))
+def test_any_bytes_in_a_manifest_are_read_or_refused(tmp_path_factory, data):
+    output = tmp_path_factory.getbasetemp() / "fuzz-manifest"
+    write_manifest(output, "")
+    (output / "manifests/00003.json").write_bytes(data)
+    found = attempt(lambda: read_manifests(str(output)))
+    if isinstance(found, OutputError):
+        assert "\n" not in str(found)
+    else:
+        (manifest,) = found
+        assert dataset.to_json(manifest)
+        assert all(Path(path).is_relative_to(output) for path in dataset.owned_files(str(output), [manifest]))
+        assert next_wave([manifest]) == "00004"
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.binary(max_size=50) | mutated(dataset.to_json(SPEC)))
+def test_any_bytes_in_a_spec_are_read_or_refused(tmp_path_factory, data):
+    output = tmp_path_factory.getbasetemp() / "fuzz-spec"
+    output.mkdir(exist_ok=True)
+    (output / "spec.json").write_bytes(data)
+    found = attempt(lambda: read_spec(str(output)))
+    if isinstance(found, OutputError):
+        assert "\n" not in str(found)
+    else:
+        assert isinstance(differing_fields(found, SPEC), list)
+
+
+OTHER = {
+    "module_sha256": "f" * 64,
+    "signature": "image_feature_vector",
+    "output_key": "pooled",
+    "dimension": 4,
+    "normalization": "l2",
+    "engine": "openvino",
+    "precision": "bfloat16",
+    "dtype": "float16",
+}
+OTHER_PREPROCESSING = {
+    "height": 33,
+    "width": 49,
+    "decode": "fast",
+    "exif_orientation": True,
+    "color": "BGR",
+    "value_range": (-1.0, 1.0),
+    "resize": "area",
+}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_specs_differ_in_each_field_that_makes_the_vectors(name):
+    (difference,) = differing_fields(SPEC, dataclasses.replace(SPEC, **{name: OTHER[name]}))
+    assert difference == f"{name}: {getattr(SPEC, name)}, now {OTHER[name]}"
+
+
+@pytest.mark.parametrize("name", OTHER_PREPROCESSING)
+def test_specs_differ_in_each_field_of_the_preprocessing(name):
+    other = dataclasses.replace(SPEC.preprocessing, **{name: OTHER_PREPROCESSING[name]})
+    (difference,) = differing_fields(SPEC, dataclasses.replace(SPEC, preprocessing=other))
+    assert difference == f"{name}: {getattr(SPEC.preprocessing, name)}, now {OTHER_PREPROCESSING[name]}"
+
+
+def test_every_field_of_a_spec_is_either_compared_or_known_not_to_matter():
+    fields = {item.name for item in dataclasses.fields(SPEC)}
+    assert fields - set(OTHER) == {"module", "parity", "preprocessing", "format_version"}
+    assert {item.name for item in dataclasses.fields(SPEC.preprocessing)} == set(OTHER_PREPROCESSING)
+    moved = dataclasses.replace(SPEC, module="elsewhere", parity=1e-6)
+    assert differing_fields(SPEC, moved) == []
+
+
+@pytest.fixture
+def output(tmp_path):
+    output = tmp_path / "out"
+    add_wave(output, "00000", make_batch({"a": [1, 2, 3]}, [make_failure("b")]), formats=("tfrecord", "parquet"))
+    (output / "summary.json").write_text("{}")
+    return output
+
+
+FOREIGN = (
+    "notes.txt",
+    "embeddings/notes.txt",
+    "embeddings/embeddings.tfrecord",
+    "manifests/x.json",
+    "more/a.jpg",
+    "b.tmp",
+)
+
+
+def add_foreign(output):
+    for name in FOREIGN:
+        (output / name).parent.mkdir(exist_ok=True)
+        (output / name).write_text("mine")
+
+
+def test_removing_a_data_set_leaves_what_is_not_its_own(output):
+    add_foreign(output)
+    dataset.remove(str(output))
+    assert sorted(contents(output)) == sorted(FOREIGN)
+
+
+def test_what_interrupted_runs_left_is_removed_and_nothing_else(output):
+    add_foreign(output)
+    before = contents(output)
+    left = [
+        "embeddings/embeddings-00001-00000-of-00002.tfrecord",
+        "embeddings/embeddings-00000-00000-of-00002.tfrecord.gz",
+        "embeddings/embeddings-00001-00000-of-00002.parquet",
+        "failures/failures-00001-00000-of-00001.jsonl",
+        "staging/00001/embeddings-0a1b2c",
+        f"manifests/00001.json.{'0a' * 16}.tmp",
+        f"spec.json.{'0a' * 16}.tmp",
+        f"summary.json.{'0a' * 16}.tmp",
+    ]
+    for name in left:
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        (output / name).write_text("half")
+    dataset.remove_uncommitted(str(output))
+    assert contents(output) == before
+
+
+@pytest.mark.parametrize("name", [".", "..", "sub/.."])
+def test_a_data_set_in_the_current_directory_is_its_own(output, monkeypatch, name):
+    (output / "sub").mkdir()
+    monkeypatch.chdir(output if name != ".." else output / "sub")
+    before = contents(output)
+    normalized = storage.normalize(name)
+    dataset.remove_uncommitted(normalized)
+    assert contents(output) == before
+    assert read_rows(name).keys() == {b"a"}
+    dataset.remove(normalized)
+    assert contents(output) == {}
+
+
+def test_of_several_formats_the_one_that_keeps_keys_is_read(output):
+    (manifest,) = read_manifests(str(output))
+    assert {item.format for item in manifest.outputs} == {"tfrecord", "parquet", "jsonl"}
+    assert [item.format for item in manifest.files("embeddings")] == ["tfrecord"]
+    assert [item.format for item in manifest.files("failures")] == ["jsonl"]
+    assert dataclasses.replace(manifest, outputs=()).files("embeddings") == ()
+
+
+def test_an_interruption_while_removing_leaves_no_manifest_without_its_files(output, monkeypatch):
+    add_wave(output, "00001", make_batch({"c": [1, 2, 3]}))
+    total = len(dataset.owned_files(str(output), read_manifests(str(output))))
+    for count in range(total):
+        copy = output.parent / f"copy-{count}"
+        shutil.copytree(output, copy)
+        paths = dataset.owned_files(str(copy), read_manifests(str(copy)))
+        for path in paths[:count]:
+            os.unlink(path)
+        assert (copy / "spec.json").exists()
+        for manifest in read_manifests(str(copy)):
+            assert all((copy / item.path).exists() for item in manifest.outputs)

@@ -1,0 +1,85 @@
+import datetime
+import errno
+
+import apache_beam as beam
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import dataset, storage
+from pipeline.commit import WaveHeader
+from pipeline.dataset import read_manifests
+from pipeline.errors import OutputError
+from pipeline.options import make_runner, parse_beam_args
+from pipeline.transforms.write import WriteEmbeddings
+from pipeline.verify import verify
+from tests.datasets import SPEC, STARTED, contents, entry, make_batch, make_failure, read_rows
+
+BATCHES = [make_batch({f"{i}{j}": [i, j, 0] for j in range(3)}, [make_failure(f"bad{i}")]) for i in range(4)]
+
+
+def run(output, batches=BATCHES, *args, **options):
+    beam_options = parse_beam_args(args)
+    with beam.Pipeline(runner=make_runner(beam_options), options=beam_options) as root:
+        batches = root | beam.Create(batches, reshuffle=bool(args))
+        batches | WriteEmbeddings(str(output), **options)
+
+
+@pytest.fixture
+def out(tmp_path):
+    dataset.write_spec(str(tmp_path / "out"), SPEC)
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize("args", [(), ("--direct_num_workers=3", "--direct_running_mode=multi_threading")])
+def test_batches_become_one_wave(out, args):
+    run(out, BATCHES, *args)
+    (manifest,) = read_manifests(str(out))
+    assert (manifest.wave, manifest.embedded, manifest.failed, manifest.inputs) == ("00000", 12, 4, ())
+    assert read_rows(out).keys() == {f"{i}{j}".encode() for i in range(4) for j in range(3)}
+    report = verify(str(out))
+    assert (report.rows, report.failures, report.problems, report.strays) == (12, 4, (), ())
+
+
+def test_what_is_written_and_what_the_manifest_says(out):
+    header = WaveHeader("00042", STARTED, {"numpy": "2"}, inputs=(entry("a"),), key_feature="id")
+    run(out, formats=("parquet",), header=header, spec_json=dataset.to_json(SPEC))
+    (manifest,) = read_manifests(str(out))
+    assert (manifest.wave, manifest.key_feature, manifest.inputs) == ("00042", "id", (entry("a"),))
+    path = out / manifest.outputs[0].path
+    assert path.name == "embeddings-00042-00000-of-00001.parquet"
+    assert pq.read_metadata(path).metadata[b"spec.json"] == dataset.to_json(SPEC)
+    assert pq.read_table(path)["event_timestamp"][0].as_py() == STARTED
+
+
+def test_nothing_is_a_wave_too(out):
+    run(out, [])
+    assert read_manifests(str(out))[0].embedded == 0
+
+
+def test_a_second_pipeline_does_not_overwrite_the_first(out):
+    run(out)
+    before = contents(out)
+    with pytest.raises(OutputError, match=r"has a wave 00000 already.*give the new one another name"):
+        run(out)
+    assert {name: data for name, data in contents(out).items() if not name.startswith("staging")} == before
+    header = WaveHeader("00001", datetime.datetime.now(datetime.timezone.utc), {})
+    run(out, header=header)
+    assert [manifest.wave for manifest in read_manifests(str(out))] == ["00000", "00001"]
+
+
+def test_a_disk_that_fails_commits_nothing(out, monkeypatch):
+    create = storage.create
+    calls = 0
+
+    def full(path):
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+        return create(path)
+
+    monkeypatch.setattr(storage, "create", full)
+    with pytest.raises(Exception, match="No space left on device"):
+        run(out)
+    assert read_manifests(str(out)) == ()
+    assert not (out / "embeddings").exists()
