@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 from pipeline.console import CommandParser
 from pipeline.errors import UsageError
-from pipeline.settings import DecodeConfig, EngineConfig, InputConfig, ModuleConfig, OutputConfig
+from pipeline.settings import TIMESTAMP_COLUMN, DecodeConfig, EngineConfig, InputConfig, ModuleConfig, OutputConfig
 
 _T = TypeVar("_T")
 
@@ -34,6 +34,17 @@ class RunConfig:
     decode: DecodeConfig = DecodeConfig()
     engine: EngineConfig = EngineConfig()
     beam_args: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuses settings that contradict each other.
+
+        Raises:
+          UsageError: there are some.
+        """
+        if TIMESTAMP_COLUMN in self.input.passthrough and "parquet" in self.output.output_format:
+            raise UsageError(
+                f"--passthrough names '{TIMESTAMP_COLUMN}', which every row of a Parquet file already has; leave it out"
+            )
 
     @classmethod
     def from_args(cls, args: Sequence[str]) -> RunConfig:

@@ -35,8 +35,6 @@ SPEC_NAME = "spec.json"
 SUMMARY_NAME = "summary.json"
 STAGING_NAME = "staging"
 MANIFESTS_NAME = "manifests"
-TIMESTAMP_COLUMN = "event_timestamp"
-"""The Parquet column that the data set adds to the records' own."""
 
 ShardKind = Literal["embeddings", "failures"]
 ShardFormat = Literal["tfrecord", "parquet", "jsonl"]

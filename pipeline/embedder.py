@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.cores import usable_cores
-from pipeline.engines.base import Engine, load_engine
+from pipeline.engines.base import Engine
+from pipeline.engines.choice import load_engine
 from pipeline.errors import ImageError
 from pipeline.examples import embedding_rows
 from pipeline.hub.handles import resolve

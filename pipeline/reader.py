@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage, tfrecord
-from pipeline.dataset import SPEC_NAME, TIMESTAMP_COLUMN, Manifest, OutputEntry, live, read_manifests, read_spec
+from pipeline.dataset import SPEC_NAME, Manifest, OutputEntry, live, read_manifests, read_spec
 from pipeline.errors import OutputError
 from pipeline.examples import decode_rows
 from pipeline.gzip_stream import ByteStream, GzipStream
 from pipeline.records import Failure
+from pipeline.settings import TIMESTAMP_COLUMN
 
 _ROWS_PER_BATCH = 1024
 

@@ -27,6 +27,9 @@ Normalization = Literal["none", "l2"]
 OUTPUT_FEATURES = ("key", "embedding")
 """Names of the features that every output record has of its own."""
 
+TIMESTAMP_COLUMN = "event_timestamp"
+"""Name of the column that every row of a Parquet file has besides."""
+
 _BYTE_UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 _BYTE_UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -242,6 +245,7 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         """Refuses a batch size that is not one, and a precision that the engine does not have."""
+        _check_choices(self)
         if self.precision != "float32" and self.engine == "tensorflow":
             raise UsageError(
                 f"--precision={self.precision} is not for --engine=tensorflow, which computes in float32; leave one out"

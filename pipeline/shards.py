@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.crc32c import extend_crc32c
-from pipeline.dataset import STAGING_NAME, TIMESTAMP_COLUMN, ShardFormat, ShardKind
+from pipeline.dataset import STAGING_NAME, ShardFormat, ShardKind
 from pipeline.examples import encode_rows
 from pipeline.framing import frame
 from pipeline.records import EmbeddingBatch, Failure
-from pipeline.settings import Compression, OutputFormat
+from pipeline.settings import TIMESTAMP_COLUMN, Compression, OutputFormat
 
 SHARD_BYTES = 256 << 20
 """Size at which a file is closed and the next one begun."""

@@ -122,6 +122,14 @@ def test_paths_from_python(tmp_path):
     assert config.output.output == str(tmp_path / "out")
 
 
+def test_parquet_has_a_time_stamp_of_its_own():
+    clash = REQUIRED | {"passthrough": ["event_timestamp"]}
+    assert RunConfig.from_flags(**clash).input.passthrough == ("event_timestamp",)
+    message = "--passthrough names 'event_timestamp', which every row of a Parquet file already has; leave it out"
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        RunConfig.from_flags(**clash, output_format=["tfrecord", "parquet"])
+
+
 VALUES = {
     "key_feature": st.sampled_from(["id", "name"]),
     "compression": st.sampled_from(["none", "gzip"]),

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from pipeline import embedder as embedder_module
 from pipeline.embedder import BATCH_SIZE, BATCHES_PER_THREAD, THREADS_PER_CORE, BatchesInFlight, Embedder, EmbedderSpec
-from pipeline.engines.base import EngineSpec, load_engine
+from pipeline.engines.base import EngineSpec
+from pipeline.engines.choice import load_engine
 from pipeline.hub.cache import module_digest
 from pipeline.hub.module import choose_signature, read_module
 from pipeline.images import ImageDecoder

@@ -39,8 +39,6 @@ LINES = (
     "testing",
 )
 ORDER = [name for line in LINES for name in line.split()]
-# The protocol's module loads the engines that implement it, by name and only when one is asked for.
-TOLERATED = {("engines.base", "engines.tensorflow"), ("engines.base", "engines.openvino")}
 
 
 def test_the_public_names():
@@ -134,8 +132,7 @@ def imports_of(path):
 def test_imports_run_one_way(name):
     name = name.removeprefix("pipeline.")
     assert name in ORDER, f"pipeline.{name} has no place in LINES above yet"
-    allowed = {*ORDER[: ORDER.index(name)], *(target for source, target in TOLERATED if source == name)}
-    wrong = imports_of(ROOT / f"{name.replace('.', '/')}.py") - allowed
+    wrong = imports_of(ROOT / f"{name.replace('.', '/')}.py") - {*ORDER[: ORDER.index(name)]}
     assert not wrong, f"pipeline.{name} imports {sorted(wrong)}, which stand behind it in LINES above"
 
 

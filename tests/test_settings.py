@@ -132,6 +132,10 @@ DIGEST = "0123456789abcdef" * 4
             lambda: ModuleConfig("m", module_sha256=DIGEST + "\n"),
             f"--module_sha256='{DIGEST}\\n' is not a SHA-256 digest of 64 hexadecimal digits",
         ),
+        (
+            lambda: EngineConfig(engine="onnx"),
+            "--engine='onnx' is not one of its choices: auto, openvino, tensorflow",
+        ),
         (lambda: DecodeConfig(max_pixels=0), "--max_pixels=0 leaves no image; it must be at least 1"),
         (lambda: DecodeConfig(max_image_bytes=-5), "--max_image_bytes=-5 leaves no image; it must be at least 1"),
         (lambda: DecodeConfig(decode="quick"), "--decode='quick' is not one of its choices: exact, fast"),

@@ -1,4 +1,4 @@
-"""What an inference engine is, and how a worker loads the one that was chosen."""
+"""What an inference engine is, and what it is loaded from."""
 
 from __future__ import annotations
 
@@ -60,18 +60,3 @@ class EngineSpec:
     signature: ImageSignature
     precision: Precision = "float32"
     threads: int | None = None
-
-
-def load_engine(spec: EngineSpec) -> Engine:
-    """Loads a module's function into the engine that a spec names.
-
-    Raises:
-      ModuleError: the module cannot be loaded, or the engine cannot compute it.
-    """
-    if spec.name == "openvino":
-        from pipeline.engines.openvino import OpenVINOEngine
-
-        return OpenVINOEngine(spec)
-    from pipeline.engines.tensorflow import TensorFlowEngine
-
-    return TensorFlowEngine(spec)

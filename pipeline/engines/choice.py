@@ -1,4 +1,4 @@
-"""Which engine computes a module: decided once, by the launcher, so that all workers use the same."""
+"""Which engine computes a module: the launcher chooses, once, and all workers load what it chose."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from pathlib import Path
 
-from pipeline.engines.base import Engine, EngineSpec, load_engine
+from pipeline.engines.base import Engine, EngineSpec
 from pipeline.engines.conversion import ADVICE, OpenVINOError
 from pipeline.hub.cache import CacheError
 from pipeline.quiet import import_tensorflow
@@ -68,6 +68,21 @@ def choose_engine(wanted: EngineName, spec: EngineSpec) -> ChosenEngine:
             _log.warning("engine tensorflow, because openvino does not work: %s", str(error).removesuffix(ADVICE))
     spec = dataclasses.replace(spec, name="tensorflow")
     return ChosenEngine(spec, load_engine(spec), None)
+
+
+def load_engine(spec: EngineSpec) -> Engine:
+    """Loads a module's function into the engine that a spec names.
+
+    Raises:
+      ModuleError: the module cannot be loaded, or the engine cannot compute it.
+    """
+    if spec.name == "openvino":
+        from pipeline.engines.openvino import OpenVINOEngine
+
+        return OpenVINOEngine(spec)
+    from pipeline.engines.tensorflow import TensorFlowEngine
+
+    return TensorFlowEngine(spec)
 
 
 def sees_gpu(devices: Path = Path("/dev")) -> bool:

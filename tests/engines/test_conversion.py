@@ -39,7 +39,8 @@ def test_what_is_converted_once_is_loaded_without_tensorflow(tiny_module):
     converted(spec)
     code = f"""
 import sys
-from pipeline.engines.base import EngineSpec, load_engine
+from pipeline.engines.base import EngineSpec
+from pipeline.engines.choice import load_engine
 from pipeline.hub.module import ImageSignature
 load_engine({spec!r})
 print("tensorflow" in sys.modules)

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from pipeline.engines.base import load_engine
+from pipeline.engines.choice import load_engine
 from pipeline.engines.conversion import OpenVINOError, import_openvino
 from pipeline.engines.parity import probe_images, relative_difference
 from pipeline.errors import ModuleError
