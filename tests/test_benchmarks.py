@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks import data, fidelity, run, scale
+from benchmarks import data, fidelity, run, scale, waves
 from benchmarks.measure import Measurement
 from benchmarks.run import Round, format_table, summarize
 from pipeline.images import ImageDecoder
@@ -50,6 +50,13 @@ def test_a_round_that_says_nothing_does_not_count():
     assert (both["images_per_second"], both["slowest"], both["of_limit"]) == (10, 10, 1)
     assert none["images_per_second"] is None
     assert "| tf.data |  (-) |  |  |  |" in format_table([none])
+
+
+def test_what_waves_cost_is_told_as_the_median_of_the_rounds():
+    ones = [measurement(100, 10.0, cpu_s=20.0)] * 3
+    many = [measurement(100, seconds, cpu_s=cpu) for seconds, cpu in ((10.2, 21.0), (14.0, 22.0), (10.4, 20.0))]
+    table = waves.format_table([waves.Round(*pair) for pair in zip(ones, many, strict=True)])
+    assert table.splitlines()[-1] == "| | | **1.040** | | | **1.050** | |"
 
 
 def test_generated_images_are_photo_like():
@@ -98,4 +105,6 @@ def test_the_benchmark_runs_and_tells(tmp_path, tiny_module, capsys):
     assert (tmp_path / "out" / "benchmark.png").read_bytes().startswith(b"\x89PNG")
     assert scale.main([*common, "--sizes", "3", "9"]) == 0
     assert [row["images"] for row in json.loads((tmp_path / "out" / "scale.json").read_text())["rows"]] == [3, 9]
+    assert waves.main([*common, "--images=6", "--waves=3", "--rounds=2"]) == 0
+    assert len(json.loads((tmp_path / "out" / "waves.json").read_text())["rounds"]) == 2
     assert "| limit | " in capsys.readouterr().out
