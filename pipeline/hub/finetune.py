@@ -203,7 +203,7 @@ def _finetune(
         **{name: getattr(schedule, name) for name in ("batch_size", "head_epochs", "epochs", "learning_rate", "seed")},
     }
     assert chosen.dimension is not None
-    module = load_trainable(resolved.path, info, chosen)
+    module = load_trainable(resolved.path, info, chosen, handle=resolved.handle)
     trainer = Trainer(module, size, chosen.dimension, len(data.classes))
     state = finetune_state.restore(files.checkpoint, settings, trainer)
     _Run(schedule, data, trainer, state, files.checkpoint, stream).run()

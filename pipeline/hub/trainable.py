@@ -51,13 +51,16 @@ class TrainableModule(Protocol):
         """Writes a module of the same format and graphs with the variables' values of now."""
 
 
-def load_trainable(path: str, info: ModuleInfo, chosen: ImageSignature) -> TrainableModule:
+def load_trainable(
+    path: str, info: ModuleInfo, chosen: ImageSignature, *, handle: str | None = None
+) -> TrainableModule:
     """Loads the module in directory `path` for training.
 
     Args:
       path: the module's directory.
       info: what the module says of itself.
       chosen: the function whose vectors are trained.
+      handle: what the user knows the module by; default: the path.
 
     Raises:
       ModuleError: the module cannot be loaded, or not be trained.
@@ -65,22 +68,23 @@ def load_trainable(path: str, info: ModuleInfo, chosen: ImageSignature) -> Train
     import_tensorflow()
     import tensorflow as tf
 
+    name = handle or path
     try:
-        module = _Tf1Module(path, chosen) if info.format == "tf1_hub" else _Tf2Module(path, chosen)
+        module = _Tf1Module(path, chosen, name) if info.format == "tf1_hub" else _Tf2Module(path, chosen, name)
     except (tf.errors.OpError, ValueError, KeyError, OSError, TypeError, AttributeError) as error:
         text = " ".join(str(error).split())[:300]
         raise ModuleError(
-            f"{path} cannot be loaded for training: {type(error).__name__}: {text}; is the module complete?"
+            f"{name} cannot be loaded for training: {type(error).__name__}: {text}; is the module complete?"
         ) from error
     if not module.trainable_variables:
-        raise ModuleError(f"{path} cannot be fine-tuned: it has no trainable variables; take another module")
+        raise ModuleError(f"{name} cannot be fine-tuned: it has no trainable variables; take another module")
     return module
 
 
 class _Tf1Module:
     """A module in the TF1 Hub format: one graph version for training and another for everything else."""
 
-    def __init__(self, path: str, chosen: ImageSignature) -> None:
+    def __init__(self, path: str, chosen: ImageSignature, name: str) -> None:
         import tensorflow as tf
 
         self._path = path
@@ -89,7 +93,7 @@ class _Tf1Module:
         graph = tags.get(hub_format.TRAIN)
         if graph is None or chosen.signature not in graph.signature_def:
             raise ModuleError(
-                f"{path} cannot be fine-tuned: it has no graph with the tag 'train' and signature "
+                f"{name} cannot be fine-tuned: it has no graph with the tag 'train' and signature "
                 f"'{chosen.signature}'; take another module"
             )
         signature = graph.signature_def[chosen.signature]
@@ -99,7 +103,7 @@ class _Tf1Module:
         self.trainable_variables: Sequence[Any] = [v for v in train.variables if v.trainable]
         updates = train.graph.get_collection("update_ops")
         if not updates:
-            _log.warning("module %s moves no averages of batch statistics in training", path)
+            _log.warning("module %s moves no averages of batch statistics in training", name)
         images = signature.inputs[chosen.input_key].name
         vectors = train.graph.get_tensor_by_name(signature.outputs[chosen.output_key].name)
         self._train_step = train.prune(images, {"vectors": vectors, "updates": updates})
@@ -137,14 +141,14 @@ class _Tf1Module:
 class _Tf2Module:
     """A TF2 SavedModel with the interface of reusable SavedModels (tensorflow.org/hub/reusable_saved_models)."""
 
-    def __init__(self, path: str, chosen: ImageSignature) -> None:
+    def __init__(self, path: str, chosen: ImageSignature, name: str) -> None:
         import tensorflow as tf
 
         self._path = path
         self._module = tf.saved_model.load(path)
         if not callable(self._module) or not hasattr(self._module, "trainable_variables"):
             raise ModuleError(
-                f"{path} cannot be fine-tuned: it has no `__call__` and `trainable_variables`; expected a reusable "
+                f"{name} cannot be fine-tuned: it has no `__call__` and `trainable_variables`; expected a reusable "
                 "SavedModel, such as `python -m pipeline.hub export --format=tf2` makes"
             )
         self.trainable_variables: Sequence[Any] = list(self._module.trainable_variables)
@@ -159,7 +163,7 @@ class _Tf2Module:
         found = vectors.structured_outputs.shape
         if found.rank != 2 or found[-1] != chosen.dimension:
             raise ModuleError(
-                f"{path} cannot be fine-tuned: its `__call__` gives {found}, but signature '{chosen.signature}' "
+                f"{name} cannot be fine-tuned: its `__call__` gives {found}, but signature '{chosen.signature}' "
                 f"vectors of {chosen.dimension} values; expected the same; if it has a classifier, export it without"
             )
 
