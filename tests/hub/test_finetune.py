@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pipeline.hub.format import is_hub_module
 from pipeline.hub.handles import module_digest
 from pipeline.hub.image_module import write_tf2
 from pipeline.hub.mobilenet_v2 import from_name
+from pipeline.hub.publish import write_archive
 from tests.hub.trainables import write_stripes, write_trainable
 
 NETWORK = "mobilenet_v2_035_96"
@@ -276,9 +278,11 @@ def test_module_without_a_version_for_training(records, tmp_path):
 
 
 def test_saved_model_without_the_interface_for_training(records, tmp_path):
-    module = write_trainable(tmp_path / "module", "tf2", interface=False)
-    with pytest.raises(ModuleError, match=r"has no `__call__` and `trainable_variables`; expected a reusable"):
-        run(make_config(str(module), records, tmp_path / "new"))
+    archive = tmp_path / "module.tar.gz"
+    write_archive(write_trainable(tmp_path / "module", "tf2", interface=False), archive)
+    message = f"^{re.escape(str(archive))} cannot be fine-tuned: it has no `__call__` and `trainable_variables`"
+    with pytest.raises(ModuleError, match=message):
+        run(make_config(str(archive), records, tmp_path / "new"))
 
 
 def test_tf2_classifier_gives_no_embeddings_to_train(records, tmp_path):
