@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
@@ -78,6 +79,8 @@ def _configure_logging() -> None:
     logging.getLogger("pipeline").setLevel(logging.INFO)
     # Beam logs the stack of every failure that it also raises; the command tells it in one line.
     logging.getLogger("apache_beam.runners").setLevel(logging.CRITICAL)
+    # On Python 3.10, each of Google's packages tells at every start how old it is.
+    warnings.filterwarnings("ignore", "You are using a .*Python version", FutureWarning)
 
 
 def describe_os_error(error: OSError) -> str:

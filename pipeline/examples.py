@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+from numpy.typing import NDArray
 
 from pipeline.records import Failure, FailureReason, Feature, FeatureKind, ImageRecord
 from pipeline.settings import OUTPUT_FEATURES
@@ -133,7 +134,7 @@ def encode_example(features: Mapping[str, Feature]) -> bytes:
     return encoded
 
 
-def embedding_rows(records: Sequence[ImageRecord], embeddings: np.ndarray) -> tuple[pa.RecordBatch, ...]:
+def embedding_rows(records: Sequence[ImageRecord], embeddings: NDArray[np.float32]) -> tuple[pa.RecordBatch, ...]:
     """Returns records and their embeddings as Arrow record batches, as `EmbeddingBatch.rows` has them.
 
     Args:
@@ -151,7 +152,7 @@ def embedding_rows(records: Sequence[ImageRecord], embeddings: np.ndarray) -> tu
 
 
 def _rows(
-    records: Sequence[ImageRecord], embeddings: np.ndarray, schema: tuple[tuple[str, FeatureKind], ...]
+    records: Sequence[ImageRecord], embeddings: NDArray[np.float32], schema: tuple[tuple[str, FeatureKind], ...]
 ) -> pa.RecordBatch:
     dimension = embeddings.shape[1]
     values = pa.array(np.ascontiguousarray(embeddings, np.float32).reshape(-1))

@@ -189,4 +189,5 @@ def write_tiny_module(directory: str | os.PathLike[str], *, format: Literal["tf1
 def _tiny_kernel() -> NDArray[np.float64]:
     """Returns [12, 8] multiples of 1/8, such that no two columns are alike."""
     rows, columns = np.indices(((TINY_IMAGE_SIZE // _BLOCK) ** 2 * 3, TINY_DIMENSION))
-    return ((rows * rows + 3 * rows * columns + columns) % 11 - 5) / 8
+    kernel: NDArray[np.float64] = ((rows * rows + 3 * rows * columns + columns) % 11 - 5) / 8
+    return kernel

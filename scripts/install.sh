@@ -27,6 +27,8 @@ fi
 installed=.venv/installed-$(basename "$lock")
 if ! cmp -s "$lock" "$installed"; then
   echo "Installing $lock into .venv (a few minutes, 3 GB)" >&2
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes -r "$lock"
+  # The lock is complete. Left to look for dependencies, pip before 23.1 trips over packages with extras.
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --no-deps --require-hashes -r "$lock"
+  problems=$(.venv/bin/python -m pip check --disable-pip-version-check) || { echo "error: $problems" >&2; exit 1; }
   cp "$lock" "$installed"
 fi
