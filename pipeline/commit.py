@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from pipeline import storage
 from pipeline.dataset import (
-    STAGING_NAME,
     InputEntry,
     Manifest,
     OutputEntry,
@@ -22,6 +21,7 @@ from pipeline.dataset import (
 )
 from pipeline.errors import OutputError
 from pipeline.lock import LockToken, still_locked
+from pipeline.ownership import remove_staged
 from pipeline.shards import StagedShard
 from pipeline.waves import covered_inputs, read_plan
 
@@ -78,7 +78,7 @@ def commit_wave(output: str, header: WaveHeader, staged: Iterable[StagedShard]) 
     with still_locked(output, header.lock):
         commit(output, manifest)
     with contextlib.suppress(OSError):  # the wave counts; the next one to write cleans up
-        storage.delete_directory(storage.join(output, STAGING_NAME))
+        remove_staged(output)
     return manifest
 
 

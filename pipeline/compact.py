@@ -20,11 +20,11 @@ from pipeline.dataset import (
     next_wave,
     read_manifests,
     read_spec,
-    remove_uncommitted,
     to_json,
 )
 from pipeline.errors import OutputError
 from pipeline.lock import DatasetLock, LockToken
+from pipeline.ownership import remove_uncommitted
 from pipeline.reader import live_waves
 from pipeline.records import EmbeddingBatch
 from pipeline.settings import Compression, OutputFormat

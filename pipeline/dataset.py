@@ -19,12 +19,10 @@ import collections.abc
 import dataclasses
 import functools
 import json
-import os
 import re
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from pipeline import storage
@@ -40,11 +38,7 @@ ShardKind = Literal["embeddings", "failures"]
 ShardFormat = Literal["tfrecord", "parquet", "jsonl"]
 _T = TypeVar("_T")
 _SHARD_PATH = re.compile(r"(?:embeddings|failures)/\w[\w.-]*", re.ASCII)
-_OWN_SHARD = re.compile(
-    r"(?:embeddings|failures)-\d{5,}-\d{5,}-of-\d{5,}\.(?:tfrecord|tfrecord\.gz|parquet|jsonl)", re.ASCII
-)
 _MANIFEST_PATH = re.compile(rf"(?:^|[/\\]){MANIFESTS_NAME}[/\\](\d{{5,}})\.json$", re.ASCII)
-_TEMPORARY = re.compile(r"(?:spec|summary|\d{5,})\.json\.[0-9a-f]{32}\.tmp", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -336,18 +330,6 @@ def commit(output: str, manifest: Manifest) -> None:
     storage.write_atomically(manifest_path(output, manifest.wave), to_json(manifest))
 
 
-def owned_files(output: str, manifests: Iterable[Manifest]) -> list[str]:
-    """Returns the paths of all files that the data set's spec and manifests own, as `storage.list_files` has them.
-
-    The manifests come first: removed in this order, what an interruption leaves is none without its files.
-    """
-    manifests = tuple(manifests)
-    owned = [manifest_path(output, manifest.wave) for manifest in manifests]
-    owned += [storage.join(output, entry.path) for manifest in manifests for entry in manifest.outputs]
-    owned += [storage.join(output, SUMMARY_NAME), storage.join(output, SPEC_NAME)]
-    return owned if storage.is_remote(output) else [os.path.normpath(path) for path in owned]
-
-
 def differing_fields(old: Spec, new: Spec) -> list[str]:
     """Returns what makes the vectors of two specs different things, as `field: old, now new`."""
     ours, theirs = ({**vars(spec), **vars(spec.preprocessing)} for spec in (old, new))
@@ -358,40 +340,3 @@ def differing_fields(old: Spec, new: Spec) -> list[str]:
         for name in ("module_sha256", *vectors, *preprocessing)
         if ours[name] != theirs[name]
     ]
-
-
-def remove(output: str) -> None:
-    """Removes a data set: the files that its spec and manifests own, and no other.
-
-    Raises:
-      OutputError: the spec or a manifest cannot be read.
-      OSError: a file cannot be removed.
-    """
-    manifests = read_manifests(output)
-    if manifests or read_spec(output) is not None:  # else a summary.json there is somebody else's
-        storage.delete(owned_files(output, manifests))
-    remove_uncommitted(output)
-
-
-def remove_uncommitted(output: str) -> None:
-    """Removes what interrupted runs have left: staged and temporary files, and files of waves that do not count.
-
-    Only for the holder of the data set's lock.
-
-    Raises:
-      OutputError: a manifest cannot be read.
-      OSError: a file cannot be removed.
-    """
-    storage.delete_directory(storage.join(output, STAGING_NAME))
-    storage.delete(temporary_files(output))
-    owned = set(owned_files(output, read_manifests(output)))
-    found = [stat.path for kind in get_args(ShardKind) for stat in storage.list_files(storage.join(output, kind))]
-    storage.delete(path for path in found if path not in owned and _OWN_SHARD.fullmatch(re.split(r"[/\\]", path)[-1]))
-
-
-def temporary_files(output: str) -> list[str]:
-    """Returns the paths of files that were being written when a run was killed."""
-    if storage.is_remote(output):  # objects appear whole
-        return []
-    found = [*Path(output).glob("*.tmp"), *Path(output, MANIFESTS_NAME).glob("*.tmp")]
-    return sorted(str(path) for path in found if _TEMPORARY.fullmatch(path.name))

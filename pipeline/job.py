@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline import dataset, errors, storage
+from pipeline import dataset, errors, ownership, storage
 from pipeline.config import RunConfig
 from pipeline.console import describe_os_error
 from pipeline.errors import IntegrityError, OutputError, PipelineError, TooManyFailures
@@ -182,13 +182,13 @@ class _Job:
             )
         plan = plan_run(self.config, self.options, self.output, files)
         if existing is not None and not plan.waves:
-            dataset.remove_uncommitted(self.output)
+            ownership.remove_uncommitted(self.output)
             summary = self._summarize([], existing, plan.skipped, started)
         else:
             with timed("loading the module"):
                 module = bring_to_workers(load_module(self.chosen, self.config, self.options), self.options)
             if settings.overwrite:  # now that the new one can begin
-                dataset.remove(self.output)
+                ownership.remove(self.output)
             self._begin(existing, module.dataset_spec)
             manifests = [self._run_wave(wave, module, index, len(plan.waves)) for index, wave in enumerate(plan.waves)]
             summary = self._summarize(manifests, module.dataset_spec, plan.skipped, started)
@@ -205,7 +205,7 @@ class _Job:
             )
 
     def _begin(self, existing: dataset.Spec | None, spec: dataset.Spec) -> None:
-        dataset.remove_uncommitted(self.output)
+        ownership.remove_uncommitted(self.output)
         if existing is None:
             dataset.write_spec(self.output, spec)
         else:

@@ -12,7 +12,7 @@ import io
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -205,9 +205,20 @@ def delete(paths: Iterable[str]) -> None:
                 _file_systems().delete([path])
 
 
-def delete_directory(directory: str) -> None:
-    """Removes the files below a directory, and on local disk the directories as well."""
-    delete(stat.path for stat in list_files(directory))
+def delete_directory(directory: str, is_own: Callable[[str], bool] = lambda name: True) -> None:
+    """Removes the files below a directory, and on local disk the directories that are empty then.
+
+    A link is not followed, even if it is the directory itself.
+
+    Args:
+      directory: path or URI.
+      is_own: says of a file, by its path relative to the directory, with `/`, whether to remove it.
+    """
+    if not is_remote(directory) and os.path.islink(directory):
+        return
+    prefix = directory.rstrip("/") + "/" if is_remote(directory) else os.path.normpath(directory) + os.sep
+    paths = [stat.path for stat in list_files(directory)]
+    delete(path for path in paths if is_own(path[len(prefix) :].replace(os.sep, "/")))
     if not is_remote(directory):
         for folder, _, _ in os.walk(directory, topdown=False):
             with contextlib.suppress(OSError):  # not empty: somebody put a file there meanwhile

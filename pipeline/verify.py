@@ -23,15 +23,14 @@ from pipeline.dataset import (
     OutputEntry,
     Spec,
     live,
-    owned_files,
     read_manifests,
     read_spec,
-    temporary_files,
 )
 from pipeline.errors import OutputError, UsageError
 from pipeline.examples import parse_example
 from pipeline.gzip_stream import GzipStream
 from pipeline.lock import DatasetLock
+from pipeline.ownership import owned_files, temporary_files
 from pipeline.reader import live_waves, read_failures, read_failures_file, read_shard
 from pipeline.records import Failure, ImageRecord
 

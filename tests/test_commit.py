@@ -154,7 +154,7 @@ def test_a_lock_lost_between_naming_and_committing(tmp_path, monkeypatch):
 
 
 def test_a_staging_directory_that_cannot_be_removed_does_no_harm(tmp_path, monkeypatch):
-    def refuse(directory):
+    def refuse(directory, is_own):
         raise PermissionError(13, "Permission denied", directory)
 
     monkeypatch.setattr(storage, "delete_directory", refuse)

@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -8,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import dataset, storage
+from pipeline import dataset, ownership
 from pipeline.dataset import Manifest, OutputEntry, differing_fields, live, next_wave, read_manifests, read_spec
 from pipeline.errors import OutputError
-from tests.datasets import SPEC, add_wave, contents, entry, make_batch, make_failure, read_rows
+from tests.datasets import SPEC, add_wave, entry, make_batch, make_failure
 
 MANIFEST = Manifest(
     wave="00003",
@@ -168,7 +167,7 @@ def test_any_bytes_in_a_manifest_are_read_or_refused(tmp_path_factory, data):
     else:
         (manifest,) = found
         assert dataset.to_json(manifest)
-        assert all(Path(path).is_relative_to(output) for path in dataset.owned_files(str(output), [manifest]))
+        assert all(Path(path).is_relative_to(output) for path in ownership.owned_files(str(output), [manifest]))
         assert next_wave([manifest]) == "00004"
 
 
@@ -235,78 +234,9 @@ def output(tmp_path):
     return output
 
 
-FOREIGN = (
-    "notes.txt",
-    "embeddings/notes.txt",
-    "embeddings/embeddings.tfrecord",
-    "manifests/x.json",
-    "more/a.jpg",
-    "b.tmp",
-)
-
-
-def add_foreign(output):
-    for name in FOREIGN:
-        (output / name).parent.mkdir(exist_ok=True)
-        (output / name).write_text("mine")
-
-
-def test_removing_a_data_set_leaves_what_is_not_its_own(output):
-    add_foreign(output)
-    dataset.remove(str(output))
-    assert sorted(contents(output)) == sorted(FOREIGN)
-
-
-def test_what_interrupted_runs_left_is_removed_and_nothing_else(output):
-    add_foreign(output)
-    before = contents(output)
-    left = [
-        "embeddings/embeddings-00001-00000-of-00002.tfrecord",
-        "embeddings/embeddings-00000-00000-of-00002.tfrecord.gz",
-        "embeddings/embeddings-00001-00000-of-00002.parquet",
-        "failures/failures-00001-00000-of-00001.jsonl",
-        "staging/00001/embeddings-0a1b2c",
-        f"manifests/00001.json.{'0a' * 16}.tmp",
-        f"spec.json.{'0a' * 16}.tmp",
-        f"summary.json.{'0a' * 16}.tmp",
-    ]
-    for name in left:
-        (output / name).parent.mkdir(parents=True, exist_ok=True)
-        (output / name).write_text("half")
-    dataset.remove_uncommitted(str(output))
-    assert contents(output) == before
-
-
-@pytest.mark.parametrize("name", [".", "..", "sub/.."])
-def test_a_data_set_in_the_current_directory_is_its_own(output, monkeypatch, name):
-    (output / "sub").mkdir()
-    monkeypatch.chdir(output if name != ".." else output / "sub")
-    before = contents(output)
-    normalized = storage.normalize(name)
-    dataset.remove_uncommitted(normalized)
-    assert contents(output) == before
-    assert read_rows(name).keys() == {b"a"}
-    dataset.remove(normalized)
-    assert contents(output) == {}
-
-
 def test_of_several_formats_the_one_that_keeps_keys_is_read(output):
     (manifest,) = read_manifests(str(output))
     assert {item.format for item in manifest.outputs} == {"tfrecord", "parquet", "jsonl"}
     assert [item.format for item in manifest.files("embeddings")] == ["tfrecord"]
     assert [item.format for item in manifest.files("failures")] == ["jsonl"]
     assert dataclasses.replace(manifest, outputs=()).files("embeddings") == ()
-
-
-def test_an_interruption_while_removing_leaves_no_manifest_without_its_files(output, monkeypatch):
-    add_wave(output, "00001", make_batch({"c": [1, 2, 3]}))
-    total = len(dataset.owned_files(str(output), read_manifests(str(output))))
-    for count in range(total):
-        copy = output.parent / f"copy-{count}"
-        shutil.copytree(output, copy)
-        paths = dataset.owned_files(str(copy), read_manifests(str(copy)))
-        for path in paths[:count]:
-            os.unlink(path)
-        assert (copy / "spec.json").exists()
-        for manifest in read_manifests(str(copy)):
-            assert all((copy / item.path).exists() for item in manifest.outputs)

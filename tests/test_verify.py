@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import dataset, storage
+from pipeline import storage
 from pipeline.crc32c import crc32c
 from pipeline.dataset import Manifest, read_manifests, to_json
 from pipeline.errors import OutputError, UsageError
 from pipeline.lock import DatasetLock
+from pipeline.ownership import owned_files
 from pipeline.records import Failure
 from pipeline.testing import make_example, make_tfrecord
 from pipeline.verify import _command, show_failure, verify
@@ -363,5 +364,5 @@ def test_strays_on_a_path_that_python_writes_differently(out, monkeypatch):
 def test_what_the_reports_count_is_what_is_there(out):
     assert json.loads((out / MANIFEST).read_text())["embedded"] == 2
     assert isinstance(read_manifests(str(out))[0], Manifest)
-    assert all(storage.exists(path) for path in dataset.owned_files(str(out), read_manifests(str(out)))[:4])
+    assert all(storage.exists(path) for path in owned_files(str(out), read_manifests(str(out)))[:4])
     assert Failure.from_json((out / FAILURES).read_text().splitlines()[0]).key == b"c"
