@@ -80,7 +80,7 @@ def preview(config: RunConfig) -> Preview:
     beam_options.check_options(options)
     FileSystems.set_options(options)  # or Beam looks for them on the command line of this process
     output = storage.normalize(config.output.output)
-    files = find_inputs(config.input)
+    files = find_inputs(config.input, output)
     check_records(files)
     plan = plan_run(config, options, output, files)
     module = load_module(choose_module(config.module), config, options)

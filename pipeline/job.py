@@ -110,7 +110,7 @@ def run(config: RunConfig) -> Summary:
     FileSystems.set_options(options)  # or Beam looks for them on the command line of this process
     output = storage.normalize(config.output.output)
     with timed("finding the inputs"):
-        files = find_inputs(config.input)
+        files = find_inputs(config.input, output)
         check_records(files)
     _check_directory(output)
     with timed("finding the module"):

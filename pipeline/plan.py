@@ -15,6 +15,7 @@ from typing import Literal
 from pipeline import storage, tfrecord
 from pipeline.errors import InputError
 from pipeline.gzip_stream import GzipStream
+from pipeline.ownership import is_own_file
 from pipeline.settings import InputConfig, InputFormat
 from pipeline.storage import FileStat
 
@@ -24,9 +25,12 @@ FileKind = Literal["tfrecord", "image"]
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 LIST_EXTENSIONS = (".txt", ".lst", ".list")
-TFRECORD_NAME = re.compile(r"\.tfrecords?\b|-\d{5}-of-\d{5}(\.gz)?$|\.tfrec(\.gz)?$", re.IGNORECASE)
+TFRECORD_NAME = re.compile(
+    r"(?:\.tfrecords?(?:[-_.]\d+(?:-of-\d+)?)?|-\d{5}-of-\d{5}|\.tfrec)(?:\.gz)?$", re.IGNORECASE
+)
 """Matches `a.tfrecord`, `a.tfrecords.gz`, `a.tfrecord-00000-of-00010` and `train-00000-of-01024`."""
 
+_GZIP_MAGIC = b"\x1f\x8b"
 _PROBE_BYTES = 16 << 20
 """Bytes at the beginning of an uncompressed file in which a first record is looked for."""
 IMAGES_PER_TASK = 64
@@ -83,18 +87,27 @@ class ImageFiles:
 ReadTask = RecordFile | ImageFiles
 
 
-def find_inputs(config: InputConfig) -> tuple[InputFile, ...]:
+def find_inputs(config: InputConfig, output: str | None = None) -> tuple[InputFile, ...]:
     """Returns the files that a run is to read, by path, each once.
 
+    Args:
+      config: what to look for.
+      output: directory of the data set that is written; what runs have written there is no input.
+
     Raises:
-      InputError: nothing matched, or the files are not of the kind that was asked for.
+      InputError: a pattern matched nothing, or the files are not of the kind that was asked for.
     """
     patterns = [_absolute(pattern) for pattern in config.input]
-    matches = {pattern: _match(pattern) for pattern in patterns}
+    target = None if output is None else _absolute(output)
+    matches = {pattern: _match(pattern, target) for pattern in patterns}
+    for pattern, given in zip(patterns, config.input, strict=True):
+        if not matches[pattern] and (storage.is_remote(pattern) or not os.path.isdir(pattern)):
+            raise InputError(f"no input matched {given}; expected image files or TFRecords")
     bases = {pattern: _base(pattern, matches[pattern]) for pattern in patterns}
     base = _common_parent(bases.values())
     files: dict[str, InputFile] = {}
     ignored: Counter[str] = Counter()
+    repeated = 0
     for pattern in patterns:
         is_directory = not any(stat.path == pattern for stat in matches[pattern])
         for stat in matches[pattern]:
@@ -104,7 +117,7 @@ def find_inputs(config: InputConfig) -> tuple[InputFile, ...]:
                 ignored[os.path.splitext(stat.path)[1] or "no extension"] += 1
             elif kind == "list":
                 for file in _read_list(stat.path):
-                    files.setdefault(file.path, file)
+                    repeated += files.setdefault(file.path, file).name != file.name
             else:
                 name = _relative(stat.path, base)
                 files.setdefault(stat.path, InputFile(stat.path, name, kind, stat.size_bytes, stat.mtime_s))
@@ -113,6 +126,8 @@ def find_inputs(config: InputConfig) -> tuple[InputFile, ...]:
         _log.warning(
             "ignored %d files that are neither images nor TFRecords by their names: %s", ignored.total(), kinds
         )
+    if repeated:
+        _log.warning("%d lines of lists name a file in another way than a line before, whose key it keeps", repeated)
     if not files:
         detail = f"; {ignored.total()} other files were ignored, name their --input_format" if ignored else ""
         raise InputError(f"no input matched {' '.join(config.input)}; expected image files or TFRecords{detail}")
@@ -125,9 +140,10 @@ def _absolute(path: str) -> str:
     return path if storage.is_remote(path) else os.path.abspath(path)
 
 
-def _match(pattern: str) -> list[FileStat]:
+def _match(pattern: str, output: str | None) -> list[FileStat]:
     try:
-        return storage.match(pattern)
+        found = storage.match(pattern)
+        return found if output is None else [stat for stat in found if not is_own_file(output, stat.path)]
     except OSError as error:
         raise InputError(f"--input={pattern} cannot be listed: {error}") from error
 
@@ -212,10 +228,20 @@ def check_records(files: Sequence[InputFile]) -> None:
     Raises:
       InputError: no file is an image, or has a record near its beginning.
     """
-    if any(file.kind == "image" or _begins_with_records(file) for file in files):
-        return
+    unreadable: list[tuple[InputFile, OSError]] = []
+    for file in files:
+        try:
+            if file.kind == "image" or _begins_with_records(file):
+                return
+        except OSError as error:
+            unreadable.append((file, error))
+    if unreadable:
+        file, reason = unreadable[0]
+        raise InputError(f"{file.path} cannot be read: {reason}") from reason
     first = files[0]
     what = "is empty" if first.size_bytes == 0 else "is no TFRecord"
+    if not first.is_compressed and _first_bytes(first.path, 2) == _GZIP_MAGIC:
+        what = "is compressed, which its name must tell by ending in .gz"
     others = f", nor is any of the other {len(files) - 1} inputs" if len(files) > 1 else ""
     raise InputError(
         f"no records: {first.path} {what}{others}; expected TFRecords of tf.train.Example; for image files say "
@@ -223,17 +249,23 @@ def check_records(files: Sequence[InputFile]) -> None:
     )
 
 
+def _first_bytes(path: str, count: int) -> bytes:
+    with storage.open_read(path) as stream:
+        return stream.read(count)
+
+
 def _begins_with_records(file: InputFile) -> bool:
-    """Says whether a record can be made out, be it behind a damaged one."""
-    try:
-        with storage.open_read(file.path) as stream:
-            if file.is_compressed:
-                items = tfrecord.read_records_sequential(GzipStream(stream))
-            else:
-                items = tfrecord.read_records(stream, 0, _PROBE_BYTES)
-            return any(not isinstance(item, tfrecord.CorruptRange) for item in items)
-    except OSError as error:
-        raise InputError(f"{file.path} cannot be read: {error}") from error
+    """Says whether a record can be made out, be it behind a damaged one.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    with storage.open_read(file.path) as stream:
+        if file.is_compressed:
+            items = tfrecord.read_records_sequential(GzipStream(stream))
+        else:
+            items = tfrecord.read_records(stream, 0, _PROBE_BYTES)
+        return any(not isinstance(item, tfrecord.CorruptRange) for item in items)
 
 
 def make_tasks(files: Iterable[InputFile]) -> list[ReadTask]:

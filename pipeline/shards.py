@@ -90,6 +90,7 @@ class _CountingFile(io.RawIOBase):
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._abandoned = False
         self.size_bytes = 0
         self.crc32c = 0
 
@@ -101,10 +102,16 @@ class _CountingFile(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         data = bytes(data)
+        if self._abandoned:
+            return len(data)
         self._file.write(data)
         self.size_bytes += len(data)
         self.crc32c = extend_crc32c(self.crc32c, data)
         return len(data)
+
+    def abandon(self) -> None:
+        """Drops what is still written: encoders of an unfinished file write its end when they are deleted."""
+        self._abandoned = True
 
 
 class _Encoder(Protocol):
@@ -252,6 +259,7 @@ class _ShardWriter:
         )
 
     def abandon(self) -> None:
+        self.counting.abandon()
         with contextlib.suppress(OSError):  # what is left in its buffer need not reach the disk
             self._file.close()
 

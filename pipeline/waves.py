@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from pipeline.dataset import STAGING_NAME, InputEntry, Manifest, live, next_wave
 from pipeline.plan import ImageFiles, InputFile, ReadTask, RecordFile, make_tasks
 from pipeline.records import Failure
 
+_log = logging.getLogger(__name__)
+
+UNKNOWN_BYTES = 256 << 10
+"""What a file whose size is not known counts for in a wave: remote images of a list file are not looked up."""
 _ADDRESS = re.compile(r"(.*)@(\d+)(?:-(\d+))?", re.DOTALL)
 _NO_END = 1 << 62
 
@@ -61,7 +66,9 @@ def make_plan(
 ) -> Plan:
     """Returns what is to be done so that a data set covers some files as they are now.
 
-    A file is done when a wave covers it with the same path, size and modification time.
+    A file is done when a wave covers it with the same path, size and modification time, and no newer wave has given
+    its name, and so its keys, to another file. A file that changed keeps the name that it has in the data set, whatever
+    inputs it is found by now: rows of its old keys would stay otherwise.
 
     Args:
       files: all that the data set should cover.
@@ -70,17 +77,21 @@ def make_plan(
       failures: earlier failures to try again, in a wave of their own, where their files are done.
     """
     covered: dict[str, InputEntry] = {}
+    owners: dict[str, str] = {}
     for manifest in live(manifests):
         covered.update((entry.path, entry) for entry in manifest.inputs)
+        if manifest.key_feature is None:
+            owners.update((entry.name, entry.path) for entry in manifest.inputs)
     failures = tuple(failures)
     again_whole = {failure.source for failure in failures}
     done = [
         file
         for file in files
-        if _is_covered(file, covered.get(file.path)) and (file.kind == "image" or file.path not in again_whole)
+        if _is_covered(file, covered.get(file.path), owners) and (file.kind == "image" or file.path not in again_whole)
     ]
     done_paths = {file.path for file in done}
-    missing = [file for file in files if file.path not in done_paths]
+    missing = [_named_as_before(file, covered, owners) for file in files if file.path not in done_paths]
+    _warn_of_taken_names(missing, owners)
     work = [_Work(tuple(make_tasks(group)), ()) for group in _group(missing, wave_bytes)]
     again = _retry_work({file.path: file for file in done}, failures)
     if again.tasks:
@@ -135,8 +146,33 @@ def covered_inputs(tasks: Iterable[ReadTask]) -> tuple[InputEntry, ...]:
     return tuple(entries)
 
 
-def _is_covered(file: InputFile, entry: InputEntry | None) -> bool:
-    return entry is not None and (entry.size_bytes, entry.mtime_s) == (file.size_bytes, file.mtime_s)
+def _is_covered(file: InputFile, entry: InputEntry | None, owners: Mapping[str, str]) -> bool:
+    return (
+        entry is not None
+        and (entry.size_bytes, entry.mtime_s) == (file.size_bytes, file.mtime_s)
+        and owners.get(entry.name, entry.path) == entry.path
+    )
+
+
+def _named_as_before(file: InputFile, covered: Mapping[str, InputEntry], owners: Mapping[str, str]) -> InputFile:
+    entry = covered.get(file.path)
+    if entry is None or owners.get(entry.name) != file.path:
+        return file
+    return dataclasses.replace(file, name=entry.name)
+
+
+def _warn_of_taken_names(files: Iterable[InputFile], owners: Mapping[str, str]) -> None:
+    taken = [file for file in files if owners.get(file.name, file.path) != file.path]
+    if taken:
+        first = taken[0]
+        _log.warning(
+            "%d files have keys that the data set has from other files, and take their place there: %s is %s now, and "
+            "was %s; to keep both, name both inputs in one run",
+            len(taken),
+            first.name,
+            first.path,
+            owners[first.name],
+        )
 
 
 def _entry(file: InputFile) -> InputEntry:
@@ -148,11 +184,12 @@ def _group(files: Sequence[InputFile], wave_bytes: int | None) -> Iterator[list[
     group: list[InputFile] = []
     size_bytes = 0
     for file in files:
-        if group and wave_bytes is not None and size_bytes + file.size_bytes > wave_bytes:
+        file_bytes = file.size_bytes or UNKNOWN_BYTES
+        if group and wave_bytes is not None and size_bytes + file_bytes > wave_bytes:
             yield group
             group, size_bytes = [], 0
         group.append(file)
-        size_bytes += file.size_bytes
+        size_bytes += file_bytes
     if group:
         yield group
 

@@ -69,7 +69,7 @@ class TestKeys:
             (["photos/2024", "photos/a.jpg"], ["2024/c.jpeg", "2024/d.webp", "a.jpg"]),
             (["photos/*.jpg", "photos/2024/*.jpeg"], ["2024/c.jpeg", "a.jpg"]),
             (["photos/a.jpg", "other/f.tif"], ["other/f.tif", "photos/a.jpg"]),
-            (["a*", "photos/a.jpg"], ["photos/a.jpg"]),
+            (["o*/f*", "photos/a.jpg"], ["other/f.tif", "photos/a.jpg"]),
             # Named twice: read once.
             (["photos/a.jpg", "photos/*.jpg", "photos/a.jpg"], ["a.jpg"]),
         ],
@@ -200,7 +200,7 @@ class TestKinds:
         assert directory_finds.kind == path_finds.kind == kind
         assert path_finds.is_compressed == name.endswith(".gz")
 
-    @pytest.mark.parametrize("name", ["a.md", "noextension", "a.jpg.bak", "jpg", "a-0-of-1", "a.csv"])
+    @pytest.mark.parametrize("name", ["a.md", "noextension", "a.jpg.bak", "jpg", "a-0-of-1", "a.csv", "a.tfrecord.idx"])
     def test_a_file_that_was_named_must_tell_what_it_is(self, tmp_path, name):
         (tmp_path / name).write_bytes(b"")
         message = f"cannot tell from its name what {tmp_path / name} is; say --input_format=tfrecord, images or list"
@@ -271,9 +271,10 @@ class TestLists:
         (tree / "images.csv").write_text("photos/a.jpg\n")
         assert names(find("images.csv", input_format="list")) == ["photos/a.jpg"]
 
-    def test_a_path_that_is_listed_twice_is_read_once(self, tree):
+    def test_a_path_that_is_listed_twice_is_read_once(self, tree, caplog):
         (tree / "all.txt").write_text("photos/a.jpg\nphotos/a.jpg\n./photos/a.jpg\n")
         assert names(find("all.txt")) == ["photos/a.jpg"]
+        assert caplog.messages == ["1 lines of lists name a file in another way than a line before, whose key it keeps"]
 
     def test_a_list_that_cannot_be_read(self, tree, monkeypatch):
         (tree / "all.txt").write_text("")
@@ -292,6 +293,15 @@ class TestNothing:
         message = f"no input matched {pattern}; expected image files or TFRecords"
         with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
             find(pattern)
+
+    def test_one_pattern_of_several_without_a_match(self, tree):
+        message = "no input matched nothing/*; expected image files or TFRecords"
+        with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+            find("photos", "nothing/*")
+
+    def test_one_empty_directory_of_several_is_no_mistake(self, tree):
+        (tree / "photos" / "later").mkdir()
+        assert names(find("photos/2024", "photos/later")) == ["2024/c.jpeg", "2024/d.webp"]
 
     def test_an_empty_directory(self, tmp_path):
         with pytest.raises(InputError, match=r"^no input matched"):
@@ -353,6 +363,7 @@ class TestCheckRecords:
             ({"a_gz": b"not gzip"}, "a.gz is no TFRecord"),
             ({"a_gz": gzip.compress(b"nonsense" * 100)}, "a.gz is no TFRecord"),
             ({"a_gz": gzip.compress(RECORDS)[:8]}, "a.gz is no TFRecord"),
+            ({"a": gzip.compress(RECORDS)}, "a is compressed, which its name must tell by ending in .gz"),
         ],
     )
     def test_nothing_to_read(self, tmp_path, contents, what):
@@ -362,6 +373,11 @@ class TestCheckRecords:
         )
         with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
             check_records(files_of(tmp_path, **contents))
+
+    def test_a_file_that_cannot_be_read_is_one_failure_among_others(self, tmp_path):
+        files = files_of(tmp_path, a=RECORDS, b=RECORDS)
+        (tmp_path / "a").unlink()
+        check_records(files)
 
     def test_a_file_that_cannot_be_read(self, tmp_path):
         (file,) = files_of(tmp_path, a=RECORDS)
@@ -382,3 +398,17 @@ def test_every_file_is_in_one_task():
     assert [len(group) for group in images] == [plan.IMAGES_PER_TASK, plan.IMAGES_PER_TASK, 1]
     assert [file for group in images for file in group] == [file for file in files if file.kind == "image"]
     assert make_tasks([]) == []
+
+
+def test_what_runs_have_written_is_no_input(tmp_path):
+    output = tmp_path / "photos" / "out"
+    for name in ("a.jpg", "out/b.jpg", "out/embeddings/mine.jpg"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(b"")
+    shard = output / "embeddings" / "embeddings-00000-00000-of-00001.tfrecord"
+    shard.write_bytes(RECORDS)
+    config = InputConfig((str(tmp_path / "photos"),))
+    assert names(find_inputs(config, str(output))) == ["a.jpg", "out/b.jpg", "out/embeddings/mine.jpg"]
+    assert f"out/embeddings/{shard.name}" in names(find_inputs(config))
+    with pytest.raises(InputError, match=r"^no input matched"):
+        find_inputs(InputConfig((str(shard),)), str(output))

@@ -54,6 +54,36 @@ class TestWhatIsMissing:
         )
         assert (found.waves, found.skipped) == ((), 8)
 
+    def test_a_file_that_changed_keeps_its_name(self):
+        found = plan([InputFile("/in/a", "in/a", "image", 11, 1.5)], [manifest("00000", entry("a"))])
+        (task,) = found.waves[0].tasks
+        assert [file.name for file in task.files] == ["a"]
+
+    def test_files_whose_keys_went_to_others_are_done_again(self, caplog):
+        first, second = entry("a"), dataclasses.replace(entry("a"), path="/other/a")
+        manifests = [manifest("00000", first)]
+        other = InputFile("/other/a", "a", "image", 10, 1.5)
+        assert plan([other], manifests).skipped == 0
+        assert caplog.messages == [
+            "1 files have keys that the data set has from other files, and take their place there: a is /other/a now, "
+            "and was /in/a; to keep both, name both inputs in one run"
+        ]
+        manifests.append(manifest("00001", second))
+        both = [InputFile("/in/a", "in/a", "image", 10, 1.5), InputFile("/other/a", "other/a", "image", 10, 1.5)]
+        found = plan(both, manifests)
+        assert ([file.name for file in found.waves[0].tasks[0].files], found.skipped) == (["in/a"], 1)
+        third = dataclasses.replace(entry("a"), name="in/a")
+        assert plan(both, [*manifests, manifest("00002", third)]).waves == ()
+        assert len(caplog.messages) == 1
+
+    def test_names_say_nothing_where_keys_are_a_feature(self, caplog):
+        other = InputFile("/other/r", "r", "tfrecord", 10, 1.5)
+        manifests = [manifest("00000", entry("r", records=3), key_feature="id")]
+        assert len(plan([other], manifests).waves) == 1
+        manifests.append(manifest("00001", dataclasses.replace(entry("r"), path="/other/r"), key_feature="id"))
+        assert plan([records("r", size_bytes=10), other], manifests).waves == ()
+        assert caplog.messages == []
+
     @pytest.mark.parametrize("change", [{"size_bytes": 11}, {"mtime_s": 1.25}, {"mtime_s": 2.5}])
     def test_what_is_new_or_changed(self, change):
         files = [image("a"), image("b", **change), image("c")]
@@ -76,8 +106,12 @@ class TestWhatIsMissing:
 
 
 class TestGroups:
+    def test_files_of_unknown_size_do_not_all_go_into_one_wave(self):
+        files = [image(f"{index:02d}", size_bytes=0) for index in range(9)]
+        assert [len(paths(wave)) for wave in plan(files, wave_bytes=4 * waves.UNKNOWN_BYTES).waves] == [4, 4, 1]
+
     @given(
-        sizes=st.lists(st.integers(0, 50), max_size=30),
+        sizes=st.lists(st.integers(1, 50), max_size=30),
         wave_bytes=st.none() | st.integers(1, 120),
     )
     @settings(deadline=None)
