@@ -28,7 +28,9 @@ if has_flag help "$@" || [ "${1:-}" = -h ]; then
 fi
 arguments=(--runner=DirectRunner)
 if ! has_flag config "$@"; then
+  output=(--output="$here/local_run/own")
   if ! has_flag input "$@"; then
+    output=(--output="$here/local_run/embeddings" --overwrite)
     "$python" scripts/make_sample.py local_run/sample
     arguments+=(--input="$here/local_run/sample" --key_feature=image/key --passthrough=image/label,image/size)
   fi
@@ -41,7 +43,7 @@ if ! has_flag config "$@"; then
     fi
   fi
   if ! has_flag output "$@"; then
-    arguments+=(--output="$here/local_run/embeddings" --overwrite)
+    arguments+=("${output[@]}")
   fi
 fi
 arguments+=("$@")

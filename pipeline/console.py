@@ -78,7 +78,8 @@ def _configure_logging() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("pipeline").setLevel(logging.INFO)
     # Beam logs the stack of every failure that it also raises; the command tells it in one line.
-    logging.getLogger("apache_beam.runners").setLevel(logging.CRITICAL)
+    for name in ("apache_beam.runners", "apache_beam.utils.retry"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     # On Python 3.10, each of Google's packages tells at every start how old it is.
     warnings.filterwarnings("ignore", "You are using a .*Python version", FutureWarning)
 

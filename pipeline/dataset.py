@@ -223,7 +223,9 @@ def _from_json(kind: type[_T], path: str) -> _T:
         return cast(_T, _build(kind, fields))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         text = " ".join(str(error).split())
-        raise OutputError(f"{path} is not a {kind.__name__.lower()} of this program: {text}") from None
+        again = "remove it to have what it covers embedded again"
+        advice = f"restore it, or {again if kind is Manifest else 'name another directory'}"
+        raise OutputError(f"{path} is not a {kind.__name__.lower()} of this program: {text}; {advice}") from None
 
 
 _types = functools.cache(get_type_hints)

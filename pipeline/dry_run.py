@@ -15,6 +15,7 @@ from pipeline.config import RunConfig
 from pipeline.embedder import Embedder
 from pipeline.job import plan_run
 from pipeline.model import choose_module
+from pipeline.output_checks import check_directory, check_output
 from pipeline.plan import check_records, find_inputs
 from pipeline.prepare import load_module
 from pipeline.records import Failure, ImageRecord
@@ -82,8 +83,11 @@ def preview(config: RunConfig) -> Preview:
     output = storage.normalize(config.output.output)
     files = find_inputs(config.input, output)
     check_records(files)
+    chosen = choose_module(config.module)
+    check_directory(output)
+    check_output(config, output, chosen)
     plan = plan_run(config, options, output, files)
-    module = load_module(choose_module(config.module), config, options)
+    module = load_module(chosen, config, options)
     found = list(itertools.islice(_records(plan, config), SAMPLE_RECORDS))
     sample = [record for record in found if isinstance(record, ImageRecord)]
     with Embedder.load(module.embedder_spec) as embedder:

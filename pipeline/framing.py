@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import functools
 import struct
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.crc32c import MASK_DELTA, crc32c, extend_crc32c, masked_crc32c
+from pipeline.crc32c import MASK_DELTA, crc32c, masked_crc32c
 
 HEADER = struct.Struct("<QI")
 FOOTER = struct.Struct("<I")
@@ -40,30 +40,6 @@ def frame(data: bytes) -> bytes:
     """Returns `data` framed as one record."""
     length = _LENGTH.pack(len(data))
     return b"".join((length, FOOTER.pack(masked_crc32c(length)), data, FOOTER.pack(masked_crc32c(data))))
-
-
-class RecordWriter:
-    """Writes records and keeps account of the file.
-
-    Attributes:
-      rows: records written.
-      size_bytes: bytes written, framing included.
-      crc32c: CRC32C of all bytes written (not masked).
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.rows = 0
-        self.size_bytes = 0
-        self.crc32c = 0
-
-    def write(self, data: bytes) -> None:
-        """Appends one record."""
-        framed = frame(data)
-        self._file.write(framed)
-        self.rows += 1
-        self.size_bytes += len(framed)
-        self.crc32c = extend_crc32c(self.crc32c, framed)
 
 
 def length_at(buffer: bytes, position: int) -> int | None:

@@ -7,7 +7,6 @@ import contextlib
 import datetime
 import importlib.metadata
 import logging
-import os
 import re
 import time
 from collections import Counter
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 from pipeline import dataset, errors, ownership, storage
 from pipeline.config import RunConfig
 from pipeline.console import describe_os_error
-from pipeline.errors import IntegrityError, OutputError, PipelineError, TooManyFailures
+from pipeline.errors import IntegrityError, OutputError, PipelineError, TooManyFailures, UsageError
 from pipeline.plan import InputFile, check_records, find_inputs
 from pipeline.reader import read_failures
 from pipeline.timing import timed
@@ -94,6 +93,8 @@ def run(config: RunConfig) -> Summary:
       IntegrityError: records were lost or counted twice.
       PipelineError: the pipeline failed; the waves that were committed before are kept.
     """
+    if config.output.dry_run:
+        raise UsageError("dry_run writes nothing, so there is no summary; call pipeline.dry_run.preview(config)")
     if config.output.verbose:
         logging.getLogger("pipeline").setLevel(logging.DEBUG)
     started = time.monotonic()
@@ -104,6 +105,7 @@ def run(config: RunConfig) -> Summary:
         from pipeline import options as beam_options
         from pipeline.lock import DatasetLock
         from pipeline.model import choose_module
+        from pipeline.output_checks import check_directory
 
     options = beam_options.parse_beam_args(config.beam_args)
     beam_options.check_options(options)
@@ -112,9 +114,9 @@ def run(config: RunConfig) -> Summary:
     with timed("finding the inputs"):
         files = find_inputs(config.input, output)
         check_records(files)
-    _check_directory(output)
     with timed("finding the module"):
         chosen = choose_module(config.module)
+    check_directory(output)
     with contextlib.ExitStack() as stack:
         try:
             lock = stack.enter_context(DatasetLock(output, steal=config.output.steal_lock))
@@ -144,11 +146,6 @@ def plan_run(config: RunConfig, options: PipelineOptions, output: str, files: Se
     return make_plan(files, manifests, wave_bytes=settings.wave_bytes or default, failures=failures)
 
 
-def _check_directory(output: str) -> None:
-    if not storage.is_remote(output) and os.path.exists(output) and not os.path.isdir(output):
-        raise OutputError(f"--output={output} is a file; expected a directory")
-
-
 @dataclass(frozen=True)
 class _Job:
     """One run on a data set that is locked."""
@@ -160,26 +157,11 @@ class _Job:
     lock: LockToken
 
     def run(self, files: Sequence[InputFile], started: float) -> Summary:
-        from pipeline.prepare import bring_to_workers, load_module, make_spec
+        from pipeline.output_checks import check_output
+        from pipeline.prepare import bring_to_workers, load_module
 
         settings = self.config.output
-        existing = None if settings.overwrite else dataset.read_spec(self.output)
-        if existing is not None:
-            # What shows only when the module is loaded is checked then.
-            wanted = self.config.engine.engine
-            expected = make_spec(
-                self.chosen,
-                self.config,
-                dimension=self.chosen.signature.dimension or existing.dimension,
-                engine=existing.engine if wanted == "auto" else wanted,
-                parity=existing.parity,
-            )
-            self._check_same_space(existing, expected)
-        elif not settings.overwrite and dataset.read_manifests(self.output):
-            raise OutputError(
-                f"--output={self.output} has manifests but no {dataset.SPEC_NAME}, so that nobody knows what its "
-                "vectors are; put it back, or start anew with --overwrite"
-            )
+        existing = check_output(self.config, self.output, self.chosen)
         plan = plan_run(self.config, self.options, self.output, files)
         if existing is not None and not plan.waves:
             ownership.remove_uncommitted(self.output)
@@ -196,20 +178,14 @@ class _Job:
         _check_failures(summary, settings.max_failure_rate)
         return summary
 
-    def _check_same_space(self, old: dataset.Spec, new: dataset.Spec) -> None:
-        differences = dataset.differing_fields(old, new)
-        if differences:
-            raise OutputError(
-                f"--output={self.output} holds vectors of another kind ({'; '.join(differences)}); name another "
-                "directory, or start it anew with --overwrite"
-            )
-
     def _begin(self, existing: dataset.Spec | None, spec: dataset.Spec) -> None:
+        from pipeline.output_checks import check_same_space
+
         ownership.remove_uncommitted(self.output)
         if existing is None:
             dataset.write_spec(self.output, spec)
         else:
-            self._check_same_space(existing, spec)
+            check_same_space(self.output, existing, spec)
 
     def _run_wave(self, wave: Wave, module: PreparedModule, index: int, count: int) -> dataset.Manifest:
         """Runs the pipeline of one wave and returns what it committed."""

@@ -9,6 +9,7 @@ task then belongs to another worker.
 from __future__ import annotations
 
 import itertools
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -120,11 +121,14 @@ def _chosen_items(
 def _compressed_items(task: RecordFile, limit: int) -> Iterator[tfrecord.Item | Failure]:
     """Yields the items of a compressed file, from front to back, or those in the ranges that a task names."""
     position = 0
+    ranges = deque(task.ranges or ((0, sys.maxsize),))  # in order, as the items come
     try:
         with storage.open_read(task.file.path) as stream:
             for item in tfrecord.read_records_sequential(GzipStream(stream), max_record_bytes=limit):
                 position = item.stop
-                if task.ranges is None or any(first <= _offset(item) < last for first, last in task.ranges):
+                while ranges and ranges[0][1] <= _offset(item):
+                    ranges.popleft()
+                if ranges and ranges[0][0] <= _offset(item):
                     yield item
     except OSError as error:
         if task.ranges is None or any(last > position for _, last in task.ranges):

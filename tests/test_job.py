@@ -16,8 +16,9 @@ from pipeline.compact import compact
 from pipeline.config import RunConfig
 from pipeline.console import run_command
 from pipeline.dataset import read_manifests, read_spec
+from pipeline.dry_run import preview
 from pipeline.engines.tensorflow import TensorFlowEngine
-from pipeline.errors import IntegrityError, ModuleError, OutputError, PipelineError, TooManyFailures
+from pipeline.errors import IntegrityError, ModuleError, OutputError, PipelineError, TooManyFailures, UsageError
 from pipeline.lock import DatasetLock
 from pipeline.reader import read_failures
 from pipeline.run import main
@@ -239,6 +240,40 @@ class TestOutput:
         error = capsys.readouterr().err.splitlines()[-1]
         assert error.startswith("error: --output=")
         assert re.search(text, error)
+
+    def test_rows_of_other_formats_are_refused(self, photos, out, tiny_module):
+        embed(photos, out, tiny_module)
+        message = "holds its rows as tfrecord, and this run would write parquet,tfrecord; name the same --output_format"
+        with pytest.raises(OutputError, match=message):
+            embed(photos, out, tiny_module, output_format=["tfrecord", "parquet"])
+        assert embed(photos, out, tiny_module, output_format=["parquet"], overwrite=True).embedded
+
+    def test_another_key_feature_is_told(self, photos, out, tiny_module, caplog):
+        embed(photos, out, tiny_module)
+        embed(photos, out, tiny_module, key_feature="id")
+        assert f"{out} has rows that were read with no --key_feature; they keep their keys" in caplog.messages
+
+    @pytest.mark.parametrize(
+        ("options", "text"),
+        [
+            ({"normalize": "l2"}, "holds vectors of another kind"),
+            ({"output_format": ["parquet"]}, "holds its rows as tfrecord"),
+        ],
+    )
+    def test_a_dry_run_refuses_what_a_run_does(self, photos, out, tiny_module, options, text):
+        embed(photos, out, tiny_module)
+        before = contents(out)
+        config = RunConfig.from_flags(input=photos, module=tiny_module, output=out, dry_run=True, **options)
+        with pytest.raises(OutputError, match=text):
+            preview(config)
+        with pytest.raises(UsageError, match=r"^dry_run writes nothing, so there is no summary; call pipeline.dry_run"):
+            pipeline.run(config)
+        assert contents(out) == before
+
+    def test_a_dry_run_to_a_file(self, photos, tiny_module):
+        config = RunConfig.from_flags(input=photos, module=tiny_module, output=photos / "000.jpg", dry_run=True)
+        with pytest.raises(OutputError, match=r"is a file; expected a directory"):
+            preview(config)
 
     @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
     def test_a_directory_that_may_not_be_written(self, photos, out, tiny_module, monkeypatch, number, capsys):

@@ -88,6 +88,14 @@ def test_own_photos_by_paths_of_the_caller(clone, tmp_path, tiny_module):
     assert "does not answer" not in done.stderr
 
 
+def test_own_photos_without_an_output_go_on_where_the_last_run_stopped(clone, tmp_path, tiny_module):
+    (tmp_path / "a.jpg").write_bytes(jpeg_bytes())
+    args = ["--input", "a.jpg", f"--module={tiny_module}", "--engine=tensorflow"]
+    assert run_local(clone, tmp_path, *args).stdout.startswith("1 of 1 records embedded")
+    assert "nothing new" in run_local(clone, tmp_path, *args).stdout
+    assert (clone / "local_run/own/spec.json").is_file()
+
+
 def test_a_configuration_takes_the_place_of_the_defaults(clone, tmp_path, tiny_module):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/a.jpg").write_bytes(jpeg_bytes())

@@ -234,6 +234,11 @@ class TestParts:
         assert task_positions(packed) == 1
         assert [item.image for item in read(packed)] == [whole[1].image, whole[4].image, whole[5].image]
 
+    def test_ranges_of_a_compressed_file_may_overlap(self, tmp_path):
+        ranges = ((0, OFFSETS[3]), (OFFSETS[1], OFFSETS[2]), (OFFSETS[2], OFFSETS[4]))
+        packed = record_file(tmp_path / "a.gz", gzip.compress(RECORDS), ranges=ranges)
+        assert len(read(packed)) == 4
+
     def test_bytes(self, tmp_path):
         assert task_bytes(record_file(tmp_path / "a", RECORDS)) == len(RECORDS)
         task = ImageFiles((InputFile("a", "a", "image", 3, 0.0), InputFile("b", "b", "image", 4, 0.0)))

@@ -20,7 +20,6 @@ from pipeline.tfrecord import (
     Item,
     OversizedRecord,
     Record,
-    RecordWriter,
     frame,
     looks_like_tfrecord,
     read_records,
@@ -101,15 +100,6 @@ def test_tensorflow_reads_and_writes_the_same_files(tmp_path) -> None:
             writer.write(payload)
     assert theirs.read_bytes() == ours.read_bytes()
     assert list(tf.data.TFRecordDataset(str(ours)).as_numpy_iterator()) == payloads
-
-
-def test_writer_keeps_account_of_the_file() -> None:
-    file = io.BytesIO()
-    writer = RecordWriter(file)
-    for payload in (b"", b"abc"):
-        writer.write(payload)
-    assert file.getvalue() == GOLDEN
-    assert (writer.rows, writer.size_bytes, writer.crc32c) == (2, len(GOLDEN), google_crc32c.value(GOLDEN))
 
 
 def test_empty_file_has_no_records() -> None:
