@@ -24,7 +24,8 @@ class WriteEmbeddings(beam.PTransform):
     """Writes a bounded PCollection of `EmbeddingBatch` as one wave of a data set.
 
     Each bundle writes files of its own into a staging directory; when all are done, one step gives
-    them their names and commits the wave. Gives a PCollection of one `Manifest`.
+    them their names and commits the wave. Gives a PCollection of one `Manifest`. The data set's spec, its lock
+    and what to read next are up to the caller, as `pipeline.job` does it.
 
     Attributes:
       output: directory of the data set, local or remote.
