@@ -501,6 +501,11 @@ class Damaged:
     undamaged: list[Record]
     ambiguous: bool
 
+    def __repr__(self) -> str:
+        """Sizes only: megabytes of random bytes would hide what went wrong."""
+        sizes = [len(payload) for payload in self.payloads]
+        return f"Damaged({sizes}, {len(self.data)} bytes, undamaged at {[item.offset for item in self.undamaged]})"
+
 
 SIZES = st.sampled_from([0, 0, 1, 3, 16, 50, 200, 1000, 33_000, 270_000])
 # How much; where, as a part of the file; how many bytes.
@@ -509,6 +514,21 @@ DAMAGES = st.tuples(
     st.floats(0, 1),
     st.one_of(st.integers(1, 40), st.integers(1, 3000)),
 )
+
+
+def starts_of(payloads: list[bytes]) -> list[int]:
+    return [0, *itertools.accumulate(16 + len(payload) for payload in payloads)][: len(payloads)]
+
+
+def positions(origin: np.ndarray, wanted: list[int]) -> list[int | None]:
+    """Returns where bytes are now that were at some places before; None for one that is gone."""
+    kept = np.flatnonzero(origin >= 0)
+    before = origin[kept]  # rises, as damage moves nothing past anything
+    found = np.searchsorted(before, wanted)
+    return [
+        int(kept[index]) if index < len(kept) and before[index] == was else None
+        for index, was in zip(found, wanted, strict=True)
+    ]
 
 
 @st.composite
@@ -531,7 +551,7 @@ def damaged_files(draw: st.DrawFn) -> Damaged:
         data = np.concatenate([data[:start], foreign, data[stop:]])
         origin = np.concatenate([origin[:start], np.full(len(foreign), -1), origin[stop:]])
 
-    position_of = {int(was): position for position, was in enumerate(origin) if was >= 0}
+    position_of = dict(zip(starts_of(payloads), positions(origin, starts_of(payloads)), strict=True))
     undamaged, with_header = [], []
     written = 0
     for payload in payloads:
