@@ -319,7 +319,7 @@ class Snapshots:
     def wrap(self, function):
         def call(first, *others):
             paths = list(first) if function.__name__ == "delete" else first
-            target = others[0] if others else getattr(paths, "name", paths)
+            target = others[0] if function.__name__ == "rename" else getattr(paths, "name", paths)
             label = re.sub(r"[0-9a-f]{32}", "*", os.path.relpath(str(target), self.output))
             if label.startswith("lock.json"):  # of which nothing but the lock itself depends
                 return function(paths, *others)
