@@ -30,7 +30,7 @@ from pipeline.errors import OutputError, UsageError
 from pipeline.examples import parse_example
 from pipeline.gzip_stream import GzipStream
 from pipeline.lock import DatasetLock
-from pipeline.ownership import owned_files, temporary_files
+from pipeline.ownership import is_own_file, owned_files, temporary_files
 from pipeline.reader import live_waves, read_failures, read_failures_file, read_shard
 from pipeline.records import Failure, ImageRecord
 
@@ -138,13 +138,17 @@ def _check_rows(path: str, entry: OutputEntry, spec: Spec) -> Iterator[str]:
 
 
 def _strays(output: str, manifests: Sequence[Manifest]) -> list[str]:
-    """Returns the files in the data set's directories that are not its own, and those of replaced waves."""
+    """Returns the files in the data set's directories that are not its own, and those of replaced waves.
+
+    In the staging directory, which may be somebody else's too, only those that runs have written.
+    """
     counting = live(manifests)
     owned = {str(path) for path in owned_files(output, counting)}
     found = [
         stat.path
         for name in ("embeddings", "failures", MANIFESTS_NAME, STAGING_NAME)
         for stat in storage.list_files(storage.join(output, name))
+        if name != STAGING_NAME or is_own_file(output, stat.path)
     ]
     return [path for path in (*temporary_files(output), *found) if path not in owned]
 

@@ -242,6 +242,13 @@ class TestStrays:
             _command([str(out), "--delete_strays"])
         assert sorted(verify(str(out)).strays) == strays
 
+    def test_what_users_keep_below_staging_is_theirs(self, out):
+        (out / "staging" / "photos").mkdir(parents=True)
+        (out / "staging" / "photos" / "a.jpg").write_text("mine")
+        assert verify(str(out)).strays == ()
+        assert _command([str(out), "--delete_strays"]) == 0
+        assert (out / "staging" / "photos" / "a.jpg").exists()
+
     def test_a_data_set_in_the_current_directory_has_none(self, out, monkeypatch):
         monkeypatch.chdir(out)
         before = contents(out)
