@@ -13,6 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 from pipeline import storage, tfrecord
 from pipeline.examples import parse_example
@@ -27,6 +28,25 @@ _LARGEST_RECORD_BYTES = (1 << 32) - 1
 
 Claim = Callable[[int], bool]
 """Called with each position, in rising order, before it is read; False ends the reading."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPart:
+    """A part of a task: what one worker gets to begin with.
+
+    Attributes:
+      task: what it is a part of.
+      start: its first position.
+      stop: one past its last.
+    """
+
+    task: ReadTask
+    start: int
+    stop: int
+
+    def bytes_between(self, start: int, stop: int) -> int:
+        """Returns about how many bytes there are to read between two positions."""
+        return task_bytes(self.task) * (stop - start) // task_positions(self.task)
 
 
 def task_positions(task: ReadTask) -> int:
@@ -46,6 +66,14 @@ def task_bytes(task: ReadTask) -> int:
     if task.ranges is not None:
         return sum(stop - start for start, stop in task.ranges)
     return task.file.size_bytes
+
+
+def cut_task(task: ReadTask, part_bytes: int) -> Iterator[TaskPart]:
+    """Yields equal parts that make up a task, each of `part_bytes` or somewhat more, or all of a smaller task."""
+    positions = task_positions(task)
+    count = min(max(1, task_bytes(task) // part_bytes), positions)
+    for index in range(count):
+        yield TaskPart(task, positions * index // count, positions * (index + 1) // count)
 
 
 def read_task(

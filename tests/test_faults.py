@@ -269,7 +269,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path, tiny_module):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_damaged_file_that_four_workers_read(tmp_path, tiny_module, monkeypatch, seed):
     """Every record that no damage touches is embedded once, and the failures name the damaged bytes."""
-    monkeypatch.setattr(read, "SPLIT_BYTES", 200_000)
+    monkeypatch.setattr(read, "PART_BYTES", 200_000)
     rng = np.random.default_rng(seed)
     images = [png_bytes(int(rng.integers(20, 120)), 60, seed=index) for index in range(300)]
     path = tmp_path / "a.tfrecord"

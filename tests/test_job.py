@@ -485,7 +485,7 @@ class TestRetry:
         from pipeline.transforms import read
 
         rng = np.random.default_rng(seed)
-        monkeypatch.setattr(read, "SPLIT_BYTES", 5_000)
+        monkeypatch.setattr(read, "PART_BYTES", 5_000)
         monkeypatch.setattr("pipeline.byte_window.CHUNK_BYTES", 2_000)
         path = tmp_path / "a.tfrecord"
         images = [png_bytes(seed=index) for index in range(24)]

@@ -12,7 +12,7 @@ from pipeline import sources, storage
 from pipeline.plan import ImageFiles, InputFile, RecordFile, find_inputs, make_tasks
 from pipeline.records import Failure, Feature, ImageRecord
 from pipeline.settings import InputConfig
-from pipeline.sources import read_task, task_bytes, task_positions
+from pipeline.sources import cut_task, read_task, task_bytes, task_positions
 from pipeline.testing import make_example, make_tfrecord
 
 EXAMPLES = [make_example({"image/encoded": bytes([i]) * (i + 1), "id": f"id{i}", "label": i}) for i in range(6)]
@@ -238,6 +238,24 @@ class TestParts:
         ranges = ((0, OFFSETS[3]), (OFFSETS[1], OFFSETS[2]), (OFFSETS[2], OFFSETS[4]))
         packed = record_file(tmp_path / "a.gz", gzip.compress(RECORDS), ranges=ranges)
         assert len(read(packed)) == 4
+
+    @given(part_bytes=st.integers(1, 2 * len(RECORDS)))
+    @settings(deadline=None, max_examples=30)
+    def test_a_task_is_cut_into_parts_of_about_the_bytes_asked_for(self, part_bytes):
+        task = RecordFile(InputFile("a", "a", "tfrecord", len(RECORDS), 0.0))
+        parts = list(cut_task(task, part_bytes))
+        assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
+        assert parts[-1].stop == len(RECORDS)
+        sizes = [part.bytes_between(part.start, part.stop) for part in parts]
+        assert len(parts) == 1 or min(sizes) >= part_bytes
+        assert max(sizes) < 2 * part_bytes or part_bytes > len(RECORDS)
+
+    def test_what_cannot_be_cut_is_one_part(self):
+        packed = RecordFile(InputFile("a.gz", "a.gz", "tfrecord", 1000, 0.0))
+        empty = RecordFile(InputFile("a", "a", "tfrecord", 0, 0.0))
+        image = ImageFiles((InputFile("a", "a", "image", 1000, 0.0),))
+        for task in (packed, empty, image):
+            assert [(part.start, part.stop) for part in cut_task(task, 10)] == [(0, 1)]
 
     def test_bytes(self, tmp_path):
         assert task_bytes(record_file(tmp_path / "a", RECORDS)) == len(RECORDS)

@@ -15,13 +15,13 @@ from pipeline.errors import TooManyFailures
 from pipeline.plan import ReadTask, find_inputs, make_tasks
 from pipeline.records import Failure, ImageRecord
 from pipeline.settings import DecodeConfig, InputConfig
-from pipeline.sources import read_task, task_bytes, task_positions
+from pipeline.sources import TaskPart, cut_task, read_task
 from pipeline.waves import read_plan
 
 READ_COUNTER = "records-read"
 
-SPLIT_BYTES = 64 << 20
-"""Bytes of a task that the runner gets as one piece to begin with; it may cut further while a piece is read."""
+PART_BYTES = 64 << 20
+"""Bytes of a task that a worker gets as one part to begin with; the runner may cut further while a part is read."""
 
 
 @dataclass
@@ -29,9 +29,9 @@ class ReadImages(beam.PTransform):
     """Reads image files and TFRecords.
 
     Gives a PCollection of `ImageRecord`, and of `Failure` for what could not be read, so that nothing
-    is dropped on the way; `EmbedImages` passes failures on. A splittable DoFn: the runner spreads
-    parts of a file over the workers, and moves parts from a slow worker to an idle one. The bytes of
-    an image never cross a shuffle.
+    is dropped on the way; `EmbedImages` passes failures on. Descriptions of parts of files are spread
+    over the workers, and a splittable DoFn reads them: the runner can move what is left of a part from a
+    slow worker to an idle one. The bytes of an image never cross a shuffle.
 
     Attributes:
       tasks: what to read, as `pipeline.plan.make_tasks` makes it.
@@ -70,38 +70,38 @@ class ReadImages(beam.PTransform):
 
     def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
         """Applies the transform to the root of a pipeline."""
-        tasks = root | "Once" >> beam.Impulse() | "Tasks" >> beam.ParDo(_TasksFn(self.tasks, self.plan_files))
-        return tasks | "Read" >> beam.ParDo(_ReadFn(self.config, self.max_image_bytes))
+        return (
+            root
+            | "Once" >> beam.Impulse()
+            | "Parts" >> beam.ParDo(_PartsFn(self.tasks, self.plan_files))
+            # Some runners, Flink's among them, would leave all that one worker has listed to that worker.
+            | "Spread" >> beam.Reshuffle()
+            | "Read" >> beam.ParDo(_ReadFn(self.config, self.max_image_bytes))
+        )
 
 
-class _TasksFn(beam.DoFn):
+class _PartsFn(beam.DoFn):
     def __init__(self, tasks: Sequence[ReadTask], plan_files: Sequence[str]) -> None:
         self._tasks = tuple(tasks)
         self._plan_files = tuple(plan_files)
 
-    def process(self, _: bytes) -> Iterator[ReadTask]:
-        yield from self._tasks
-        for path in self._plan_files:
-            yield from read_plan(path)
+    def process(self, _: bytes) -> Iterator[TaskPart]:
+        for tasks in (self._tasks, *map(read_plan, self._plan_files)):
+            for task in tasks:
+                yield from cut_task(task, PART_BYTES)
 
 
-class _TaskRestrictions(RestrictionProvider):
-    """The positions of a task as a restriction, cut into pieces of about `SPLIT_BYTES`."""
+class _PartRestrictions(RestrictionProvider):
+    """The positions of a part as a restriction."""
 
-    def initial_restriction(self, task: ReadTask) -> OffsetRange:
-        return OffsetRange(0, task_positions(task))
+    def initial_restriction(self, part: TaskPart) -> OffsetRange:
+        return OffsetRange(part.start, part.stop)
 
     def create_tracker(self, restriction: OffsetRange) -> OffsetRestrictionTracker:
         return OffsetRestrictionTracker(restriction)
 
-    def restriction_size(self, task: ReadTask, restriction: OffsetRange) -> int:
-        positions: int = restriction.size()
-        return task_bytes(task) * positions // task_positions(task)
-
-    def split(self, task: ReadTask, restriction: OffsetRange) -> Iterator[OffsetRange]:
-        pieces = max(1, self.restriction_size(task, restriction) // SPLIT_BYTES)
-        positions = -(-restriction.size() // pieces)
-        yield from restriction.split(positions, positions // 2)
+    def restriction_size(self, part: TaskPart, restriction: OffsetRange) -> int:
+        return part.bytes_between(restriction.start, restriction.stop)
 
 
 class _ReadFn(beam.DoFn):
@@ -111,7 +111,7 @@ class _ReadFn(beam.DoFn):
         self._read = Metrics.counter("pipeline", READ_COUNTER)
 
     def process(
-        self, task: ReadTask, tracker: Any = beam.DoFn.RestrictionParam(_TaskRestrictions())
+        self, part: TaskPart, tracker: Any = beam.DoFn.RestrictionParam(_PartRestrictions())
     ) -> Iterator[ImageRecord | Failure]:
         refused = False
 
@@ -122,7 +122,7 @@ class _ReadFn(beam.DoFn):
 
         restriction = tracker.current_restriction()
         for record in read_task(
-            task,
+            part.task,
             restriction.start,
             restriction.stop,
             claim,

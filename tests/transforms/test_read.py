@@ -47,13 +47,13 @@ def expected_records(path):
 
 @pytest.mark.parametrize("split_bytes", [64 << 20, 5000, 1000])
 def test_each_record_is_read_once_however_the_file_is_cut(records, split_bytes, monkeypatch):
-    monkeypatch.setattr(read, "SPLIT_BYTES", split_bytes)
+    monkeypatch.setattr(read, "PART_BYTES", split_bytes)
     config = InputConfig((str(records),), key_feature="id")
     assert run(transform_of(config), expected_records(records)) == len(EXAMPLES)
 
 
 def test_several_threads_read_the_same(records, monkeypatch):
-    monkeypatch.setattr(read, "SPLIT_BYTES", 2000)
+    monkeypatch.setattr(read, "PART_BYTES", 2000)
     config = InputConfig((str(records),), key_feature="id")
     args = ["--direct_num_workers=3", "--direct_running_mode=multi_threading"]
     assert run(transform_of(config), expected_records(records), *args) == len(EXAMPLES)
@@ -84,3 +84,13 @@ def test_no_tasks_give_no_records():
     options = parse_beam_args([])
     with beam.Pipeline(runner=make_runner(options), options=options) as pipeline:
         assert_that(pipeline | ReadImages([], InputConfig(("unused",))), equal_to([]))
+
+
+def test_parts_are_spread_before_they_are_read(records):
+    """Without it, runners such as Flink's leave a whole file to the one worker that has cut it into parts."""
+    pipeline = beam.Pipeline()
+    pipeline | transform_of(InputConfig((str(records),)))
+    transforms = pipeline.to_runner_api().components.transforms.values()
+    (spread,) = [transform for transform in transforms if transform.spec.urn == "beam:transform:reshuffle:v1"]
+    (reading,) = [transform for transform in transforms if transform.unique_name.endswith("/Read")]
+    assert list(reading.inputs.values()) == list(spread.outputs.values())
