@@ -80,8 +80,15 @@ def _configure_logging() -> None:
     # Beam logs the stack of every failure that it also raises; the command tells it in one line.
     for name in ("apache_beam.runners", "apache_beam.utils.retry"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_is_no_job_error)
     # On Python 3.10, each of Google's packages tells at every start how old it is.
     warnings.filterwarnings("ignore", "You are using a .*Python version", FutureWarning)
+
+
+def _is_no_job_error(record: logging.LogRecord) -> bool:
+    """Drops the errors of a job elsewhere, which Beam logs without a logger's name before it raises them."""
+    return not (record.name == "root" and record.module == "portable_runner" and record.levelno >= logging.ERROR)
 
 
 def describe_os_error(error: OSError) -> str:

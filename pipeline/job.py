@@ -221,7 +221,7 @@ class _Job:
         graph.build(pipeline, job)
         try:
             result = pipeline.run()
-            result.wait_until_finish()
+            _wait(result, wave.name)
         except Exception as error:
             cause = _explain(error, wave.name)
             raise cause from (None if cause is error else error)
@@ -273,6 +273,16 @@ class _Job:
             zero_vectors=sum(manifest.zero_vectors for manifest in manifests),
             duplicate_vectors=sum(manifest.duplicate_vectors for manifest in manifests),
         )
+
+
+def _wait(result: PipelineResult, wave: str) -> None:
+    """Waits for a pipeline's end; if the user does not, a runner elsewhere is told to give up, too."""
+    try:
+        result.wait_until_finish()
+    except KeyboardInterrupt:
+        _log.warning("interrupted: cancelling the job of wave %s", wave)
+        result.cancel()
+        raise
 
 
 def _explain(error: Exception, wave: str) -> Exception:

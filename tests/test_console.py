@@ -1,3 +1,4 @@
+import logging
 import signal
 import subprocess
 import sys
@@ -6,7 +7,7 @@ import pytest
 
 from pipeline import errors
 from pipeline.console import CommandParser, describe_os_error, run_command
-from pipeline.errors import UsageError
+from pipeline.errors import PipelineError, UsageError
 
 INTERRUPTED = "error: interrupted; what was committed is kept: start the same command again to go on from there\n"
 
@@ -93,6 +94,22 @@ def test_the_handlers_of_signals_are_put_back():
     run_command(command, [])
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     assert during != [before[1]]
+
+
+def test_what_a_job_elsewhere_logs_of_its_failure_is_left_to_the_one_line(monkeypatch, capsys):
+    def command(args):
+        portable_runner = compile(
+            "import logging; logging.error('a stack of the job'); logging.warning('a warning of the job')",
+            "portable_runner.py",
+            "exec",
+        )
+        exec(portable_runner)
+        raise PipelineError("what the job failed of")
+
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    assert run_command(command, []) == 1
+    assert capsys.readouterr().err == "a warning of the job\nerror: what the job failed of\n"
 
 
 PROCESS = """

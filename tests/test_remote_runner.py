@@ -20,6 +20,26 @@ class RemoteRunner(FnApiRunner):
     pass
 
 
+class _InterruptedResult:
+    """A job that goes on elsewhere when the user stops to wait for it."""
+
+    def __init__(self):
+        self.cancelled = False
+
+    def wait_until_finish(self):
+        raise KeyboardInterrupt
+
+    def cancel(self):
+        self.cancelled = True
+
+
+class InterruptedRunner(RemoteRunner):
+    result = _InterruptedResult()
+
+    def run_pipeline(self, pipeline, options):
+        return self.result
+
+
 RUNNER = f"{__name__}.{RemoteRunner.__name__}"
 
 
@@ -86,3 +106,13 @@ def test_a_remote_runner_needs_a_temp_location(flags):
     )
     with pytest.raises(UsageError, match=f"^{re.escape(text)}$"):
         pipeline.run(RunConfig.from_flags(**{**flags, "temp_location": None}))
+
+
+def test_an_interrupted_run_cancels_its_job(flags, gcs):
+    runner = f"{__name__}.{InterruptedRunner.__name__}"
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(RunConfig.from_flags(**{**flags, "runner": runner}))
+    assert InterruptedRunner.result.cancelled
+    assert not gcs.paths(f"{flags['output']}/manifests/")
+    # Its lock is free again.
+    assert pipeline.run(RunConfig.from_flags(**flags)).embedded == 3
