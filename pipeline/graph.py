@@ -29,6 +29,7 @@ class WaveJob:
       spec_json: the data set's spec.
       embedder_spec: what workers load.
       shared: the handle of what they load.
+      spread: whether what is to be read is dealt out to workers on several machines.
     """
 
     header: WaveHeader
@@ -40,13 +41,14 @@ class WaveJob:
     spec_json: bytes
     embedder_spec: EmbedderSpec
     shared: Shared
+    spread: bool
 
 
 def build(root: beam.Pipeline, job: WaveJob) -> None:
     """Adds to a pipeline all that reads, embeds and commits one wave."""
     (
         root
-        | "ReadImages" >> ReadImages.from_plan(job.header.plan_files, job.input, job.max_image_bytes)
+        | "ReadImages" >> ReadImages.from_plan(job.header.plan_files, job.input, job.max_image_bytes, spread=job.spread)
         | "EmbedImages" >> EmbedImages(job.embedder_spec, job.shared)
         | "WriteEmbeddings" >> WriteEmbeddings(job.output, job.formats, job.compression, job.header, job.spec_json)
     )

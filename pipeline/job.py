@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import datetime
+import functools
 import importlib.metadata
 import logging
 import re
@@ -194,6 +195,7 @@ class _Job:
         from pipeline import graph
         from pipeline import options as beam_options
         from pipeline.commit import WaveHeader
+        from pipeline.direct_runner import quick_graphs
 
         config = self.config
         header = WaveHeader(
@@ -216,12 +218,14 @@ class _Job:
             spec_json=dataset.to_json(module.dataset_spec),
             embedder_spec=module.embedder_spec,
             shared=module.shared,
+            spread=not beam_options.is_direct(self.options),
         )
-        pipeline = beam.Pipeline(runner=beam_options.make_runner(self.options), options=self.options)
-        graph.build(pipeline, job)
         try:
-            result = pipeline.run()
-            _wait(result, wave.name)
+            with quick_graphs():
+                pipeline = beam.Pipeline(runner=beam_options.make_runner(self.options), options=self.options)
+                graph.build(pipeline, job)
+                result = pipeline.run()
+                _wait(result, wave.name)
         except Exception as error:
             cause = _explain(error, wave.name)
             raise cause from (None if cause is error else error)
@@ -326,7 +330,8 @@ def _check_counts(records_read: int | None, manifest: dataset.Manifest) -> None:
         )
 
 
-def package_versions() -> dict[str, str]:
+@functools.cache
+def package_versions() -> Mapping[str, str]:
     """Returns the versions of the installed packages that shape a result, by name."""
     found = {}
     for name in VERSIONED_PACKAGES:

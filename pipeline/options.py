@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from apache_beam.options.pipeline_options import (
     DirectOptions,
@@ -16,48 +15,13 @@ from apache_beam.options.pipeline_options import (
     StandardOptions,
 )
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import create_runner
-from apache_beam.runners.worker import statesampler
 
 from pipeline.config import suggest_flag
+from pipeline.direct_runner import CheckedOptions, DirectRunner
 from pipeline.errors import UsageError
 
-_Options = TypeVar("_Options", bound=PipelineOptions)
-
 DIRECT_RUNNER = "DirectRunner"
-_SAMPLING_PERIOD_MS = 10
-
-
-class _CachedOptions(PipelineOptions):
-    """Options whose views are made once.
-
-    Beam asks for a view at every transform, and parses all arguments anew each time: a quarter of what it takes to
-    build and start a pipeline, which each wave does.
-    """
-
-    def view_as(self, cls: type[_Options]) -> _Options:
-        views: dict[type[PipelineOptions], Any] = self.__dict__.setdefault("_views", {})
-        if cls not in views:
-            views[cls] = super().view_as(cls)
-        view: _Options = views[cls]
-        return view
-
-
-class _DirectRunner(FnApiRunner):
-    """Beam's FnApiRunner, less what its sampling of states costs.
-
-    A bundle ends when the thread that samples its state wakes up, and that may be 200 ms later: for every wave, as
-    much as it takes to embed a hundred images.
-    """
-
-    def run_stages(self, *args: Any) -> Any:
-        sampler = statesampler.StateSampler
-        statesampler.StateSampler = functools.partial(sampler, sampling_period_ms=_SAMPLING_PERIOD_MS)
-        try:
-            return super().run_stages(*args)
-        finally:
-            statesampler.StateSampler = sampler
 
 
 def parse_beam_args(args: Sequence[str]) -> PipelineOptions:
@@ -77,7 +41,7 @@ def parse_beam_args(args: Sequence[str]) -> PipelineOptions:
         beam_flags = [flag for action in parser._actions for flag in action.option_strings]
         raise UsageError(f"unknown argument '{unknown[0]}'; {suggest_flag(unknown[0], beam_flags)}")
     del known
-    return _CachedOptions(list(args))
+    return CheckedOptions(list(args))
 
 
 def runner_name(options: PipelineOptions) -> str:
@@ -147,7 +111,7 @@ def make_runner(options: PipelineOptions) -> Any:
       UsageError: there is no such runner.
     """
     if is_direct(options):
-        return _DirectRunner()
+        return DirectRunner()
     name = runner_name(options)
     try:
         return create_runner(name)

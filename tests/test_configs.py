@@ -111,8 +111,11 @@ def test_dataflow_yaml_becomes_a_dataflow_job(gcs, tmp_path, tiny_module, source
 
     digest = module_digest(tiny_module)
     assert f"gs://bucket/t/modules/{digest}/saved_model.pb" in gcs.paths()
-    steps = {step.unique_name.split("/")[0] for step in jobs[0].proto_pipeline.components.transforms.values()}
+    transforms = jobs[0].proto_pipeline.components.transforms.values()
+    steps = {step.unique_name.split("/")[0] for step in transforms}
     assert {"ReadImages", "EmbedImages", "WriteEmbeddings"} <= steps
+    # Else one worker could be left with all that there is to read.
+    assert "ReadImages/Spread" in {step.unique_name for step in transforms}
 
     names = {package.name: package.location for package in pool.packages}
     location = names["workflow.tar.gz"].replace("storage.googleapis.com/", "gs://")

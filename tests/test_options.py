@@ -1,11 +1,8 @@
 import re
 
-import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.runners.worker import statesampler
-from apache_beam.testing.util import assert_that, equal_to
 
 from pipeline.errors import UsageError
 from pipeline.options import (
@@ -57,28 +54,6 @@ def test_the_direct_runner_is_the_one_in_this_process(args):
     assert runner_name(options) == "DirectRunner"
     assert is_direct(options)
     assert isinstance(make_runner(options), FnApiRunner)
-
-
-class SamplingPeriodFn(beam.DoFn):
-    def process(self, _):
-        yield statesampler.get_current_tracker().sampling_period_ms
-
-
-def test_a_bundle_of_the_direct_runner_does_not_end_with_a_long_wait():
-    sampler = statesampler.StateSampler
-    with beam.Pipeline(runner=make_runner(parse_beam_args([]))) as pipeline:
-        periods = pipeline | beam.Impulse() | beam.ParDo(SamplingPeriodFn())
-        assert_that(periods, equal_to([10]))
-    assert statesampler.StateSampler is sampler
-
-
-def test_views_of_the_options_are_made_once_and_see_each_other():
-    options = parse_beam_args(["--direct_num_workers=3"])
-    view = options.view_as(DirectOptions)
-    assert options.view_as(DirectOptions) is view
-    view.direct_num_workers = 4
-    assert options.view_as(DirectOptions).direct_num_workers == 4
-    assert view.view_as(DirectOptions).direct_num_workers == 4
 
 
 def test_other_runners():

@@ -34,7 +34,7 @@ LINES = (
     "shards commit reader verify",
     "transforms.read transforms.embed transforms.write",
     "graph",
-    "options prepare output_checks",
+    "direct_runner options prepare output_checks",
     "compact job dry_run run",
     "testing",
 )

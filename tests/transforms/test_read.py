@@ -94,3 +94,10 @@ def test_parts_are_spread_before_they_are_read(records):
     (spread,) = [transform for transform in transforms if transform.spec.urn == "beam:transform:reshuffle:v1"]
     (reading,) = [transform for transform in transforms if transform.unique_name.endswith("/Read")]
     assert list(reading.inputs.values()) == list(spread.outputs.values())
+
+
+@pytest.mark.parametrize("spread", [True, False])
+def test_spread_or_not_the_same_is_read(records, spread, monkeypatch):
+    monkeypatch.setattr(read, "PART_BYTES", 1000)
+    transform = transform_of(InputConfig((str(records),), key_feature="id"), spread=spread)
+    assert run(transform, expected_records(records)) == len(EXAMPLES)
