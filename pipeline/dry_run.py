@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from apache_beam.io.filesystems import FileSystems
 
-from pipeline import dataset, storage
 from pipeline import options as beam_options
+from pipeline import storage
 from pipeline.config import RunConfig
 from pipeline.embedder import Embedder
 from pipeline.job import plan_run
@@ -20,6 +20,7 @@ from pipeline.plan import check_records, find_inputs
 from pipeline.prepare import load_module
 from pipeline.records import Failure, ImageRecord
 from pipeline.sources import read_task, task_bytes, task_positions
+from pipeline.spec import Spec
 from pipeline.waves import Plan, covered_inputs
 
 SAMPLE_RECORDS = 64
@@ -48,7 +49,7 @@ class Preview:
     input_bytes: int
     skipped: int
     waves: int
-    spec: dataset.Spec
+    spec: Spec
     sample_records: int
     sample_embedded: int
     failures: tuple[Failure, ...]
@@ -99,7 +100,8 @@ def preview(config: RunConfig) -> Preview:
     failures += [failure for batch in batches for failure in batch.failures]
     sample_bytes = sum(len(record.image) for record in sample)
     input_bytes = sum(task_bytes(task) for wave in plan.waves for task in wave.tasks)
-    scale = input_bytes / sample_bytes if sample_bytes else 0.0
+    is_all = len(found) < SAMPLE_RECORDS
+    scale = 1.0 if is_all or not sample_bytes else input_bytes / sample_bytes
     dimension = module.dataset_spec.dimension
     return Preview(
         files=sum(len(covered_inputs(wave.tasks)) for wave in plan.waves),

@@ -10,6 +10,7 @@ from apache_beam.utils.shared import Shared
 from pipeline.commit import WaveHeader
 from pipeline.model import EmbedderSpec
 from pipeline.settings import Compression, InputConfig, OutputFormat
+from pipeline.spec import Spec
 from pipeline.transforms.embed import EmbedImages
 from pipeline.transforms.read import ReadImages
 from pipeline.transforms.write import WriteEmbeddings
@@ -26,7 +27,7 @@ class WaveJob:
       output: directory of the data set.
       formats: of the embeddings files.
       compression: of TFRecord files.
-      spec_json: the data set's spec.
+      spec: the data set's spec.
       embedder_spec: what workers load.
       shared: the handle of what they load.
       spread: whether what is to be read is dealt out to workers on several machines.
@@ -38,7 +39,7 @@ class WaveJob:
     output: str
     formats: tuple[OutputFormat, ...]
     compression: Compression
-    spec_json: bytes
+    spec: Spec
     embedder_spec: EmbedderSpec
     shared: Shared
     spread: bool
@@ -50,5 +51,5 @@ def build(root: beam.Pipeline, job: WaveJob) -> None:
         root
         | "ReadImages" >> ReadImages.from_plan(job.header.plan_files, job.input, job.max_image_bytes, spread=job.spread)
         | "EmbedImages" >> EmbedImages(job.embedder_spec, job.shared)
-        | "WriteEmbeddings" >> WriteEmbeddings(job.output, job.formats, job.compression, job.header, job.spec_json)
+        | "WriteEmbeddings" >> WriteEmbeddings(job.output, job.formats, job.compression, job.header, job.spec)
     )

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pipeline.lock import LockToken
     from pipeline.model import ChosenModule
     from pipeline.prepare import PreparedModule
+    from pipeline.spec import Spec
 
 _log = logging.getLogger(__name__)
 
@@ -179,8 +180,8 @@ class _Job:
         _check_failures(summary, settings.max_failure_rate)
         return summary
 
-    def _begin(self, existing: dataset.Spec | None, spec: dataset.Spec) -> None:
-        from pipeline.output_checks import check_same_space
+    def _begin(self, existing: Spec | None, spec: Spec) -> None:
+        from pipeline.spec import check_same_space
 
         ownership.remove_uncommitted(self.output)
         if existing is None:
@@ -215,7 +216,7 @@ class _Job:
             output=self.output,
             formats=config.output.output_format,
             compression=config.output.compression,
-            spec_json=dataset.to_json(module.dataset_spec),
+            spec=module.dataset_spec,
             embedder_spec=module.embedder_spec,
             shared=module.shared,
             spread=not beam_options.is_direct(self.options),
@@ -247,9 +248,7 @@ class _Job:
             )
         return manifest
 
-    def _summarize(
-        self, manifests: Sequence[dataset.Manifest], spec: dataset.Spec, skipped: int, started: float
-    ) -> Summary:
+    def _summarize(self, manifests: Sequence[dataset.Manifest], spec: Spec, skipped: int, started: float) -> Summary:
         from pipeline import options as beam_options
 
         seconds = time.monotonic() - started

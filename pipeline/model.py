@@ -55,11 +55,17 @@ class ChosenEmbedder:
     """What an embedder is made from, with its engine loaded, which shows that it works.
 
     Attributes:
+      module: the module.
+      decode_config: how its images are prepared.
+      engine_config: how its vectors are computed, as it was asked for.
       spec: what workers load.
       engine: the engine.
       parity: relative difference of its vectors from TensorFlow's; None for TensorFlow itself.
     """
 
+    module: ChosenModule
+    decode_config: DecodeConfig
+    engine_config: EngineConfig
     spec: EmbedderSpec
     engine: Engine
     parity: float | None
@@ -117,7 +123,7 @@ def load_embedder(
         max_image_bytes=decode.max_image_bytes,
     )
     spec = EmbedderSpec(found.spec, decoder, batch_size=engine.batch_size, normalize=engine.normalize)
-    return ChosenEmbedder(spec, found.engine, found.parity)
+    return ChosenEmbedder(chosen, decode, engine, spec, found.engine, found.parity)
 
 
 def choose_embedder(handle: str, **settings: Any) -> ChosenEmbedder:

@@ -9,7 +9,7 @@ from pipeline import dataset, storage
 from pipeline.config import RunConfig
 from pipeline.errors import OutputError
 from pipeline.model import ChosenModule
-from pipeline.prepare import make_spec
+from pipeline.spec import Spec, check_same_space, make_spec
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def check_directory(output: str) -> None:
         raise OutputError(f"--output={output} is a file; expected a directory")
 
 
-def check_output(config: RunConfig, output: str, chosen: ChosenModule) -> dataset.Spec | None:
+def check_output(config: RunConfig, output: str, chosen: ChosenModule) -> Spec | None:
     """Returns the spec of the data set that a run is to go on with, or None if it is to begin one.
 
     What shows only when the module is loaded is not checked.
@@ -51,9 +51,10 @@ def check_output(config: RunConfig, output: str, chosen: ChosenModule) -> datase
     wanted = config.engine.engine
     expected = make_spec(
         chosen,
-        config,
+        config.decode,
+        config.engine,
         dimension=chosen.signature.dimension or existing.dimension,
-        engine=existing.engine if wanted == "auto" else wanted,
+        engine_name=existing.engine if wanted == "auto" else wanted,
         parity=existing.parity,
     )
     check_same_space(output, existing, expected)
@@ -69,22 +70,3 @@ def check_output(config: RunConfig, output: str, chosen: ChosenModule) -> datase
         named = ", ".join(f"--key_feature={name}" if name else "no --key_feature" for name in sorted(others, key=str))
         _log.warning("%s has rows that were read with %s; they keep their keys", output, named)
     return existing
-
-
-def check_same_space(output: str, old: dataset.Spec, new: dataset.Spec) -> None:
-    """Makes sure that two specs are of vectors that can be compared.
-
-    Args:
-      output: directory of the data set.
-      old: of the data set.
-      new: of the run.
-
-    Raises:
-      OutputError: they are not.
-    """
-    differences = dataset.differing_fields(old, new)
-    if differences:
-        raise OutputError(
-            f"--output={output} holds vectors of another kind ({'; '.join(differences)}); name another "
-            "directory, or start it anew with --overwrite"
-        )

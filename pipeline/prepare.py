@@ -11,10 +11,10 @@ from apache_beam.utils.shared import Shared
 from pipeline import options as beam_options
 from pipeline.config import RunConfig
 from pipeline.cores import usable_cores
-from pipeline.dataset import Preprocessing, Spec
 from pipeline.embedder import Embedder
 from pipeline.hub.staging import stage_module
 from pipeline.model import ChosenModule, EmbedderSpec, load_embedder
+from pipeline.spec import Spec, spec_of
 
 _DATAFLOW_RUNNERS = ("DataflowRunner", "TestDataflowRunner")
 
@@ -45,8 +45,7 @@ def load_module(chosen: ChosenModule, config: RunConfig, options: PipelineOption
     shared = Shared()
     if beam_options.runs_in_process(options):
         shared.acquire(lambda: Embedder.with_engine(model.spec, model.engine))
-    spec = make_spec(chosen, config, dimension=model.engine.dimension, engine=model.engine.name, parity=model.parity)
-    return PreparedModule(model.spec, spec, shared)
+    return PreparedModule(model.spec, spec_of(model), shared)
 
 
 def bring_to_workers(module: PreparedModule, options: PipelineOptions) -> PreparedModule:
@@ -77,32 +76,3 @@ def threads_per_process(options: PipelineOptions) -> int | None:
         # Dataflow starts a process for each core of a worker, unless told otherwise.
         return None if "no_use_multiple_sdk_containers" in experiments else 1
     return None
-
-
-def make_spec(chosen: ChosenModule, config: RunConfig, *, dimension: int, engine: str, parity: float | None) -> Spec:
-    """Returns what a data set says about the vectors of a module.
-
-    Args:
-      chosen: the module.
-      config: how its images are prepared and its vectors computed and normalised.
-      dimension: length of a vector.
-      engine: what computes the vectors.
-      parity: see `Spec`.
-    """
-    return Spec(
-        module=chosen.handle,
-        module_sha256=chosen.sha256,
-        signature=chosen.signature.signature,
-        output_key=chosen.signature.output_key,
-        dimension=dimension,
-        preprocessing=Preprocessing(
-            height=chosen.signature.height,
-            width=chosen.signature.width,
-            decode=config.decode.decode,
-            exif_orientation=config.decode.exif_orientation,
-        ),
-        normalization=config.engine.normalize,
-        engine=engine,
-        precision=config.engine.precision,
-        parity=parity,
-    )

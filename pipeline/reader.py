@@ -24,7 +24,7 @@ class Superseded:
     """What newer waves hold, so that what an older one holds of it no longer counts.
 
     Keys that are made of the inputs' names are compared by those names, which takes little memory;
-    keys that come from a feature are kept, each of them.
+    keys that come from a feature, or from somebody's own pipeline, are kept, each of them.
     """
 
     _names: set[bytes] = field(default_factory=set)
@@ -132,15 +132,21 @@ def live_waves(output: str) -> Iterator[LiveWave]:
     manifests = live(read_manifests(output))
     if not manifests and read_spec(output) is None:
         raise OutputError(f"{output} holds no data set: it has no {SPEC_NAME}; name the --output of a run")
-    keys_are_features = any(manifest.key_feature is not None for manifest in manifests)
+    names_tell = all(map(_names_tell, manifests))
     newer = Superseded()
     for index, manifest in enumerate(reversed(manifests), start=1):
         wave = LiveWave(output, manifest, newer)
         yield wave
         newer.add(manifest)
-        if keys_are_features and index < len(manifests):
+        if not names_tell and index < len(manifests):
             newer.add_keys(key for rows in wave.rows() for key in rows.column("key").to_pylist())
             newer.add_keys(failure.key for failure in wave.failures())
+
+
+def _names_tell(manifest: Manifest) -> bool:
+    """Says whether the names of a wave's inputs tell the keys of its rows, which need not be compared then."""
+    has_inputs = bool(manifest.inputs or manifest.retried or not (manifest.embedded or manifest.failed))
+    return manifest.key_feature is None and has_inputs
 
 
 def read_shard(path: str, entry: OutputEntry) -> Iterator[pa.RecordBatch]:

@@ -21,7 +21,6 @@ from pipeline.dataset import (
     STAGING_NAME,
     Manifest,
     OutputEntry,
-    Spec,
     live,
     read_manifests,
     read_spec,
@@ -33,6 +32,7 @@ from pipeline.lock import DatasetLock
 from pipeline.ownership import is_own_file, owned_files, temporary_files
 from pipeline.reader import live_waves, read_failures, read_failures_file, read_shard
 from pipeline.records import Failure, ImageRecord
+from pipeline.spec import Spec
 
 _CHUNK_BYTES = 4 << 20
 _ADDRESS = re.compile(r"(.*)@(\d+)(?:-(\d+))?", re.DOTALL)

@@ -21,16 +21,17 @@ from pipeline.job import Summary
 from pipeline.reader import read_embeddings
 from pipeline.records import EmbeddingBatch, Failure, Feature, ImageRecord
 from pipeline.shards import StagedShard, WaveFormat, WaveWriter
+from pipeline.spec import Preprocessing, Spec
 from pipeline.testing import jpeg_bytes
 
 STARTED = datetime.datetime(2024, 5, 17, 8, 30, 15, 250000, tzinfo=datetime.timezone.utc)
-SPEC = dataset.Spec(
+SPEC = Spec(
     module="some/module",
     module_sha256="0123456789abcdef" * 4,
     signature="default",
     output_key="default",
     dimension=3,
-    preprocessing=dataset.Preprocessing(height=32, width=48, decode="exact", exif_orientation=False),
+    preprocessing=Preprocessing(height=32, width=48, decode="exact", exif_orientation=False),
     normalization="none",
     engine="tensorflow",
     precision="float32",

@@ -28,7 +28,7 @@ LINES = (
     "hub.cache hub.archive hub.fetch hub.handles hub.staging hub.publish hub.describe hub.export",
     "engines.base engines.parity engines.conversion engines.tensorflow engines.openvino engines.choice",
     "model embedder",
-    "dataset ownership plan sources waves",
+    "spec dataset ownership plan sources waves",
     "hub.progress hub.finetune_data hub.finetune_training hub.finetune_state hub.learning_curve hub.finetune",
     "hub.__main__",
     "shards commit reader verify",

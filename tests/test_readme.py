@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.settings import DecodeConfig, EngineConfig, InputConfig, ModuleConfig, OutputConfig
+from pipeline.verify import verify
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -74,6 +75,8 @@ def test_the_transforms_compose_into_another_pipeline(home: Path) -> None:
         "\nfrom pipeline import read_embeddings\nprint(sum(rows.num_rows for rows in read_embeddings('local_run/own')))"
     )
     assert _run(home, _block("from_patterns") + check).splitlines()[-1] == "64"
+    report = verify(str(home / "local_run/own"))
+    assert (report.rows, report.problems, report.strays) == (64, (), ())
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from pipeline.embedder import BatchesInFlight, Embedder
 from pipeline.errors import UsageError
 from pipeline.model import EmbedderSpec, choose_embedder
 from pipeline.records import EmbeddingBatch, Failure, ImageRecord
+from pipeline.spec import Spec, spec_of
 
 LOADS_COUNTER = "embedder-loads"
 
@@ -31,10 +32,12 @@ class EmbedImages(beam.PTransform):
       spec: what the embedder is made from.
       shared: the handle of the embedder; give the same one to several pipelines of a process, and the
         module is loaded once for all of them.
+      dataset_spec: what the vectors are, for `WriteEmbeddings`; None where it is not known.
     """
 
     spec: EmbedderSpec
     shared: Shared = field(default_factory=Shared)
+    dataset_spec: Spec | None = None
 
     def __post_init__(self) -> None:
         """Lets Beam give the transform its label."""
@@ -55,7 +58,8 @@ class EmbedImages(beam.PTransform):
           UsageError: a setting is unknown or cannot be honoured.
           ModuleError: the module cannot be found, trusted or used.
         """
-        return cls(choose_embedder(handle, **settings).spec)
+        chosen = choose_embedder(handle, **settings)
+        return cls(chosen.spec, dataset_spec=spec_of(chosen))
 
     def expand(self, records: beam.PCollection) -> beam.PCollection:
         """Applies the transform.

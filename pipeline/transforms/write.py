@@ -11,12 +11,13 @@ import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from pipeline import storage
+from pipeline import dataset, storage
 from pipeline.commit import WaveHeader, commit_wave
 from pipeline.dataset import Manifest
 from pipeline.records import EmbeddingBatch
 from pipeline.settings import Compression, OutputFormat
 from pipeline.shards import StagedShard, WaveFormat, WaveWriter
+from pipeline.spec import Spec, check_same_space
 
 
 @dataclass
@@ -24,39 +25,59 @@ class WriteEmbeddings(beam.PTransform):
     """Writes a bounded PCollection of `EmbeddingBatch` as one wave of a data set.
 
     Each bundle writes files of its own into a staging directory; when all are done, one step gives
-    them their names and commits the wave. Gives a PCollection of one `Manifest`. The data set's spec, its lock
-    and what to read next are up to the caller, as `pipeline.job` does it.
+    them their names and commits the wave. Gives a PCollection of one `Manifest`. The data set's lock and
+    what to read next are up to the caller, as `pipeline.job` does it.
 
     Attributes:
       output: directory of the data set, local or remote.
       formats: of the embeddings files.
       compression: of TFRecord files.
-      header: what the manifest says of the wave; by default that it is the first and covers no files.
-      spec_json: the data set's spec, for the metadata of Parquet files.
+      header: what the manifest says of the wave; by default that it comes after all others and covers no files.
+      spec: what the vectors are, such as `EmbedImages.dataset_spec`. The data set gets it, or must have the same.
     """
 
     output: str
     formats: tuple[OutputFormat, ...] = ("tfrecord",)
     compression: Compression = "none"
     header: WaveHeader | None = None
-    spec_json: bytes = b"{}"
+    spec: Spec | None = None
 
     def __post_init__(self) -> None:
         """Lets Beam give the transform its label."""
         super().__init__()
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
-        """Applies the transform."""
+        """Applies the transform.
+
+        Raises:
+          OutputError: the directory holds vectors of another spec.
+        """
         output = storage.normalize(self.output)
-        header = self.header or WaveHeader("00000", datetime.datetime.now(datetime.timezone.utc), {})
-        wave_format = WaveFormat(self.formats, self.compression, header.started, self.spec_json)
+        is_new = False
+        if self.spec is not None:
+            existing = dataset.read_spec(output)
+            is_new = existing is None
+            check_same_space(output, existing or self.spec, self.spec)
+        spec_json = b"{}" if self.spec is None else dataset.to_json(self.spec)
+        header = self.header or _next_header(output)
+        wave_format = WaveFormat(self.formats, self.compression, header.started, spec_json)
         staged = batches | "Stage" >> beam.ParDo(_StageFn(output, header.name, wave_format))
         # A wave without any record has no staged files, and must be committed all the same.
         once = batches.pipeline | f"{self.label}/Once" >> beam.Impulse()
-        return once | "Commit" >> beam.Map(_commit, beam.pvalue.AsIter(staged), output, header)
+        new_spec = self.spec if is_new else None
+        return once | "Commit" >> beam.Map(_commit, beam.pvalue.AsIter(staged), output, header, new_spec)
 
 
-def _commit(_: bytes, staged: Iterable[StagedShard], output: str, header: WaveHeader) -> Manifest:
+def _next_header(output: str) -> WaveHeader:
+    name = dataset.next_wave(dataset.read_manifests(output))
+    return WaveHeader(name, datetime.datetime.now(datetime.timezone.utc), {})
+
+
+def _commit(
+    _: bytes, staged: Iterable[StagedShard], output: str, header: WaveHeader, new_spec: Spec | None
+) -> Manifest:
+    if new_spec is not None:
+        dataset.write_spec(output, new_spec)
     return commit_wave(output, header, staged)
 
 

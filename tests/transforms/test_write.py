@@ -1,3 +1,4 @@
+import dataclasses
 import datetime
 import errno
 
@@ -42,7 +43,7 @@ def test_batches_become_one_wave(out, args):
 
 def test_what_is_written_and_what_the_manifest_says(out):
     header = WaveHeader("00042", STARTED, {"numpy": "2"}, inputs=(entry("a"),), key_feature="id")
-    run(out, formats=("parquet",), header=header, spec_json=dataset.to_json(SPEC))
+    run(out, formats=("parquet",), header=header, spec=SPEC)
     (manifest,) = read_manifests(str(out))
     assert (manifest.wave, manifest.key_feature, manifest.inputs) == ("00042", "id", (entry("a"),))
     path = out / manifest.outputs[0].path
@@ -56,15 +57,35 @@ def test_nothing_is_a_wave_too(out):
     assert read_manifests(str(out))[0].embedded == 0
 
 
+def test_a_second_pipeline_adds_a_wave(out):
+    run(out)
+    run(out)
+    assert [manifest.wave for manifest in read_manifests(str(out))] == ["00000", "00001"]
+    assert verify(str(out)).superseded == 12
+
+
 def test_a_second_pipeline_does_not_overwrite_the_first(out):
     run(out)
     before = contents(out)
+    header = WaveHeader("00000", datetime.datetime.now(datetime.timezone.utc), {})
     with pytest.raises(OutputError, match=r"has a wave 00000 already.*give the new one another name"):
-        run(out)
+        run(out, header=header)
     assert {name: data for name, data in contents(out).items() if not name.startswith("staging")} == before
-    header = WaveHeader("00001", datetime.datetime.now(datetime.timezone.utc), {})
-    run(out, header=header)
-    assert [manifest.wave for manifest in read_manifests(str(out))] == ["00000", "00001"]
+
+
+def test_a_spec_makes_a_data_set_of_a_new_directory(tmp_path):
+    run(tmp_path / "new", spec=SPEC)
+    assert dataset.read_spec(str(tmp_path / "new")) == SPEC
+    assert verify(str(tmp_path / "new")).problems == ()
+
+
+def test_vectors_of_another_kind_are_refused_before_anything_runs(out):
+    before = contents(out)
+    with pytest.raises(OutputError, match=r"vectors of another kind \(normalization: none, now l2\)"):
+        run(out, spec=dataclasses.replace(SPEC, normalization="l2"))
+    assert contents(out) == before
+    run(out, spec=dataclasses.replace(SPEC, module="elsewhere"))
+    assert dataset.read_spec(str(out)) == SPEC
 
 
 def test_a_disk_that_fails_commits_nothing(out, monkeypatch):
