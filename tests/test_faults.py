@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,14 +42,35 @@ def names(directory: Path) -> frozenset[str]:
     return frozenset(f"{folder}/{name}" for folder, _, files in os.walk(directory) for name in files)
 
 
-def run_and_kill(arguments: list[str], output: Path, events: int) -> int:
-    """Kills a run once so many changes of the data set's files were seen; returns its exit code."""
+def anywhere(files: frozenset[str]) -> bool:
+    return True
+
+
+def while_rows_are_staged(files: frozenset[str]) -> bool:
+    return any(re.search(r"/staging/\d+/embeddings-", path) for path in files)
+
+
+def before_named_rows_count(files: frozenset[str]) -> bool:
+    waves = {found[1] for path in files if (found := re.search(r"/embeddings/embeddings-(\d+)-", path))}
+    return bool(waves - {Path(path).stem for path in files if re.search(r"/manifests/\d+\.json$", path)})
+
+
+def run_and_kill(
+    arguments: list[str], output: Path, events: int, moment: Callable[[frozenset[str]], bool] = anywhere
+) -> int:
+    """Kills a run at a moment after so many changes of the data set's files were seen; returns its exit code."""
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         before = names(output)
-        while process.poll() is None and events:
+        while process.poll() is None:
             now = names(output)
             events -= now != before
             before = now
+            if events <= 0 and moment(now):
+                process.send_signal(signal.SIGSTOP)
+                os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+                if moment(names(output)):  # still
+                    break
+                process.send_signal(signal.SIGCONT)
         process.kill()
         process.communicate()
     return process.returncode
@@ -71,8 +93,9 @@ def test_a_run_that_is_killed_thirty_times_ends_like_one_that_is_not(tmp_path, t
     rng = np.random.default_rng(20240517)
     committed: dict[str, bytes] = {}
     left = set()
-    for _ in range(KILLS):
-        assert run_and_kill(command(photos, output, tiny_module), output, int(rng.integers(1, 30))) == -signal.SIGKILL
+    for moment in (anywhere, while_rows_are_staged, before_named_rows_count) * (KILLS // 3):
+        events = int(rng.integers(1, 30))
+        assert run_and_kill(command(photos, output, tiny_module), output, events, moment) == -signal.SIGKILL
         files = contents(output)
         assert {name: files[name] for name in committed} == committed
         report = verify(str(output)) if "spec.json" in files else None
@@ -84,7 +107,7 @@ def test_a_run_that_is_killed_thirty_times_ends_like_one_that_is_not(tmp_path, t
         owned = [f"manifests/{manifest.wave}.json" for manifest in read_manifests(str(output))]
         owned += [entry.path for manifest in read_manifests(str(output)) for entry in manifest.outputs]
         committed = {name: files[name] for name in owned}
-    # The moments were spread: some kills came while files were written, some between their naming and the manifest.
+    # Some kills came while files were written, some between their naming and the manifest.
     assert "staging//embeddings-" in left
     assert "embeddings/embeddings---of-.tfrecord" in left
 
