@@ -38,7 +38,7 @@ class WaveHeader:
       versions: of the packages that take part.
       key_feature: the feature that the keys come from, if any.
       image_feature: the feature that the images of TFRecords come from.
-      retried: keys of earlier waves' failures that it tries again.
+      retried: sources of earlier waves' failures that it tries again.
       replaces: names of the waves whose rows it holds as well.
       lock: what shows that nobody else writes to the data set; None to do without.
     """
@@ -101,7 +101,8 @@ def _name_files(output: str, header: WaveHeader, staged: Iterable[StagedShard]) 
         outputs.append(OutputEntry(name, shard.kind, shard.format, shard.size_bytes, crc32c, shard.rows))
         reasons.update(dict(shard.reasons))
         records.update(dict(shard.inputs))
-    planned = covered_inputs(task for path in header.plan_files for task in read_plan(path))
+    tasks = (task for path in header.plan_files for task in read_plan(path))
+    planned = covered_inputs(tasks, header.key_feature)
     manifest = Manifest(
         wave=header.name,
         inputs=tuple(_with_records(entry, records) for entry in (*planned, *header.inputs)),

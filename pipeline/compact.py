@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import pyarrow as pa
 
 from pipeline import storage
 from pipeline.commit import WaveHeader, commit_wave
@@ -94,18 +93,18 @@ def _rewrite(output: str, manifests: Sequence[Manifest], lock: LockToken) -> Com
     with WaveWriter(output, name, WaveFormat(formats, compression, started, to_json(spec))) as writer:
         for wave in live_waves(output):
             for batch in wave.rows():
-                keep = pa.array([not wave.newer.holds(key) for key in batch.column("key").to_pylist()])
-                kept = batch.filter(keep)
+                kept = wave.current(batch)
                 rows += kept.num_rows
                 superseded += batch.num_rows - kept.num_rows
                 if kept.num_rows:
                     staged += writer.add(EmbeddingBatch((kept,), (), ()))
-            failures = tuple(failure for failure in wave.failures() if not wave.newer.holds_failure(failure))
-            staged += writer.add(EmbeddingBatch((), failures, ()))
+            staged += writer.add(EmbeddingBatch((), tuple(wave.current_failures()), ()))
         staged += writer.close()
     inputs: dict[str, InputEntry] = {}
     for manifest in counting:
-        inputs.update((entry.path, entry) for entry in manifest.inputs)
+        for entry in manifest.inputs:
+            inputs.pop(entry.path, None)  # the last of a name is the one that its rows are from
+            inputs[entry.path] = dataclasses.replace(entry, keys=manifest.keys_of(entry))
     header = WaveHeader(
         name=name,
         started=started,

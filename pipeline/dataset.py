@@ -23,7 +23,7 @@ import re
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from pipeline import storage
 from pipeline.errors import OutputError
@@ -36,6 +36,7 @@ MANIFESTS_NAME = "manifests"
 
 ShardKind = Literal["embeddings", "failures"]
 ShardFormat = Literal["tfrecord", "parquet", "jsonl"]
+KeyKind = Literal["name", "offset", "feature"]
 _T = TypeVar("_T")
 _SHARD_PATH = re.compile(r"(?:embeddings|failures)/\w[\w.-]*", re.ASCII)
 _MANIFEST_PATH = re.compile(rf"(?:^|[/\\]){MANIFESTS_NAME}[/\\](\d{{5,}})\.json$", re.ASCII)
@@ -50,7 +51,8 @@ class InputEntry:
       name: what the keys of its records are made of where no feature holds them.
       size_bytes: its size.
       mtime_s: when it was last changed, in seconds since 1970.
-      records: how many records it had, good or bad.
+      records: how many records it had, good or bad; 0 while they are not counted.
+      keys: what its records' keys are: its `name`, the name and an `offset`, or a `feature`; None if that is not known.
     """
 
     path: str
@@ -58,6 +60,7 @@ class InputEntry:
     size_bytes: int
     mtime_s: float
     records: int = 1
+    keys: KeyKind | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Manifest:
       versions: of the packages that took part.
       key_feature: the feature that the keys come from; None where they come from the inputs' names.
       image_feature: the feature that the images of TFRecords come from.
-      retried: keys of earlier waves' failures that this one tried again; they no longer count.
+      retried: sources of earlier waves' failures that this one tried again; they no longer count.
       replaces: names of the waves whose rows this one holds as well; they no longer count.
       zero_vectors: number of rows whose vector has only zeros.
       duplicate_vectors: number of rows whose vector is, to the bit, that of another row before it in
@@ -128,6 +131,10 @@ class Manifest:
         for entry in self.outputs:
             if not _SHARD_PATH.fullmatch(entry.path):
                 raise ValueError(f"an output is called {entry.path!r}")
+
+    def keys_of(self, entry: InputEntry) -> KeyKind:
+        """Returns what the keys of an input's records are."""
+        return entry.keys or ("offset" if self.key_feature is None else "feature")
 
     def files(self, kind: ShardKind) -> tuple[OutputEntry, ...]:
         """Returns the files that hold each record of a kind once, whatever the number of formats.
@@ -191,7 +198,7 @@ def _convert(value: Any, wanted: Any, name: str) -> Any:
       TypeError: it is of another type.
     """
     origin, args = get_origin(wanted), get_args(wanted)
-    if origin is types.UnionType:
+    if origin in (types.UnionType, Union):
         return None if value is None else _convert(value, args[0], name)
     if origin is tuple and isinstance(value, list) and (args[-1] is Ellipsis or len(args) == len(value)):
         kinds = args[:1] * len(value) if args[-1] is Ellipsis else args

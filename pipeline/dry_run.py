@@ -91,7 +91,7 @@ def preview(config: RunConfig) -> Preview:
     module = load_module(chosen, config, options)
     found = list(itertools.islice(_records(plan, config), SAMPLE_RECORDS))
     sample = [record for record in found if isinstance(record, ImageRecord)]
-    with Embedder.load(module.embedder_spec) as embedder:
+    with module.shared.acquire(lambda: Embedder.load(module.embedder_spec)) as embedder:
         started = time.monotonic()
         batches = list(embedder.stream(sample))
         seconds = time.monotonic() - started
@@ -104,7 +104,7 @@ def preview(config: RunConfig) -> Preview:
     scale = 1.0 if is_all or not sample_bytes else input_bytes / sample_bytes
     dimension = module.dataset_spec.dimension
     return Preview(
-        files=sum(len(covered_inputs(wave.tasks)) for wave in plan.waves),
+        files=sum(len(covered_inputs(wave.tasks, config.input.key_feature)) for wave in plan.waves),
         input_bytes=input_bytes,
         skipped=plan.skipped,
         waves=len(plan.waves),

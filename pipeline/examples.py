@@ -16,7 +16,7 @@ import pyarrow as pa
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 from numpy.typing import NDArray
 
-from pipeline.records import Failure, FailureReason, Feature, FeatureKind, ImageRecord
+from pipeline.records import Failure, FailureReason, Feature, FeatureKind, ImageRecord, key_to_bytes
 from pipeline.settings import OUTPUT_FEATURES
 
 _KINDS: dict[str, FeatureKind] = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}
@@ -76,7 +76,7 @@ def parse_example(
       passthrough: names of the features to copy, or `*` for all but the image and those whose names
         every output record has already (`key`, `embedding`).
     """
-    key = address.encode("utf-8", "surrogateescape")
+    key = key_to_bytes(address)
 
     def failure(reason: FailureReason, text: str) -> Failure:
         return Failure(key, source, "read", reason, text)

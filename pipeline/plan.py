@@ -95,7 +95,7 @@ def find_inputs(config: InputConfig, output: str | None = None) -> tuple[InputFi
       output: directory of the data set that is written; what runs have written there is no input.
 
     Raises:
-      InputError: a pattern matched nothing, or the files are not of the kind that was asked for.
+      InputError: a pattern matched nothing, the files are not of the kind that was asked for, or two have one name.
     """
     patterns = [_absolute(pattern) for pattern in config.input]
     target = None if output is None else _absolute(output)
@@ -131,7 +131,20 @@ def find_inputs(config: InputConfig, output: str | None = None) -> tuple[InputFi
     if not files:
         detail = f"; {ignored.total()} other files were ignored, name their --input_format" if ignored else ""
         raise InputError(f"no input matched {' '.join(config.input)}; expected image files or TFRecords{detail}")
+    _check_names(files.values())
     return tuple(files[path] for path in sorted(files))
+
+
+def _check_names(files: Iterable[InputFile]) -> None:
+    """Makes sure that no two files give their records the same keys, which a line of a list file may do."""
+    paths: dict[str, str] = {}
+    for file in files:
+        other = paths.setdefault(file.name, file.path)
+        if other != file.path:
+            raise InputError(
+                f"{other} and {file.path} would have the same key, {file.name}; write the list's line in another way, "
+                "such as with its whole path"
+            )
 
 
 def _absolute(path: str) -> str:
@@ -214,8 +227,7 @@ def _read_list(path: str) -> Iterator[InputFile]:
             continue
         target = _absolute(line.strip())
         # A file that is not there stays in the plan: reading it makes the failure that says so.
-        found = [] if storage.is_remote(target) else [stat for stat in storage.match(target) if stat.path == target]
-        stat = found[0] if found else FileStat(target, 0, 0.0)
+        stat = (None if storage.is_remote(target) else storage.stat_file(target)) or FileStat(target, 0, 0.0)
         yield InputFile(target, line, "image", stat.size_bytes, stat.mtime_s)
 
 

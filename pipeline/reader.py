@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from pipeline.dataset import SPEC_NAME, Manifest, OutputEntry, live, read_manife
 from pipeline.errors import OutputError
 from pipeline.examples import decode_rows
 from pipeline.gzip_stream import ByteStream, GzipStream
-from pipeline.records import Failure
+from pipeline.records import Address, Failure, key_to_bytes, key_to_text
 from pipeline.settings import TIMESTAMP_COLUMN
 
 _ROWS_PER_BATCH = 1024
@@ -28,48 +29,77 @@ class Superseded:
     """
 
     _names: set[bytes] = field(default_factory=set)
+    _record_names: set[bytes] = field(default_factory=set)
     _keys: set[bytes] = field(default_factory=set)
-    _retried: set[bytes] = field(default_factory=set)
+    _failed: dict[bytes, set[str]] = field(default_factory=dict)
+    _retried: set[str] = field(default_factory=set)
     _paths: set[str] = field(default_factory=set)
 
     def add(self, manifest: Manifest) -> None:
         """Takes the inputs and retried failures of a wave."""
-        if manifest.key_feature is None:
-            self._names.update(name for entry in manifest.inputs for name in _as_keys(entry.name))
-        else:
-            self._paths.update(entry.path for entry in manifest.inputs)
-        self._retried.update(map(_to_bytes, manifest.retried))
+        for entry in manifest.inputs:
+            keys = manifest.keys_of(entry)
+            if keys == "feature":
+                self._paths.add(entry.path)
+                continue
+            self._names.update(_as_keys(entry.name))
+            if keys == "offset":
+                self._record_names.update(_as_keys(entry.name))
+        self._retried.update(manifest.retried)
 
-    def add_keys(self, keys: Iterator[bytes]) -> None:
-        """Takes the keys of a wave's rows and failures."""
-        self._keys.update(keys)
+    def add_rows(self, rows: pa.RecordBatch) -> None:
+        """Takes the keys of a wave's rows."""
+        self._keys.update(rows.column("key").to_pylist())
 
-    def holds(self, key: bytes) -> bool:
-        """Says whether a newer wave has read the input of a key again, or has the key itself."""
-        return key in self._keys or (
-            bool(self._names) and (key in self._names or key.rpartition(b"@")[0] in self._names)
-        )
+    def add_failure(self, failure: Failure) -> None:
+        """Takes the key of a wave's failure, which counts for the input that it is about."""
+        self._failed.setdefault(failure.key, set()).update(_paths_of(failure))
 
-    def holds_failure(self, failure: Failure) -> bool:
-        """Says whether a newer wave has read the input of a failure again, or has tried just its record."""
-        source = failure.source
+    def holds(self, key: bytes, inputs: Set[str]) -> bool:
+        """Says whether what an older wave has under a key counts no more.
+
+        Args:
+          key: the key of a row.
+          inputs: the files that its wave covers.
+        """
         return (
-            failure.key in self._retried
-            or (bool(self._paths) and (source in self._paths or source.rpartition("@")[0] in self._paths))
-            or self.holds(failure.key)
+            key in self._keys or not inputs.isdisjoint(self._failed.get(key, ())) or self._is_named_like_an_input(key)
         )
+
+    def holds_failure(self, failure: Failure, inputs: Set[str]) -> bool:
+        """Says whether a newer wave has read the input of a failure again, or has tried just its record.
+
+        Args:
+          failure: of an older wave.
+          inputs: the files that its wave covers; where it is none, its key is all that is known of the record.
+        """
+        return (
+            failure.source in self._retried
+            or key_to_text(failure.key) in self._retried  # which earlier versions wrote
+            or not self._paths.isdisjoint(_paths_of(failure))
+            or self._is_named_like_an_input(failure.key)
+            or (not inputs and (failure.key in self._keys or failure.key in self._failed))
+        )
+
+    def _is_named_like_an_input(self, key: bytes) -> bool:
+        if key in self._names:
+            return True
+        address = Address.parse(key_to_text(key)) if self._record_names and b"@" in key else None
+        return address is not None and key_to_bytes(address.path) in self._record_names
 
     def __bool__(self) -> bool:
-        return bool(self._names or self._keys)
+        return bool(self._names or self._keys or self._failed)
 
 
-def _to_bytes(name: str) -> bytes:
-    return name.encode("utf-8", "surrogateescape")
+def _paths_of(failure: Failure) -> tuple[str, ...]:
+    """Returns the input that a failure is about: its source, or the file in which that is a place."""
+    address = Address.parse(failure.source)
+    return (failure.source,) if address is None else (failure.source, address.path)
 
 
 def _as_keys(name: str) -> set[bytes]:
     """Returns the keys that a name makes: its bytes, and what Parquet holds where they are not UTF-8."""
-    key = _to_bytes(name)
+    key = key_to_bytes(name)
     return {key, key.decode("utf-8", "backslashreplace").encode()}
 
 
@@ -84,9 +114,7 @@ def read_embeddings(output: str) -> Iterator[pa.RecordBatch]:
     """
     output = storage.normalize(output)
     for wave in live_waves(output):
-        for rows in wave.rows():
-            keep = [not wave.newer.holds(key) for key in rows.column("key").to_pylist()] if wave.newer else []
-            yield rows if all(keep) else rows.filter(pa.array(keep))
+        yield from map(wave.current, wave.rows())
 
 
 def read_failures(output: str) -> Iterator[Failure]:
@@ -97,9 +125,7 @@ def read_failures(output: str) -> Iterator[Failure]:
     """
     output = storage.normalize(output)
     for wave in live_waves(output):
-        for failure in wave.failures():
-            if not wave.newer.holds_failure(failure):
-                yield failure
+        yield from wave.current_failures()
 
 
 @dataclass(frozen=True)
@@ -120,6 +146,23 @@ class LiveWave:
         for entry in self.manifest.files("failures"):
             yield from read_failures_file(storage.join(self.output, entry.path))
 
+    def current(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Returns those of the wave's rows that no newer wave holds."""
+        if not self.newer:
+            return rows
+        keep = [not self.newer.holds(key, self._inputs) for key in rows.column("key").to_pylist()]
+        return rows if all(keep) else rows.filter(pa.array(keep))
+
+    def current_failures(self) -> Iterator[Failure]:
+        """Yields the wave's failures that no newer one has made good."""
+        for failure in self.failures():
+            if not self.newer.holds_failure(failure, self._inputs):
+                yield failure
+
+    @functools.cached_property
+    def _inputs(self) -> frozenset[str]:
+        return frozenset(entry.path for entry in self.manifest.inputs)
+
 
 def live_waves(output: str) -> Iterator[LiveWave]:
     """Yields the waves of a data set that count, the newest first.
@@ -139,14 +182,17 @@ def live_waves(output: str) -> Iterator[LiveWave]:
         yield wave
         newer.add(manifest)
         if not names_tell and index < len(manifests):
-            newer.add_keys(key for rows in wave.rows() for key in rows.column("key").to_pylist())
-            newer.add_keys(failure.key for failure in wave.failures())
+            for rows in wave.rows():
+                newer.add_rows(rows)
+            for failure in wave.failures():
+                newer.add_failure(failure)
 
 
 def _names_tell(manifest: Manifest) -> bool:
     """Says whether the names of a wave's inputs tell the keys of its rows, which need not be compared then."""
-    has_inputs = bool(manifest.inputs or manifest.retried or not (manifest.embedded or manifest.failed))
-    return manifest.key_feature is None and has_inputs
+    if not (manifest.inputs or manifest.retried):
+        return not (manifest.embedded or manifest.failed)  # else they come from somebody's own pipeline
+    return manifest.key_feature is None or {entry.keys for entry in manifest.inputs} == {"name"}
 
 
 def read_shard(path: str, entry: OutputEntry) -> Iterator[pa.RecordBatch]:

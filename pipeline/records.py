@@ -6,6 +6,7 @@ Frozen and typed; nothing here imports TensorFlow or Beam.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -27,6 +28,38 @@ FailureReason = Literal[
 
 FeatureKind = Literal["bytes", "float", "int64"]
 FAILURE_REASONS: tuple[str, ...] = get_args(FailureReason)
+_ADDRESS = re.compile(r"(.*)@(\d+)(?:-(\d+))?", re.DOTALL)
+
+
+def key_to_text(key: bytes) -> str:
+    """Returns a key as text; bytes that are not UTF-8 become lone surrogates, which `key_to_bytes` turns back."""
+    return key.decode("utf-8", "surrogateescape")
+
+
+def key_to_bytes(text: str) -> bytes:
+    """Returns the key that a text, such as a file's name, stands for: the bytes that it has on disk."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where in a file of records some bytes are: `path@start` for a record, `path@start-stop` for a range.
+
+    Attributes:
+      path: of the file, or its name in a key.
+      start: offset of the first byte; in a compressed file, of the uncompressed bytes.
+      stop: one past the last; None for the record at `start`.
+    """
+
+    path: str
+    start: int
+    stop: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> Address | None:
+        """Returns the address that a text is, or None."""
+        found = _ADDRESS.fullmatch(text)
+        return cls(found[1], int(found[2]), int(found[3]) if found[3] else None) if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +118,7 @@ class Failure:
         """
         return json.dumps(
             {
-                "key": self.key.decode("utf-8", "surrogateescape"),
+                "key": key_to_text(self.key),
                 "source": self.source,
                 "stage": self.stage,
                 "reason": self.reason,
@@ -98,7 +131,7 @@ class Failure:
         """Returns the failure that `to_json` wrote as `line`."""
         fields = json.loads(line)
         return cls(
-            key=fields["key"].encode("utf-8", "surrogateescape"),
+            key=key_to_bytes(fields["key"]),
             source=fields["source"],
             stage=fields["stage"],
             reason=fields["reason"],

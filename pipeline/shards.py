@@ -7,7 +7,6 @@ import datetime
 import gzip
 import hashlib
 import io
-import re
 import uuid
 from collections import Counter
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pipeline.crc32c import extend_crc32c
 from pipeline.dataset import STAGING_NAME, ShardFormat, ShardKind
 from pipeline.examples import encode_rows
 from pipeline.framing import frame
-from pipeline.records import EmbeddingBatch, Failure
+from pipeline.records import Address, EmbeddingBatch, Failure
 from pipeline.settings import TIMESTAMP_COLUMN, Compression, OutputFormat
 
 SHARD_BYTES = 256 << 20
@@ -30,7 +29,6 @@ SHARD_BYTES = 256 << 20
 ROW_GROUP_ROWS = 4096
 """Rows of a Parquet row group: some 20 MB of vectors, enough to read fast and little enough to skip."""
 _GZIP_LEVEL = 1  # the bits of floats hardly compress; more effort gains nothing
-_RECORD_SOURCE = re.compile(r"(.*)@\d+(?:-\d+)?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,5 +377,5 @@ class WaveWriter:
 
 def _record_inputs(sources: tuple[str, ...]) -> Counter[str]:
     """Counts the records of each TFRecord file, whose sources are `path@offset`; an image file is its one record."""
-    matches = (_RECORD_SOURCE.fullmatch(source) for source in sources)
-    return Counter(match[1] for match in matches if match is not None)
+    addresses = map(Address.parse, sources)
+    return Counter(address.path for address in addresses if address is not None)

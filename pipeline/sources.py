@@ -19,7 +19,7 @@ from pipeline import storage, tfrecord
 from pipeline.examples import parse_example
 from pipeline.gzip_stream import GzipStream
 from pipeline.plan import ImageFiles, InputFile, ReadTask, RecordFile
-from pipeline.records import Failure, ImageRecord
+from pipeline.records import Failure, ImageRecord, key_to_bytes
 from pipeline.settings import InputConfig
 
 REMOTE_READERS = 16
@@ -28,6 +28,8 @@ _LARGEST_RECORD_BYTES = (1 << 32) - 1
 
 Claim = Callable[[int], bool]
 """Called with each position, in rising order, before it is read; False ends the reading."""
+End = Callable[[], int]
+"""Called where reading ends early; returns one past the part's last position, which does not change any more then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,14 @@ def cut_task(task: ReadTask, part_bytes: int) -> Iterator[TaskPart]:
 
 
 def read_task(
-    task: ReadTask, start: int, stop: int, claim: Claim, *, config: InputConfig, max_image_bytes: int
+    task: ReadTask,
+    start: int,
+    stop: int,
+    claim: Claim,
+    *,
+    config: InputConfig,
+    max_image_bytes: int,
+    end: End | None = None,
 ) -> Iterator[ImageRecord | Failure]:
     """Yields each record of a part of a task, or why it could not be read.
 
@@ -88,6 +97,7 @@ def read_task(
       claim: asks whether a position may be read.
       config: names of the features to read.
       max_image_bytes: an image file larger than this is not read into memory.
+      end: tells where the part ends by now, if its end may come nearer while it is read.
     """
     if isinstance(task, ImageFiles):
         yield from _read_images(task.files[start:stop], start, claim, max_image_bytes)
@@ -100,13 +110,13 @@ def read_task(
     elif task.ranges is not None:
         items = _chosen_items(task, start, stop, claim, limit)
     else:
-        items = _claimed_items(file, start, stop, claim, limit)
+        items = _claimed_items(file, start, stop, claim, end or (lambda: stop), limit)
     for item in items:
         yield item if isinstance(item, Failure) else _to_record(file, item, config)
 
 
 def _claimed_items(
-    file: InputFile, start: int, stop: int, claim: Claim, limit: int
+    file: InputFile, start: int, stop: int, claim: Claim, end: End, limit: int
 ) -> Iterator[tfrecord.Item | Failure]:
     """Yields the items of a byte range, each record claimed by its offset."""
     position = start
@@ -121,7 +131,7 @@ def _claimed_items(
                 position = item.stop
                 yield item
     except OSError as error:
-        if claimed or claim(start):
+        if (claimed or claim(start)) and position < (stop := end()):
             yield _unreadable(file, error, position, stop, aligned=claimed)
 
 
@@ -140,6 +150,8 @@ def _chosen_items(
                 for item in tfrecord.read_records(
                     stream, position, last, max_record_bytes=limit, at_boundary=task.aligned
                 ):
+                    if _offset(item) >= last:  # what is damaged behind the range's last record
+                        break
                     position, aligned = item.stop, True
                     yield item
         except OSError as error:
@@ -181,9 +193,9 @@ def _to_record(file: InputFile, item: tfrecord.Item, config: InputConfig) -> Ima
     source = f"{file.path}@{_offset(item)}-{item.stop}"
     if isinstance(item, tfrecord.CorruptRange):
         text = f"no record can be made out in {item.stop - item.start} bytes: {item.message}"
-        return Failure(_to_bytes(address), source, "read", "corrupt_record", text)
+        return Failure(key_to_bytes(address), source, "read", "corrupt_record", text)
     text = f"the record has {item.length} bytes of data, more than --max_image_bytes leaves room for"
-    return Failure(_to_bytes(address), source, "read", "too_large", text)
+    return Failure(key_to_bytes(address), source, "read", "too_large", text)
 
 
 def _read_images(
@@ -217,8 +229,8 @@ def _read_image(file: InputFile, max_image_bytes: int) -> ImageRecord | Failure:
         return _unreadable(file, error, 0, None)
     if len(data) > max_image_bytes:
         text = f"the file has more than the {max_image_bytes} bytes that --max_image_bytes allows"
-        return Failure(_to_bytes(file.name), file.path, "read", "too_large", text)
-    return ImageRecord(_to_bytes(file.name), file.path, data)
+        return Failure(key_to_bytes(file.name), file.path, "read", "too_large", text)
+    return ImageRecord(key_to_bytes(file.name), file.path, data)
 
 
 def _unreadable(file: InputFile, error: OSError, start: int, stop: int | None, *, aligned: bool = True) -> Failure:
@@ -236,9 +248,4 @@ def _unreadable(file: InputFile, error: OSError, start: int, stop: int | None, *
             f"{name}@{start}" if aligned or not start else f"{name}@{start}-{stop}",
             f"{source}@{start}-{stop}",
         )
-    return Failure(_to_bytes(name), source, "read", "read_error", text)
-
-
-def _to_bytes(name: str) -> bytes:
-    """Returns a name as the bytes it has on disk, be they UTF-8 or not."""
-    return name.encode("utf-8", "surrogateescape")
+    return Failure(key_to_bytes(name), source, "read", "read_error", text)

@@ -7,6 +7,7 @@ the local disk, where what is written is also flushed to the device. Every failu
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import io
 import os
@@ -122,6 +123,8 @@ def open_read(path: str) -> BinaryIO:
     """Opens a file for reading bytes, as they are stored; seekable."""
     with as_os_error(path):
         if not is_remote(path):
+            if Path(path).is_fifo():  # which would wait for a writer
+                raise OSError(errno.EINVAL, "not a regular file", path)
             return Path(path).open("rb")
         return cast(BinaryIO, _RemoteFile(path, _file_systems().open(path, compression_type="uncompressed")))
 
@@ -255,7 +258,7 @@ def list_files(directory: str, *, follow_links: bool = False) -> list[FileStat]:
             folders[:] = [name for name in sorted(folders) if os.path.realpath(os.path.join(folder, name)) not in seen]
         # Paths without `./`, so that one file has one path, whichever pattern finds it.
         paths = [os.path.normpath(os.path.join(folder, name)) for name in names]
-        found += [stat for path in paths if (stat := _stat_local(path))]
+        found += [stat for path in paths if (stat := stat_file(path))]
     return sorted(found, key=lambda stat: stat.path)
 
 
@@ -276,10 +279,10 @@ def match(pattern: str) -> list[FileStat]:
         if os.path.isdir(pattern):
             return list_files(pattern, follow_links=True)
         if os.path.exists(pattern):
-            return [stat] if (stat := _stat_local(pattern)) else []
+            return [stat] if (stat := stat_file(pattern)) else []
         if not has_wildcard(pattern):
             return []
-        found = [_stat_local(path) for path in glob.glob(pattern, recursive=True)]
+        found = [stat_file(path) for path in glob.glob(pattern, recursive=True)]
         return sorted((stat for stat in found if stat), key=lambda stat: stat.path)
     if pattern.endswith("/") or pattern.count("/") == 2:  # a directory, a whole bucket
         return list_files(pattern)
@@ -301,10 +304,11 @@ def glob_base(pattern: str) -> str:
     return os.path.dirname(head) or (os.sep if head.startswith(os.sep) else os.curdir)
 
 
-def _stat_local(path: str) -> FileStat | None:
+def stat_file(path: str) -> FileStat | None:
+    """Returns what is known of a local file, nothing where it cannot be found; None for what is no file."""
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # NUL is in no name
         # A dangling link or a file that went away: reading it will say so, record by record.
         return FileStat(path, 0, 0.0)
     return FileStat(path, status.st_size, status.st_mtime) if os.path.isfile(path) else None

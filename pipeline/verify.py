@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 import zlib
 from collections import Counter
@@ -31,11 +30,10 @@ from pipeline.gzip_stream import GzipStream
 from pipeline.lock import DatasetLock
 from pipeline.ownership import is_own_file, owned_files, temporary_files
 from pipeline.reader import live_waves, read_failures, read_failures_file, read_shard
-from pipeline.records import Failure, ImageRecord
+from pipeline.records import Address, Failure, ImageRecord, key_to_bytes
 from pipeline.spec import Spec
 
 _CHUNK_BYTES = 4 << 20
-_ADDRESS = re.compile(r"(.*)@(\d+)(?:-(\d+))?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -75,9 +73,9 @@ def verify(output: str) -> Report:
     if not problems:
         for wave in live_waves(output):
             for batch in wave.rows():
-                old = sum(wave.newer.holds(key) for key in batch.column("key").to_pylist()) if wave.newer else 0
-                superseded += old
-                rows += batch.num_rows - old
+                current = wave.current(batch).num_rows
+                rows += current
+                superseded += batch.num_rows - current
         failures = sum(1 for _ in read_failures(output))
     return Report(len(live(manifests)), rows, superseded, failures, tuple(problems), tuple(_strays(output, manifests)))
 
@@ -166,7 +164,7 @@ def show_failure(output: str, key: str, to: str) -> Failure:
       OSError: the bytes cannot be read any more, or not be written.
     """
     output = storage.normalize(output)
-    wanted = key.encode("utf-8", "surrogateescape")
+    wanted = key_to_bytes(key)
     for failure in read_failures(output):
         if failure.key == wanted:
             Path(to).write_bytes(_original_bytes(output, failure))
@@ -175,10 +173,10 @@ def show_failure(output: str, key: str, to: str) -> Failure:
 
 
 def _original_bytes(output: str, failure: Failure) -> bytes:
-    address = _ADDRESS.fullmatch(failure.source)
+    address = Address.parse(failure.source)
     if address is None or storage.exists(failure.source):
         return storage.read_bytes(failure.source)
-    path, start, stop = address[1], int(address[2]), int(address[3]) if address[3] else None
+    path, start, stop = address.path, address.start, address.stop
     with storage.open_read(path) as file:
         if path.lower().endswith(".gz") and stop is not None:
             return _cut_out(GzipStream(file), start, stop)

@@ -9,20 +9,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from pipeline import storage
-from pipeline.dataset import STAGING_NAME, InputEntry, Manifest, live, next_wave
+from pipeline.dataset import STAGING_NAME, InputEntry, KeyKind, Manifest, live, next_wave
 from pipeline.plan import ImageFiles, InputFile, ReadTask, RecordFile, make_tasks
-from pipeline.records import Failure
+from pipeline.records import Address, Failure, key_to_text
 
 _log = logging.getLogger(__name__)
 
 UNKNOWN_BYTES = 256 << 10
 """What a file whose size is not known counts for in a wave: remote images of a list file are not looked up."""
-_ADDRESS = re.compile(r"(.*)@(\d+)(?:-(\d+))?", re.DOTALL)
 _NO_END = 1 << 62
 
 TASKS_PER_PLAN_FILE = 500
@@ -36,7 +34,7 @@ class Wave:
     Attributes:
       name: of the wave, in file names.
       tasks: what it reads.
-      retried: keys of earlier failures that it tries again.
+      retried: sources of earlier failures that it tries again.
     """
 
     name: str
@@ -66,9 +64,8 @@ def make_plan(
 ) -> Plan:
     """Returns what is to be done so that a data set covers some files as they are now.
 
-    A file is done when a wave covers it with the same path, size and modification time, and no newer wave has given
-    its name, and so its keys, to another file. A file that changed keeps the name that it has in the data set, whatever
-    inputs it is found by now: rows of its old keys would stay otherwise.
+    A file is done when a wave covers it with the same path, size and modification time, and under the name that its
+    keys are to have. See `_settle_names` for that.
 
     Args:
       files: all that the data set should cover.
@@ -79,26 +76,45 @@ def make_plan(
     covered: dict[str, InputEntry] = {}
     owners: dict[str, str] = {}
     for manifest in live(manifests):
-        covered.update((entry.path, entry) for entry in manifest.inputs)
-        if manifest.key_feature is None:
-            owners.update((entry.name, entry.path) for entry in manifest.inputs)
+        for entry in manifest.inputs:
+            covered[entry.path] = entry
+            if manifest.keys_of(entry) != "feature":
+                owners[entry.name] = entry.path
+    files = _settle_names(files, covered, owners)
     failures = tuple(failures)
     again_whole = {failure.source for failure in failures}
-    done = [
-        file
+    done = {
+        file.path: file
         for file in files
         if _is_covered(file, covered.get(file.path), owners) and (file.kind == "image" or file.path not in again_whole)
-    ]
-    done_paths = {file.path for file in done}
-    missing = [_named_as_before(file, covered, owners) for file in files if file.path not in done_paths]
-    _warn_of_taken_names(missing, owners)
+    }
+    missing = [file for file in files if file.path not in done]
+    _warn_of_taken_names(missing, owners, {file.path for file in files})
     work = [_Work(tuple(make_tasks(group)), ()) for group in _group(missing, wave_bytes)]
-    again = _retry_work({file.path: file for file in done}, failures)
+    again = _retry_work(done, failures)
     if again.tasks:
         work.append(again)
     first = int(next_wave(manifests))
     waves = tuple(Wave(f"{first + index:05d}", item.tasks, item.retried) for index, item in enumerate(work))
-    return Plan(waves, sum(covered[file.path].records for file in done) - len(again.retried))
+    return Plan(waves, sum(covered[path].records for path in done) - len(again.retried))
+
+
+def _settle_names(
+    files: Sequence[InputFile], covered: Mapping[str, InputEntry], owners: Mapping[str, str]
+) -> list[InputFile]:
+    """Returns the files with the names that their keys are to be made of.
+
+    A file keeps the name that it has in the data set, whatever inputs it is found by now, or rows of its old keys would
+    stay; unless no row has that name any more, or another file of this run has it: then both get their own.
+    """
+    now = {file.name: file.path for file in files}
+    settled = []
+    for file in files:
+        entry = covered.get(file.path)
+        if entry is not None and owners.get(entry.name) == file.path and now.get(entry.name, file.path) == file.path:
+            file = dataclasses.replace(file, name=entry.name)
+        settled.append(file)
+    return settled
 
 
 def write_plan(output: str, wave: Wave) -> tuple[str, ...]:
@@ -135,39 +151,42 @@ def read_plan(path: str) -> list[ReadTask]:
     return tasks
 
 
-def covered_inputs(tasks: Iterable[ReadTask]) -> tuple[InputEntry, ...]:
-    """Returns the files that tasks read whole, as a manifest lists them."""
+def covered_inputs(tasks: Iterable[ReadTask], key_feature: str | None) -> tuple[InputEntry, ...]:
+    """Returns the files that tasks read whole, as a manifest lists them.
+
+    Args:
+      tasks: what is read.
+      key_feature: the feature of TFRecords that keys come from, if any.
+    """
     entries: list[InputEntry] = []
     for task in tasks:
         if isinstance(task, ImageFiles):
-            entries.extend(map(_entry, task.files))
+            entries.extend(_entry(file, "name") for file in task.files)
         elif task.ranges is None:
-            entries.append(_entry(task.file))
+            entries.append(_entry(task.file, "offset" if key_feature is None else "feature"))
     return tuple(entries)
 
 
 def _is_covered(file: InputFile, entry: InputEntry | None, owners: Mapping[str, str]) -> bool:
-    return (
-        entry is not None
-        and (entry.size_bytes, entry.mtime_s) == (file.size_bytes, file.mtime_s)
-        and owners.get(entry.name, entry.path) == entry.path
-    )
+    if entry is None or (entry.size_bytes, entry.mtime_s) != (file.size_bytes, file.mtime_s):
+        return False
+    by_feature = entry.name not in owners or entry.keys == "feature"
+    return by_feature or (entry.name == file.name and owners[entry.name] == file.path)
 
 
-def _named_as_before(file: InputFile, covered: Mapping[str, InputEntry], owners: Mapping[str, str]) -> InputFile:
-    entry = covered.get(file.path)
-    if entry is None or owners.get(entry.name) != file.path:
-        return file
-    return dataclasses.replace(file, name=entry.name)
+def _warn_of_taken_names(files: Iterable[InputFile], owners: Mapping[str, str], inputs: Set[str]) -> None:
+    """Warns of rows that lose their keys to other files, and whose own files this run does not read."""
 
+    def is_taken(file: InputFile) -> bool:
+        owner = owners.get(file.name, file.path)
+        return owner != file.path and owner not in inputs
 
-def _warn_of_taken_names(files: Iterable[InputFile], owners: Mapping[str, str]) -> None:
-    taken = [file for file in files if owners.get(file.name, file.path) != file.path]
+    taken = list(filter(is_taken, files))
     if taken:
         first = taken[0]
         _log.warning(
-            "%d files have keys that the data set has from other files, and take their place there: %s is %s now, and "
-            "was %s; to keep both, name both inputs in one run",
+            "%d files have keys that the data set has from other files, and replace their rows: %s is from %s now, and "
+            "was from %s; to keep both, name both inputs in one run",
             len(taken),
             first.name,
             first.path,
@@ -175,9 +194,10 @@ def _warn_of_taken_names(files: Iterable[InputFile], owners: Mapping[str, str]) 
         )
 
 
-def _entry(file: InputFile) -> InputEntry:
+def _entry(file: InputFile, keys: KeyKind) -> InputEntry:
     # How many records a TFRecord file has is known when it is read.
-    return InputEntry(file.path, file.name, file.size_bytes, file.mtime_s, records=1 if file.kind == "image" else 0)
+    records = 1 if file.kind == "image" else 0
+    return InputEntry(file.path, file.name, file.size_bytes, file.mtime_s, records, keys)
 
 
 def _group(files: Sequence[InputFile], wave_bytes: int | None) -> Iterator[list[InputFile]]:
@@ -202,26 +222,26 @@ class _Work:
 
 def _retry_work(files: Mapping[str, InputFile], failures: Iterable[Failure]) -> _Work:
     """Returns tasks that read again just what failed before, by the sources that the failures name."""
-    keys: list[str] = []
+    retried: list[str] = []
     images: list[InputFile] = []
     ranges: dict[tuple[str, bool], set[tuple[int, int]]] = {}
     for failure in failures:
-        key = failure.key.decode("utf-8", "surrogateescape")
-        address = _ADDRESS.fullmatch(failure.source)
+        key = key_to_text(failure.key)
+        address = Address.parse(failure.source)
         if failure.source in files:
             images.append(files[failure.source])
-        elif address is not None and address[1] in files:
-            start, stop = int(address[2]), int(address[3] or 0)
-            if failure.reason == "read_error" and not address[3]:
+        elif address is not None and address.path in files:
+            start, stop = address.start, address.stop or 0
+            if failure.reason == "read_error" and address.stop is None:
                 stop = _NO_END  # a compressed file, of which nobody knows how long it would have been
             # The part of a file that was not read at all is named whole; it begins wherever the runner cut.
             aligned = not key.endswith(f"@{start}-{stop}")
-            ranges.setdefault((address[1], aligned), set()).add((start, max(stop, start + 1)))
+            ranges.setdefault((address.path, aligned), set()).add((start, max(stop, start + 1)))
         else:
             continue
-        keys.append(key)
+        retried.append(failure.source)
     records = [
         RecordFile(files[path], tuple(sorted(found)), aligned) for (path, aligned), found in sorted(ranges.items())
     ]
     groups = [task for task in make_tasks(images) if isinstance(task, ImageFiles)]
-    return _Work((*records, *groups), tuple(keys))
+    return _Work((*records, *groups), tuple(retried))

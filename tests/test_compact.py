@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import shutil
 
@@ -5,12 +6,14 @@ import pytest
 
 from pipeline import storage
 from pipeline.compact import _command, compact
-from pipeline.dataset import read_manifests
+from pipeline.dataset import live, read_manifests
 from pipeline.errors import OutputError
 from pipeline.lock import DatasetLock
+from pipeline.plan import InputFile
 from pipeline.reader import read_failures
 from pipeline.records import Feature
 from pipeline.verify import verify
+from pipeline.waves import make_plan
 from tests.datasets import add_wave, contents, entry, make_batch, make_failure, read_rows, read_vectors
 
 
@@ -21,7 +24,27 @@ def fill(output, formats=("tfrecord",), compression="none"):
     add_wave(output, "00000", first, inputs=tuple(map(entry, "abxy")), **options)
     labelled = make_batch({"b": [2, 0, 0]}, features={"label": Feature("int64", (7,))})
     add_wave(output, "00001", labelled, inputs=(entry("b", size_bytes=11),), **options)
-    add_wave(output, "00002", make_batch({"x": [3, 0, 0]}), retried=("x",), **options)
+    add_wave(output, "00002", make_batch({"x": [3, 0, 0]}), retried=("/in/x",), **options)
+
+
+def test_who_has_a_name_last_keeps_it(tmp_path):
+    x, y = (dataclasses.replace(entry("a.jpg"), path=f"/{folder}/a.jpg", keys="name") for folder in "xy")
+    for index, item in enumerate((x, y, x)):
+        add_wave(tmp_path, f"{index:05d}", make_batch({"a.jpg": [index, 0, 0]}), inputs=(item,))
+    files = [InputFile(item.path, item.name, "image", item.size_bytes, item.mtime_s) for item in (x,)]
+    assert make_plan(files, read_manifests(str(tmp_path)), wave_bytes=None).waves == ()
+    compact(str(tmp_path))
+    assert make_plan(files, read_manifests(str(tmp_path)), wave_bytes=None).waves == ()
+    assert {key: row["embedding"][0] for key, row in read_rows(tmp_path).items()} == {b"a.jpg": 2}
+
+
+def test_images_keep_their_names_beside_keys_of_a_feature(tmp_path):
+    image = dataclasses.replace(entry("a.jpg"), keys="name")
+    add_wave(tmp_path, "00000", make_batch({"a.jpg": [1, 0, 0]}), inputs=(image,))
+    add_wave(tmp_path, "00001", make_batch({"k": [1, 0, 0]}), inputs=(entry("r"),), key_feature="id")
+    compact(str(tmp_path))
+    (manifest,) = live(read_manifests(str(tmp_path)))
+    assert [(item.name, manifest.keys_of(item)) for item in manifest.inputs] == [("a.jpg", "name"), ("r", "feature")]
 
 
 FORMATS = [

@@ -412,3 +412,24 @@ def test_what_runs_have_written_is_no_input(tmp_path):
     assert f"out/embeddings/{shard.name}" in names(find_inputs(config))
     with pytest.raises(InputError, match=r"^no input matched"):
         find_inputs(InputConfig((str(shard),)), str(output))
+
+
+def test_a_list_must_not_give_one_key_to_two_files(tmp_path, monkeypatch):
+    (tmp_path / "d").mkdir()
+    for path in (tmp_path / "x.jpg", tmp_path / "d/x.jpg"):
+        path.write_bytes(b"x")
+    (tmp_path / "d/list.txt").write_text("x.jpg\n")
+    monkeypatch.chdir(tmp_path)
+    text = f"{tmp_path}/d/x.jpg and {tmp_path}/x.jpg would have the same key, x.jpg; write the list's line in another"
+    with pytest.raises(InputError, match=f"^{re.escape(text)}"):
+        find_inputs(InputConfig((str(tmp_path / "d/x.jpg"), str(tmp_path / "d/list.txt"))))
+
+
+def test_lines_of_a_list_are_files_and_nothing_else(tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/a.jpg").write_bytes(b"x")
+    (tmp_path / "list.txt").write_bytes(b"folder\n**\nf*\na\0*.jpg\n")
+    monkeypatch.chdir(tmp_path)
+    files = find_inputs(InputConfig((str(tmp_path / "list.txt"),)))
+    assert sorted(file.name for file in files) == ["**", "a\0*.jpg", "f*", "folder"]
+    assert {file.size_bytes for file in files} == {0}

@@ -80,8 +80,41 @@ class TestTheNewestWins:
     def test_a_failure_that_was_tried_again_is_the_newer_waves(self, tmp_path):
         first = make_batch({"a": [1, 0, 0]}, [make_failure("b"), make_failure("c")])
         add_wave(tmp_path, "00000", first, inputs=(entry("a"), entry("b"), entry("c")))
-        add_wave(tmp_path, "00001", make_batch({"b": [2, 0, 0]}, [make_failure("c")]), retried=("b", "c"))
+        add_wave(tmp_path, "00001", make_batch({"b": [2, 0, 0]}, [make_failure("c")]), retried=("/in/b", "/in/c"))
         assert (values(tmp_path), failed(tmp_path)) == ({"a": 1, "b": 2}, ["c"])
+
+    def test_a_failure_that_was_tried_again_is_the_one_of_its_place(self, tmp_path):
+        failures = [make_failure("id", source="/in/a@5"), make_failure("id", source="/in/b@9")]
+        inputs = (entry("a"), entry("b"))
+        add_wave(tmp_path, "00000", make_batch({}, failures), inputs=inputs, key_feature="id")
+        add_wave(tmp_path, "00001", make_batch({"id": [1, 0, 0]}), retried=("/in/a@5",), key_feature="id")
+        assert [failure.source for failure in read_failures(str(tmp_path))] == ["/in/b@9"]
+
+    def test_names_with_an_at_sign_are_names(self, tmp_path):
+        names = ("a", "a@2x", "a@3", "user@host/a")
+        images = tuple(dataclasses.replace(entry(name), keys="name") for name in names)
+        add_wave(tmp_path, "00000", make_batch({name: [1, 0, 0] for name in names}), inputs=images)
+        changed = tuple(dataclasses.replace(entry(name, size_bytes=11), keys="name") for name in ("a", "user"))
+        add_wave(tmp_path, "00001", make_batch({"a": [2, 0, 0], "user": [2, 0, 0]}), inputs=changed)
+        assert values(tmp_path) == {"a": 2, "a@2x": 1, "a@3": 1, "user@host/a": 1, "user": 2}
+        records = dataclasses.replace(entry("a", size_bytes=12), keys="offset")
+        add_wave(tmp_path, "00002", make_batch({"a@3": [3, 0, 0], "a@77": [3, 0, 0]}), inputs=(records,))
+        assert values(tmp_path) == {"a@2x": 1, "user@host/a": 1, "user": 2, "a@3": 3, "a@77": 3}
+
+    def test_a_failure_takes_the_place_of_a_row_of_its_own_file(self, tmp_path):
+        first = (entry("a"), entry("b"))
+        add_wave(tmp_path, "00000", make_batch({"k": [1, 0, 0], "l": [1, 0, 0]}), inputs=first, key_feature="id")
+        other = [make_failure("k", source="/in/c@0")]
+        add_wave(tmp_path, "00001", make_batch({}, other), inputs=(entry("c"),), key_feature="id")
+        assert values(tmp_path) == {"k": 1, "l": 1}
+        own = [make_failure("l", source="/in/b@0")]
+        add_wave(tmp_path, "00002", make_batch({}, own), inputs=(entry("b", size_bytes=11),), key_feature="id")
+        assert values(tmp_path) == {"k": 1}
+
+    def test_waves_of_somebodys_own_pipeline(self, tmp_path):
+        add_wave(tmp_path, "00000", make_batch({"a": [1, 0, 0], "b": [1, 0, 0]}))
+        add_wave(tmp_path, "00001", make_batch({"a": [2, 0, 0]}))
+        assert values(tmp_path) == {"a": 2, "b": 1}
 
     @pytest.mark.parametrize("formats", [("tfrecord",), ("parquet",), ("parquet", "tfrecord")])
     def test_where_the_name_is_no_text(self, tmp_path, formats):

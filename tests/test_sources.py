@@ -2,6 +2,7 @@ import errno
 import gzip
 import io
 import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,11 @@ class TestImages:
         assert [item.key.decode() for item in found] == names
         assert found[0].source == f"{tmp_path}/gone.jpg"
         assert found[-1].image == b"one"
+
+    def test_what_is_no_file_is_a_failure(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe.jpg")
+        (failure,) = read(image_files(tmp_path / "pipe.jpg"))
+        assert (failure.reason, failure.message) == ("read_error", "not a regular file")
 
     def test_permission_denied(self, tmp_path, monkeypatch):
         def refuse(path):
@@ -192,6 +198,30 @@ class TestRecords:
         failure = found[-1]
         assert (failure.key.decode(), failure.reason) == (f"a@{size * (len(found) - 1)}", "read_error")
 
+    def test_what_another_worker_was_given_is_its_own(self, tmp_path, monkeypatch):
+        """A part that was cut while it was read ends there, also for what a failure says was not read."""
+
+        class Broken(io.BytesIO):
+            def read(self, size=-1):
+                if self.tell() + size > 300_000:
+                    raise OSError(errno.EIO, "Input/output error")
+                return super().read(size)
+
+        large = make_tfrecord(make_example({"image/encoded": bytes(100_000)}) for _ in range(9))
+        task = record_file(tmp_path / "a", large)
+        monkeypatch.setattr(storage, "open_read", lambda path: Broken(large))
+
+        def failures(end):
+            config = InputConfig(("unused",))
+            found = read_task(
+                task, 0, len(large), lambda _: True, config=config, max_image_bytes=1 << 20, end=lambda: end
+            )
+            return [item.source for item in found if isinstance(item, Failure)]
+
+        position = int(failures(len(large))[0].rpartition("@")[2].partition("-")[0])
+        assert failures(800_000) == [f"{tmp_path}/a@{position}-800000"]
+        assert failures(position) == []
+
     def test_a_record_that_is_too_long_is_not_read(self, tmp_path, monkeypatch):
         monkeypatch.setattr(sources.tfrecord, "MAX_RECORD_BYTES", 50)
         content = make_tfrecord([EXAMPLES[0], make_example({"image/encoded": bytes(200)}), EXAMPLES[1]])
@@ -233,6 +263,15 @@ class TestParts:
         packed = record_file(tmp_path / "a.gz", gzip.compress(RECORDS), ranges=ranges)
         assert task_positions(packed) == 1
         assert [item.image for item in read(packed)] == [whole[1].image, whole[4].image, whole[5].image]
+
+    def test_a_range_does_not_have_the_damage_behind_it(self, tmp_path):
+        content = bytearray(RECORDS)
+        content[OFFSETS[2] + 20] ^= 0xFF
+        whole = read(record_file(tmp_path / "a", bytes(content)))
+        assert whole[2].reason == "corrupt_record"
+        ranges = ((OFFSETS[1], OFFSETS[1] + 1), (OFFSETS[2], OFFSETS[3]))
+        assert read(record_file(tmp_path / "a", bytes(content), ranges=ranges)) == whole[1:3]
+        assert read(record_file(tmp_path / "a", bytes(content), ranges=ranges[:1])) == whole[1:2]
 
     def test_ranges_of_a_compressed_file_may_overlap(self, tmp_path):
         ranges = ((0, OFFSETS[3]), (OFFSETS[1], OFFSETS[2]), (OFFSETS[2], OFFSETS[4]))

@@ -38,7 +38,7 @@ def plan(files, manifests=(), *, wave_bytes=None, failures=()):
 
 
 def paths(wave):
-    return [file.path for file in covered_inputs(wave.tasks)]
+    return [file.path for file in covered_inputs(wave.tasks, None)]
 
 
 class TestWhatIsMissing:
@@ -65,8 +65,8 @@ class TestWhatIsMissing:
         other = InputFile("/other/a", "a", "image", 10, 1.5)
         assert plan([other], manifests).skipped == 0
         assert caplog.messages == [
-            "1 files have keys that the data set has from other files, and take their place there: a is /other/a now, "
-            "and was /in/a; to keep both, name both inputs in one run"
+            "1 files have keys that the data set has from other files, and replace their rows: a is from /other/a now, "
+            "and was from /in/a; to keep both, name both inputs in one run"
         ]
         manifests.append(manifest("00001", second))
         both = [InputFile("/in/a", "in/a", "image", 10, 1.5), InputFile("/other/a", "other/a", "image", 10, 1.5)]
@@ -123,7 +123,7 @@ class TestGroups:
         if wave_bytes is None:
             assert len(found) == bool(files)
             return
-        totals = [[item.size_bytes for item in covered_inputs(wave.tasks)] for wave in found]
+        totals = [[item.size_bytes for item in covered_inputs(wave.tasks, None)] for wave in found]
         assert all(sum(total) <= wave_bytes or len(total) == 1 for total in totals)
         assert all(sum(total) + next_one[0] > wave_bytes for total, next_one in itertools.pairwise(totals))
 
@@ -132,12 +132,46 @@ class TestGroups:
         assert [paths(wave) for wave in found] == [["/in/a"], ["/in/b"]]
 
 
+class TestNames:
+    """A folder was embedded, and then one above it, in which another file has the name."""
+
+    FOLDER = (InputFile("/in/x/a", "x/a", "image", 10, 1.5), InputFile("/in/a", "a", "image", 10, 1.5))
+
+    @pytest.mark.parametrize("mtime_s", [1.5, 2.5])
+    def test_both_files_have_a_key_of_their_own_after_one_run(self, mtime_s, caplog):
+        first = dataclasses.replace(entry("a"), path="/in/x/a", keys="name", mtime_s=mtime_s)
+        found = plan(self.FOLDER, [manifest("00000", first)])
+        (task,) = found.waves[0].tasks
+        assert ([file.name for file in task.files], found.skipped) == (["x/a", "a"], 0)
+        assert caplog.messages == []
+        second = manifest("00001", *covered_inputs(found.waves[0].tasks, None))
+        assert plan(self.FOLDER, [manifest("00000", first), second]).waves == ()
+
+    def test_keys_from_a_feature_do_not_mind(self):
+        files = (InputFile("/in/x/a", "x/a", "tfrecord", 10, 1.5), InputFile("/in/a", "a", "tfrecord", 10, 1.5))
+        first = dataclasses.replace(entry("a"), path="/in/x/a", keys="feature")
+        found = plan(files, [manifest("00000", first, key_feature="id")])
+        assert [task.file.path for task in found.waves[0].tasks] == ["/in/a"]
+
+    def test_images_have_their_names_beside_records_with_a_key_feature(self):
+        first = dataclasses.replace(entry("a"), keys="name")
+        changed = InputFile("/in/a", "in/a", "image", 11, 1.5)
+        (task,) = plan([changed], [manifest("00000", first, key_feature="id")]).waves[0].tasks
+        assert [file.name for file in task.files] == ["a"]
+
+    def test_what_is_tried_again_keeps_its_name(self):
+        done = manifest("00000", dataclasses.replace(entry("a"), keys="name"))
+        file = InputFile("/in/a", "in/a", "image", 10, 1.5)
+        (task,) = plan([file], [done], failures=[failure("a")]).waves[0].tasks
+        assert [file.name for file in task.files] == ["a"]
+
+
 class TestRetry:
     def test_images_by_their_files(self):
         files = [image("a"), image("b"), image("c@7.jpg")]
         done = [manifest("00000", *(entry(file.name) for file in files))]
         found = plan(files, done, failures=[failure("b"), failure("c@7.jpg")])
-        assert found.waves == (Wave("00001", (ImageFiles((files[1], files[2])),), ("b", "c@7.jpg")),)
+        assert found.waves == (Wave("00001", (ImageFiles((files[1], files[2])),), ("/in/b", "/in/c@7.jpg")),)
         assert found.skipped == 1
 
     def test_records_and_ranges_by_their_addresses(self):
@@ -154,9 +188,9 @@ class TestRetry:
             RecordFile(file, ((900, 1000),), aligned=False),
             RecordFile(file, ((20, 21), (500, 600), (700, 800))),
         )
-        assert found.waves[0].retried == ("a@500", "key of the feature", "a@900-1000", "a@700")
+        assert found.waves[0].retried == ("/in/a@500-600", "/in/a@20", "/in/a@900-1000", "/in/a@700-800")
         assert found.skipped == 5
-        assert covered_inputs(found.waves[0].tasks) == ()
+        assert covered_inputs(found.waves[0].tasks, None) == ()
 
     def test_a_compressed_file_that_broke_off(self):
         file = records("a.gz")
@@ -182,13 +216,13 @@ class TestRetry:
 
     def test_comes_after_what_is_new(self):
         found = plan([image("a"), image("b")], [manifest("00000", entry("a"))], failures=[failure("a")])
-        assert [(wave.name, wave.retried) for wave in found.waves] == [("00001", ()), ("00002", ("a",))]
+        assert [(wave.name, wave.retried) for wave in found.waves] == [("00001", ()), ("00002", ("/in/a",))]
 
     def test_bytes_that_are_no_text(self):
         file = dataclasses.replace(image("x"), path="/in/\udcff", name="\udcff")
         failed = Failure(b"\xff", "/in/\udcff", "decode", "empty", "")
         done = [manifest("00000", dataclasses.replace(entry("x"), path="/in/\udcff", name="\udcff"))]
-        assert plan([file], done, failures=[failed]).waves[0].retried == ("\udcff",)
+        assert plan([file], done, failures=[failed]).waves[0].retried == ("/in/\udcff",)
 
 
 class TestWrittenPlan:
@@ -222,4 +256,7 @@ class TestWrittenPlan:
 
     def test_covers_the_files_that_are_read_whole(self):
         tasks = [RecordFile(records("a")), RecordFile(records("b"), ((0, 9),)), ImageFiles((image("c"), image("d")))]
-        assert covered_inputs(tasks) == (entry("a", size_bytes=1000, records=0), entry("c"), entry("d"))
+        images = tuple(dataclasses.replace(entry(name), keys="name") for name in "cd")
+        file = entry("a", size_bytes=1000, records=0)
+        assert covered_inputs(tasks, None) == (dataclasses.replace(file, keys="offset"), *images)
+        assert covered_inputs(tasks, "id") == (dataclasses.replace(file, keys="feature"), *images)

@@ -121,6 +121,13 @@ class _ReadFn(beam.DoFn):
             refused = not tracker.try_claim(position)
             return not refused
 
+        def end() -> int:
+            nonlocal refused
+            refused = True
+            tracker.try_claim(restriction.stop)  # after which nothing is given away any more
+            stop: int = tracker.current_restriction().stop
+            return stop
+
         restriction = tracker.current_restriction()
         for record in read_task(
             part.task,
@@ -129,6 +136,7 @@ class _ReadFn(beam.DoFn):
             claim,
             config=self._config,
             max_image_bytes=self._max_image_bytes,
+            end=end,
         ):
             self._read.inc()
             if self._config.on_corrupt == "fail" and isinstance(record, Failure) and record.reason == "corrupt_record":
