@@ -27,6 +27,7 @@ from pipeline.errors import OutputError
 _log = logging.getLogger(__name__)
 
 LOCK_NAME = "lock.json"
+_RUNNING = "running"
 LEASE_S = 60.0
 """How long a lock holds without being renewed; it is renewed three times as often."""
 
@@ -39,9 +40,9 @@ class LockToken:
       token: unique for each time a lock is taken.
       host: name of the holder's machine.
       pid: the holder's process.
-      process_started: what tells the process from a later one of the same number; empty if unknown.
+      process_started: what tells the process from a later one of the same number, or only that it runs.
       expires_s: when the lease runs out, in seconds since 1970.
-      pid_namespace: what process numbers refer to: containers of one machine have their own; empty if unknown.
+      pid_namespace: what process numbers refer to: machines and their containers have their own; empty if unknown.
     """
 
     token: str
@@ -57,7 +58,8 @@ class LockToken:
             return True
         if (self.host, self.pid_namespace) != (socket.gethostname(), _pid_namespace()):
             return False
-        return _process_started(self.pid) != self.process_started
+        started = _process_started(self.pid)
+        return not started or (started != self.process_started and _RUNNING not in (started, self.process_started))
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -67,16 +69,21 @@ def _process_started(pid: int) -> str:
     """Returns the start time of a running process in the kernel's clock ticks, or an empty text."""
     with contextlib.suppress(OSError, IndexError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    if not Path("/proc/self/stat").exists():  # not Linux: a signal tells at least whether it runs
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, 0)
-            return "running"
-    return ""
+    # Not Linux, or another user's process, of which nothing is shown: a signal tells at least whether it runs.
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return _RUNNING
+    except (OSError, OverflowError):
+        return ""
+    return _RUNNING
 
 
 def _pid_namespace() -> str:
+    """Returns what tells apart where a process number counts: the start of this machine, and the container."""
     with contextlib.suppress(OSError):
-        return os.readlink("/proc/self/ns/pid")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     return ""
 
 
@@ -176,6 +183,8 @@ def still_locked(output: str, token: LockToken | None) -> Iterator[None]:
             by = f"by {change.holder}" if change.holder else "and given back"
             raise OutputError(f"{output} was taken over {by} while this run went on; nothing more is committed")
         yield
+        if isinstance(lock, _LocalLock):  # which could not be renewed meanwhile
+            change.write(dataclasses.replace(token, expires_s=time.time() + LEASE_S))
 
 
 def _parse(data: bytes) -> LockToken | None:

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -231,10 +232,54 @@ def test_nobody_can_take_the_lock_while_it_is_relied_on(tmp_path):
         with still_locked(str(tmp_path), held.token):
             thread = threading.Thread(target=steal)
             thread.start()
+            assert not entered.wait(0.3)
             assert holder_of(tmp_path).token == held.token.token
-            assert not entered.is_set()
         thread.join()
         assert entered.is_set()
+
+
+def test_a_lock_that_is_relied_on_for_longer_than_its_lease_is_kept(tmp_path):
+    refused = []
+
+    def take():
+        try:
+            with DatasetLock(str(tmp_path)):
+                pass
+        except OutputError as error:
+            refused.append(str(error))
+
+    with DatasetLock(str(tmp_path), lease_s=0.2) as held:
+        with still_locked(str(tmp_path), held.token):
+            thread = threading.Thread(target=take)
+            thread.start()
+            thread.join(0.5)
+        thread.join()
+        assert len(refused) == 1
+        with still_locked(str(tmp_path), held.token):
+            pass
+
+
+def test_a_process_that_shows_nothing_of_itself_may_be_alive(tmp_path, monkeypatch):
+    write_holder(tmp_path, process_started="running")
+    monkeypatch.setattr(lock, "_process_started", lambda pid: "running")
+    with pytest.raises(OutputError, match="is being written by"), DatasetLock(str(tmp_path)):
+        pass
+    write_holder(tmp_path, process_started="12345")  # which only its own user can see
+    with pytest.raises(OutputError, match="is being written by"), DatasetLock(str(tmp_path)):
+        pass
+    monkeypatch.setattr(lock, "_process_started", lambda pid: "")
+    with DatasetLock(str(tmp_path)):
+        pass
+
+
+def test_another_users_process_is_alive(monkeypatch):
+    def refuse(pid, number):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(lock.Path, "read_text", lambda path: (_ for _ in ()).throw(FileNotFoundError()))
+    assert lock._process_started(os.getpid()) == "running"
+    monkeypatch.setattr(os, "kill", refuse)
+    assert lock._process_started(1) == "running"
 
 
 def test_nothing_is_asked_of_those_who_need_no_lock(tmp_path):
