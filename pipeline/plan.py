@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import logging
 import os
 import posixpath
@@ -156,9 +157,21 @@ def _absolute(path: str) -> str:
 def _match(pattern: str, output: str | None) -> list[FileStat]:
     try:
         found = storage.match(pattern)
-        return found if output is None else [stat for stat in found if not is_own_file(output, stat.path)]
     except OSError as error:
         raise InputError(f"--input={pattern} cannot be listed: {error}") from error
+    if output is None:
+        return found
+    if storage.is_remote(pattern) or storage.is_remote(output):
+        return [stat for stat in found if not is_own_file(output, stat.path)]
+    # Links may lead to the output by another path; a directory has many files, but one place.
+    place = functools.cache(os.path.realpath)
+    real_output = place(output)
+
+    def is_own(path: str) -> bool:
+        directory, name = os.path.split(path)
+        return is_own_file(real_output, os.path.join(place(directory), name))
+
+    return [stat for stat in found if not is_own(stat.path)]
 
 
 def _kind(path: str, wanted: InputFormat, *, explicit: bool) -> FileKind | Literal["list"] | None:

@@ -128,7 +128,7 @@ def _check_rows(path: str, entry: OutputEntry, spec: Spec) -> Iterator[str]:
             vectors = column.flatten().to_numpy().reshape(batch.num_rows, -1)
             nonfinite += int(np.count_nonzero(~np.isfinite(vectors).all(axis=1)))
         if wrong:
-            yield f"{entry.path}: {wrong} vectors that have not {spec.dimension} values"
+            yield f"{entry.path}: {wrong} vectors that do not have {spec.dimension} values"
         if nonfinite:
             yield f"{entry.path}: {nonfinite} vectors with values that are NaN or infinite"
     if rows != entry.rows:
@@ -148,7 +148,7 @@ def _strays(output: str, manifests: Sequence[Manifest]) -> list[str]:
         for stat in storage.list_files(storage.join(output, name))
         if name != STAGING_NAME or is_own_file(output, stat.path)
     ]
-    return [path for path in (*temporary_files(output), *found) if path not in owned]
+    return [path for path in dict.fromkeys((*temporary_files(output), *found)) if path not in owned]
 
 
 def show_failure(output: str, key: str, to: str) -> Failure:
@@ -218,7 +218,9 @@ def _print(line: str) -> None:
 def _command(args: Sequence[str]) -> int:
     parser = CommandParser(prog="python -m pipeline.verify", description=__doc__, allow_abbrev=False)
     parser.add_argument("output", metavar="OUT", help="directory of the data set, local or gs://")
-    parser.add_argument("--delete_strays", action="store_true", help="remove files that no manifest names")
+    parser.add_argument(
+        "--delete_strays", action="store_true", help="remove the files in its directories that no manifest names"
+    )
     parser.add_argument("--show", metavar="KEY", help="write the original bytes of this failure to a file")
     parser.add_argument("--to", metavar="FILE", help="the file for --show. Default: failure.bin", default="failure.bin")
     options = parser.parse_args(args)
@@ -241,9 +243,9 @@ def _command(args: Sequence[str]) -> int:
         *(f"{path}: no manifest names it; remove it with --delete_strays" for path in strays),
     ):
         _print(f"problem: {line}")
+    state = "damaged" if report.problems else f"complete, but {len(strays)} strays" if strays else "complete"
     _print(
-        f"{report.waves} waves, {report.rows} rows, {report.superseded} superseded, {report.failures} failures; "
-        f"{'damaged' if report.problems else 'complete'}"
+        f"{report.waves} waves, {report.rows} rows, {report.superseded} superseded, {report.failures} failures; {state}"
     )
     return 1 if report.problems or strays else 0
 

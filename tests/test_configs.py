@@ -64,7 +64,7 @@ def test_local_yaml_runs_on_sample_records(tmp_path, monkeypatch, tiny_module):
         path.write_bytes(make_tfrecord([make_example({**features, "image/size": (40, 48)})]))
     summary = pipeline.run(load("local.yaml", f"--module={tiny_module}", "--engine=tensorflow"))
     assert (summary.records, summary.embedded, summary.runner) == (2, 2, "DirectRunner")
-    out = tmp_path / "local_run/embeddings"
+    out = tmp_path / "local_run/from_config"
     assert keys(out) == [b"key-0", b"key-1"]
     assert {path.suffix for path in (out / "embeddings").iterdir()} == {".tfrecord", ".parquet"}
     (batch,) = {tuple(batch.schema.names) for batch in read_embeddings(str(out))}

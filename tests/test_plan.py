@@ -414,6 +414,22 @@ def test_what_runs_have_written_is_no_input(tmp_path):
         find_inputs(InputConfig((str(shard),)), str(output))
 
 
+@pytest.mark.parametrize(
+    ("given", "output"), [("link", "real/out"), ("real", "link/out"), ("real", "elsewhere"), ("link/out", "real/out")]
+)
+def test_a_data_set_is_no_input_by_whatever_path(tmp_path, given, output):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    target = tmp_path / "elsewhere" if output == "elsewhere" else tmp_path / "real/out"
+    (target / "embeddings").mkdir(parents=True)
+    if output == "elsewhere":
+        (tmp_path / "real/out").symlink_to("../elsewhere")
+    (target / "embeddings/embeddings-00000-00000-of-00001.tfrecord").write_bytes(RECORDS)
+    (target / "mine.jpg").write_bytes(b"x")
+    files = find_inputs(InputConfig((str(tmp_path / given),)), str(tmp_path / output))
+    assert [os.path.basename(file.path) for file in files] == ["mine.jpg"]
+
+
 def test_a_list_must_not_give_one_key_to_two_files(tmp_path, monkeypatch):
     (tmp_path / "d").mkdir()
     for path in (tmp_path / "x.jpg", tmp_path / "d/x.jpg"):

@@ -168,8 +168,8 @@ class TestVectors:
         rewrite(out, TFRECORD, tfrecord_of(("a", [1, 2]), ("b", [1, 2])))
         rewrite(out, PARQUET, parquet_of([[1, 2, 3, 4], [1, 2, 3, 4]]))
         assert sorted(problems(out)) == [
-            f"{PARQUET}: 2 vectors that have not 3 values",
-            f"{TFRECORD}: 2 vectors that have not 3 values",
+            f"{PARQUET}: 2 vectors that do not have 3 values",
+            f"{TFRECORD}: 2 vectors that do not have 3 values",
         ]
 
     def test_of_different_dimensions(self, out):
@@ -211,6 +211,7 @@ class TestStrays:
         "failures/x",
         "manifests/backup/00000.json",
         "staging/00001/embeddings-0a",
+        f"manifests/00000.json.{'0a' * 16}.tmp",
         f"summary.json.{'0a' * 16}.tmp",
     )
 
@@ -229,10 +230,12 @@ class TestStrays:
         before = contents(out)
         assert _command([str(out)]) == 1
         assert contents(out) == before
-        assert capsys.readouterr().out.count("no manifest names it; remove it with --delete_strays") == len(strays)
+        found = capsys.readouterr().out
+        assert found.count("no manifest names it; remove it with --delete_strays") == len(strays)
+        assert found.endswith("; complete, but 7 strays\n")
         assert _command([str(out), "--delete_strays"]) == 0
         assert capsys.readouterr().out == (
-            "removed 6 files that no manifest names\n1 waves, 2 rows, 0 superseded, 2 failures; complete\n"
+            "removed 7 files that no manifest names\n1 waves, 2 rows, 0 superseded, 2 failures; complete\n"
         )
         assert contents(out) == {name: data for name, data in before.items() if name not in self.NAMES}
         assert _command([str(out)]) == 0
