@@ -26,8 +26,9 @@ export PYTHONSAFEPATH=1 # a folder `pipeline` of the caller's is not ours
 if has_flag help "$@" || [ "${1:-}" = -h ]; then
   exec "$python" -m pipeline.run --help
 fi
-arguments=(--runner=DirectRunner)
+arguments=()
 if ! has_flag config "$@"; then
+  arguments+=(--runner=DirectRunner)
   output=(--output="$here/local_run/own")
   if ! has_flag input "$@"; then
     output=(--output="$here/local_run/embeddings" --overwrite)

@@ -65,14 +65,15 @@ def commit_wave(output: str, header: WaveHeader, staged: Iterable[StagedShard]) 
       OutputError: another run has taken over the data set, or has committed a wave of this name; the wave
         is then not committed.
     """
-    if storage.exists(manifest_path(output, header.name)):
-        committed = read_manifest(output, header.name)
-        if committed.started != header.started.isoformat():
-            raise OutputError(
-                f"{output} has a wave {header.name} already, from {committed.started}; give the new one another name"
-            )
-        return committed
     with still_locked(output, header.lock):
+        if storage.exists(manifest_path(output, header.name)):
+            committed = read_manifest(output, header.name)
+            if committed.started != header.started.isoformat():
+                raise OutputError(
+                    f"{output} has a wave {header.name} already, from {committed.started}; give the new one another "
+                    "name"
+                )
+            return committed
         manifest = _name_files(output, header, staged)
     # Once more: in an object store the lock may have been taken meanwhile.
     with still_locked(output, header.lock):

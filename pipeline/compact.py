@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pipeline import storage
 from pipeline.commit import WaveHeader, commit_wave
-from pipeline.console import CommandParser, run_command
+from pipeline.console import CommandParser, print_line, run_command
 from pipeline.dataset import (
     InputEntry,
     Manifest,
@@ -124,11 +124,9 @@ def _command(args: Sequence[str]) -> int:
     parser.add_argument("output", metavar="OUT", help="directory of the data set, local or gs://")
     done = compact(parser.parse_args(args).output)
     if done.waves < 2:
-        sys.stdout.write("nothing to do: the data set has one wave\n")
+        print_line("nothing to do: the data set has one wave")
     else:
-        sys.stdout.write(
-            f"{done.waves} waves became one: {done.rows} rows kept, {done.superseded} superseded dropped\n"
-        )
+        print_line(f"{done.waves} waves became one: {done.rows} rows kept, {done.superseded} superseded dropped")
     return 0
 
 

@@ -53,6 +53,12 @@ def run_command(command: Callable[[Sequence[str]], int], args: Sequence[str] | N
         return _exit_code(error)
 
 
+def print_line(line: str) -> None:
+    """Writes a line to the standard output, whatever bytes the names in it have."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(f"{line}\n".encode(encoding, "backslashreplace").decode(encoding))
+
+
 def _exit_code(error: BaseException) -> int:
     """Tells the user about an error, and returns the exit code that it ends the command with."""
     if isinstance(error, PipelineError):

@@ -81,7 +81,7 @@ def preview(config: RunConfig) -> Preview:
     options = beam_options.parse_beam_args(config.beam_args)
     beam_options.check_options(options)
     FileSystems.set_options(options)  # or Beam looks for them on the command line of this process
-    output = storage.normalize(config.output.output)
+    output = storage.absolute(config.output.output)
     files = find_inputs(config.input, output)
     check_records(files)
     chosen = choose_module(config.module)

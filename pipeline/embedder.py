@@ -84,7 +84,7 @@ class Embedder:
         self._is_first = True
 
     @classmethod
-    def from_module(cls, handle: str, **settings: Any) -> Embedder:
+    def from_module(cls, handle: str | os.PathLike[str], **settings: Any) -> Embedder:
         """Loads a module: `Embedder.from_module("module.tar.gz", normalize="l2")`.
 
         Args:

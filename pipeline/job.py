@@ -112,7 +112,7 @@ def run(config: RunConfig) -> Summary:
     options = beam_options.parse_beam_args(config.beam_args)
     beam_options.check_options(options)
     FileSystems.set_options(options)  # or Beam looks for them on the command line of this process
-    output = storage.normalize(config.output.output)
+    output = storage.absolute(config.output.output)
     with timed("finding the inputs"):
         files = find_inputs(config.input, output)
         check_records(files)
@@ -279,12 +279,15 @@ class _Job:
 
 
 def _wait(result: PipelineResult, wave: str) -> None:
-    """Waits for a pipeline's end; if the user does not, a runner elsewhere is told to give up, too."""
+    """Waits for a pipeline to finish; if the user interrupts, cancels a remote job."""
     try:
         result.wait_until_finish()
     except KeyboardInterrupt:
         _log.warning("interrupted: cancelling the job of wave %s", wave)
-        result.cancel()
+        try:
+            result.cancel()
+        except Exception as error:  # whatever a runner has against it, the interrupt counts
+            _log.warning("the job could not be cancelled (%s); its wave will not count", error)
         raise
 
 

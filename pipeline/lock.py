@@ -183,7 +183,8 @@ def still_locked(output: str, token: LockToken | None) -> Iterator[None]:
             by = f"by {change.holder}" if change.holder else "and given back"
             raise OutputError(f"{output} was taken over {by} while this run went on; nothing more is committed")
         yield
-        if isinstance(lock, _LocalLock):  # which could not be renewed meanwhile
+        holder = lock.read() if isinstance(lock, _LocalLock) else None
+        if holder is not None and holder.token == token.token:  # it could not be renewed meanwhile
             change.write(dataclasses.replace(token, expires_s=time.time() + LEASE_S))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,7 +127,7 @@ def load_embedder(
     return ChosenEmbedder(chosen, decode, engine, spec, found.engine, found.parity)
 
 
-def choose_embedder(handle: str, **settings: Any) -> ChosenEmbedder:
+def choose_embedder(handle: str | os.PathLike[str], **settings: Any) -> ChosenEmbedder:
     """Finds and loads a module.
 
     Args:
@@ -143,5 +144,5 @@ def choose_embedder(handle: str, **settings: Any) -> ChosenEmbedder:
     if unknown:
         raise UsageError(f"unknown setting '{unknown[0]}'; expected some of {', '.join(sorted(set().union(*names)))}")
     module, decode, engine = ({name: value for name, value in settings.items() if name in known} for known in names)
-    chosen = choose_module(ModuleConfig(handle, **module))
+    chosen = choose_module(ModuleConfig(os.fspath(handle), **module))
     return load_embedder(chosen, DecodeConfig(**decode), EngineConfig(**engine))

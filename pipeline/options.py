@@ -96,6 +96,9 @@ def check_options(options: PipelineOptions) -> None:
         path = getattr(options.view_as(SetupOptions), name)
         if path is not None and not os.path.isfile(path):
             raise UsageError(f"--{name}={path} is not there; expected a file, from the current directory")
+    workers = options.view_as(DirectOptions).direct_num_workers
+    if workers < 0:
+        raise UsageError(f"--direct_num_workers={workers}; expected the number of workers, or 0 for one for each core")
     errors = PipelineOptionsValidator(options, runner).validate()
     if errors:
         raise UsageError(f"--runner={runner_name(options)}: {' '.join(errors)} See Beam's documentation of its options")

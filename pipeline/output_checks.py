@@ -7,6 +7,7 @@ import os
 
 from pipeline import dataset, storage
 from pipeline.config import RunConfig
+from pipeline.console import describe_os_error
 from pipeline.errors import OutputError
 from pipeline.model import ChosenModule
 from pipeline.spec import Spec, check_same_space, make_spec
@@ -15,11 +16,15 @@ _log = logging.getLogger(__name__)
 
 
 def check_directory(output: str) -> None:
-    """Makes sure that a path may name a directory.
+    """Makes sure that a path may name a directory, and that its store can be asked at all.
 
     Raises:
-      OutputError: there is a file.
+      OutputError: there is a file, or the store cannot be used.
     """
+    try:
+        storage.exists(storage.join(output, dataset.SPEC_NAME))
+    except OSError as error:
+        raise OutputError(f"--output={output} cannot be used: {describe_os_error(error)}") from error
     if not storage.is_remote(output) and os.path.exists(output) and not os.path.isdir(output):
         raise OutputError(f"--output={output} is a file; expected a directory")
 

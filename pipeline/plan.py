@@ -34,6 +34,8 @@ TFRECORD_NAME = re.compile(
 _GZIP_MAGIC = b"\x1f\x8b"
 _PROBE_BYTES = 16 << 20
 """Bytes at the beginning of an uncompressed file in which a first record is looked for."""
+UNKNOWN_BYTES = 256 << 10
+"""What a file whose size is not known counts for: remote images of a list file are not looked up."""
 IMAGES_PER_TASK = 64
 """Image files that one task names."""
 
@@ -98,8 +100,8 @@ def find_inputs(config: InputConfig, output: str | None = None) -> tuple[InputFi
     Raises:
       InputError: a pattern matched nothing, the files are not of the kind that was asked for, or two have one name.
     """
-    patterns = [_absolute(pattern) for pattern in config.input]
-    target = None if output is None else _absolute(output)
+    patterns = [storage.absolute(pattern) for pattern in config.input]
+    target = None if output is None else storage.absolute(output)
     matches = {pattern: _match(pattern, target) for pattern in patterns}
     for pattern, given in zip(patterns, config.input, strict=True):
         if not matches[pattern] and (storage.is_remote(pattern) or not os.path.isdir(pattern)):
@@ -146,12 +148,6 @@ def _check_names(files: Iterable[InputFile]) -> None:
                 f"{other} and {file.path} would have the same key, {file.name}; write the list's line in another way, "
                 "such as with its whole path"
             )
-
-
-def _absolute(path: str) -> str:
-    """Returns a path that means the same file wherever the next run is started."""
-    path = storage.normalize(path)
-    return path if storage.is_remote(path) else os.path.abspath(path)
 
 
 def _match(pattern: str, output: str | None) -> list[FileStat]:
@@ -238,7 +234,7 @@ def _read_list(path: str) -> Iterator[InputFile]:
     for line in re.split(r"\r\n|\r|\n", text):  # and nowhere else: a file's name may hold what Unicode calls a line end
         if not line.strip():
             continue
-        target = _absolute(line.strip())
+        target = storage.absolute(line.strip())
         # A file that is not there stays in the plan: reading it makes the failure that says so.
         stat = (None if storage.is_remote(target) else storage.stat_file(target)) or FileStat(target, 0, 0.0)
         yield InputFile(target, line, "image", stat.size_bytes, stat.mtime_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
@@ -103,7 +104,7 @@ def _as_keys(name: str) -> set[bytes]:
     return {key, key.decode("utf-8", "backslashreplace").encode()}
 
 
-def read_embeddings(output: str) -> Iterator[pa.RecordBatch]:
+def read_embeddings(output: str | os.PathLike[str]) -> Iterator[pa.RecordBatch]:
     """Yields the committed rows of the data set in directory `output`; for a repeated key, the newest wave's.
 
     Columns: `key` (binary), `embedding` (fixed_size_list<float32>[D]) and the features that were

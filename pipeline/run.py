@@ -7,7 +7,7 @@ import types
 from collections.abc import Sequence
 
 from pipeline.config import RunConfig
-from pipeline.console import run_command
+from pipeline.console import print_line, run_command
 from pipeline.job import Summary, run
 
 
@@ -46,10 +46,10 @@ def _command(args: Sequence[str]) -> int:
     if config.output.dry_run:
         from pipeline.dry_run import preview
 
-        sys.stdout.write(f"{preview(config)}\n")
+        print_line(str(preview(config)))
         return 0
     summary = run(config)
-    sys.stdout.write(format_summary(summary, config.output.output) + "\n")
+    print_line(format_summary(summary, config.output.output))
     return 0
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pipeline import storage, tfrecord
 from pipeline.examples import parse_example
 from pipeline.gzip_stream import GzipStream
-from pipeline.plan import ImageFiles, InputFile, ReadTask, RecordFile
+from pipeline.plan import UNKNOWN_BYTES, ImageFiles, InputFile, ReadTask, RecordFile
 from pipeline.records import Failure, ImageRecord, key_to_bytes
 from pipeline.settings import InputConfig
 
@@ -64,8 +64,8 @@ def task_positions(task: ReadTask) -> int:
 def task_bytes(task: ReadTask) -> int:
     """Returns the number of bytes that a task has to read."""
     if isinstance(task, ImageFiles):
-        return sum(file.size_bytes for file in task.files)
-    if task.ranges is not None:
+        return sum(file.size_bytes or UNKNOWN_BYTES for file in task.files)
+    if task.ranges is not None and not task.file.is_compressed:
         return sum(stop - start for start, stop in task.ranges)
     return task.file.size_bytes
 

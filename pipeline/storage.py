@@ -42,11 +42,18 @@ def is_remote(path: str) -> bool:
     return _SCHEME.match(path) is not None
 
 
-def normalize(path: str) -> str:
+def normalize(path: str | os.PathLike[str]) -> str:
     """Returns a path as this package names it: local ones with `~` expanded and without `file://`."""
+    path = os.fspath(path)
     if path.startswith("file://"):
         path = path[len("file://") :]
     return path if is_remote(path) else os.path.normpath(os.path.expanduser(path))
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """Returns a normalized path that means the same file in every directory, for workers and later runs."""
+    path = normalize(path)
+    return path if is_remote(path) else os.path.abspath(path)
 
 
 def join(directory: str, *names: str) -> str:
@@ -138,7 +145,7 @@ def read_bytes(path: str) -> bytes:
 def create(path: str) -> BinaryIO:
     """Opens a new file for writing bytes; makes its directory if there is none."""
     if not is_remote(path):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        _make_directory(Path(path).parent)
         return Path(path).open("wb")
     with as_os_error(path):
         file = _file_systems().create(path, "application/octet-stream", compression_type="uncompressed")
@@ -176,12 +183,19 @@ def rename(source: str, destination: str) -> None:
     """Moves a file; one that is at the destination is replaced."""
     if not is_remote(source):
         target = Path(destination)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_directory(target.parent)
         os.replace(source, target)
         _sync_directory(target.parent)
         return
     with as_os_error(source):
         _file_systems().rename([source], [destination])
+
+
+def _make_directory(directory: Path) -> None:
+    """Makes a directory that is there also after a power cut."""
+    if not directory.is_dir():
+        directory.mkdir(parents=True, exist_ok=True)
+        _sync_directory(directory.parent)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import storage, tfrecord
-from pipeline.console import CommandParser, run_command
+from pipeline.console import CommandParser, print_line, run_command
 from pipeline.crc32c import extend_crc32c
 from pipeline.dataset import (
     MANIFESTS_NAME,
@@ -210,11 +210,6 @@ def _cut_out(stream: GzipStream, start: int, stop: int) -> bytes:
     return b"".join(pieces)[: stop - start]
 
 
-def _print(line: str) -> None:
-    """Writes a line to the standard output, whatever bytes the names in it have."""
-    sys.stdout.write(f"{line}\n".encode("utf-8", "backslashreplace").decode())
-
-
 def _command(args: Sequence[str]) -> int:
     parser = CommandParser(prog="python -m pipeline.verify", description=__doc__, allow_abbrev=False)
     parser.add_argument("output", metavar="OUT", help="directory of the data set, local or gs://")
@@ -227,8 +222,8 @@ def _command(args: Sequence[str]) -> int:
     output = storage.normalize(options.output)
     if options.show is not None:
         failure = show_failure(output, options.show, options.to)
-        _print(f"{options.to}: the bytes of {failure.source}")
-        _print(f"{failure.reason}: {failure.message}")
+        print_line(f"{options.to}: the bytes of {failure.source}")
+        print_line(f"{failure.reason}: {failure.message}")
         return 0
     report = verify(output)
     strays = report.strays
@@ -236,15 +231,15 @@ def _command(args: Sequence[str]) -> int:
         with DatasetLock(output):
             strays = tuple(_strays(output, read_manifests(output)))
             storage.delete(strays)
-        _print(f"removed {len(strays)} files that no manifest names")
+        print_line(f"removed {len(strays)} files that no manifest names")
         strays = ()
     for line in (
         *report.problems,
         *(f"{path}: no manifest names it; remove it with --delete_strays" for path in strays),
     ):
-        _print(f"problem: {line}")
+        print_line(f"problem: {line}")
     state = "damaged" if report.problems else f"complete, but {len(strays)} strays" if strays else "complete"
-    _print(
+    print_line(
         f"{report.waves} waves, {report.rows} rows, {report.superseded} superseded, {report.failures} failures; {state}"
     )
     return 1 if report.problems or strays else 0

@@ -14,13 +14,11 @@ from dataclasses import dataclass
 
 from pipeline import storage
 from pipeline.dataset import STAGING_NAME, InputEntry, KeyKind, Manifest, live, next_wave
-from pipeline.plan import ImageFiles, InputFile, ReadTask, RecordFile, make_tasks
+from pipeline.plan import UNKNOWN_BYTES, ImageFiles, InputFile, ReadTask, RecordFile, make_tasks
 from pipeline.records import Address, Failure, key_to_text
 
 _log = logging.getLogger(__name__)
 
-UNKNOWN_BYTES = 256 << 10
-"""What a file whose size is not known counts for in a wave: remote images of a list file are not looked up."""
 _NO_END = 1 << 62
 
 TASKS_PER_PLAN_FILE = 500

@@ -131,6 +131,9 @@ def test_no_manifest_without_the_lock(tmp_path):
             ):
                 commit_wave(output, later, staged)
             assert contents(tmp_path / "out") == before
+            # Whoever was robbed is told so, also where the other run has given a wave the same name.
+            with pytest.raises(OutputError, match="was taken over by process"):
+                commit_wave(output, dataclasses.replace(HEADER, lock=robbed.token), staged)
         with pytest.raises(OutputError, match="was taken over and given back while this run went on"):
             commit_wave(output, later, staged)
 

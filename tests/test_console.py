@@ -1,3 +1,4 @@
+import io
 import logging
 import signal
 import subprocess
@@ -6,7 +7,7 @@ import sys
 import pytest
 
 from pipeline import errors
-from pipeline.console import CommandParser, describe_os_error, run_command
+from pipeline.console import CommandParser, describe_os_error, print_line, run_command
 from pipeline.errors import PipelineError, UsageError
 
 INTERRUPTED = "error: interrupted; what was committed is kept: start the same command again to go on from there\n"
@@ -110,6 +111,15 @@ def test_what_a_job_elsewhere_logs_of_its_failure_is_left_to_the_one_line(monkey
     monkeypatch.setattr(root, "handlers", [])
     assert run_command(command, []) == 1
     assert capsys.readouterr().err == "a warning of the job\nerror: what the job failed of\n"
+
+
+@pytest.mark.parametrize(("encoding", "printed"), [("utf-8", "ü \\udcff"), ("ascii", "\\xfc \\udcff")])
+def test_any_name_can_be_printed(encoding, printed, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
+    monkeypatch.setattr(sys, "stdout", stream)
+    print_line("ü \udcff")
+    stream.flush()
+    assert stream.buffer.getvalue().decode(encoding) == f"{printed}\n"
 
 
 PROCESS = """

@@ -294,6 +294,21 @@ class TestOutput:
                 embed(photos, out, tiny_module)
             assert embed(photos, out, tiny_module, steal_lock=True).records == 5
 
+    @pytest.mark.parametrize("scheme", ["foo", "s3"])
+    def test_a_store_that_cannot_be_used_is_said_before_anything_runs(self, photos, tiny_module, scheme, caplog):
+        with pytest.raises(OutputError, match=f"^--output={scheme}://b/x cannot be used: ") as error:
+            pipeline.run(RunConfig.from_flags(input=photos, output=f"{scheme}://b/x", module=tiny_module))
+        assert error.value.exit_code == 2
+        assert caplog.messages == []
+
+    def test_a_wave_without_any_record(self, tmp_path, photos, out, tiny_module, caplog):
+        embed(photos, out, tiny_module)
+        (photos / "empty.tfrecord").write_bytes(b"")
+        caplog.clear()
+        assert embed(photos, out, tiny_module).records == 0
+        assert not [message for message in caplog.messages if "is not checked" in message]
+        assert embed(photos, out, tiny_module).waves == 0
+
     def test_a_run_that_was_robbed_does_not_commit(self, photos, out, tiny_module, monkeypatch):
         write_plan = job.write_plan
 

@@ -6,6 +6,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipeline.errors import UsageError
 from pipeline.options import (
+    check_options,
     is_direct,
     make_runner,
     parse_beam_args,
@@ -75,3 +76,9 @@ def test_unknown_runners_are_refused(name):
 )
 def test_workers_are_threads_of_this_process_except_when_asked_otherwise(mode, in_process):
     assert runs_in_process(parse_beam_args([f"--direct_running_mode={mode}"])) is in_process
+
+
+def test_a_number_of_workers_below_none_is_refused():
+    text = "--direct_num_workers=-1; expected the number of workers, or 0 for one for each core"
+    with pytest.raises(UsageError, match=f"^{text}$"):
+        check_options(parse_beam_args(["--direct_num_workers=-1"]))

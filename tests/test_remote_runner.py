@@ -31,6 +31,7 @@ class _InterruptedResult:
 
     def cancel(self):
         self.cancelled = True
+        raise NotImplementedError("cannot be cancelled")
 
 
 class InterruptedRunner(RemoteRunner):
@@ -108,11 +109,12 @@ def test_a_remote_runner_needs_a_temp_location(flags):
         pipeline.run(RunConfig.from_flags(**{**flags, "temp_location": None}))
 
 
-def test_an_interrupted_run_cancels_its_job(flags, gcs):
+def test_an_interrupted_run_cancels_its_job(flags, gcs, caplog):
     runner = f"{__name__}.{InterruptedRunner.__name__}"
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(RunConfig.from_flags(**{**flags, "runner": runner}))
     assert InterruptedRunner.result.cancelled
+    assert "the job could not be cancelled (cannot be cancelled); its wave will not count" in caplog.messages
     assert not gcs.paths(f"{flags['output']}/manifests/")
     # Its lock is free again.
     assert pipeline.run(RunConfig.from_flags(**flags)).embedded == 3

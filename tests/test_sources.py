@@ -302,6 +302,11 @@ class TestParts:
         assert task_bytes(task) == 7
         assert task_positions(RecordFile(InputFile("a", "a", "tfrecord", 0, 0.0))) == 1
 
+    def test_bytes_of_what_is_not_known_before_it_is_read(self):
+        packed = RecordFile(InputFile("a.gz", "a.gz", "tfrecord", 100, 0.0), ((50, 1 << 62),))
+        assert task_bytes(packed) == 100
+        assert task_bytes(ImageFiles((InputFile("gs://b/a", "gs://b/a", "image", 0, 0.0),))) == 256 << 10
+
     def test_reading_ends_where_a_claim_is_refused(self, tmp_path, gcs):
         claimed = []
 

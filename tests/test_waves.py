@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline import waves
 from pipeline.dataset import Manifest
-from pipeline.plan import ImageFiles, InputFile, RecordFile
+from pipeline.plan import UNKNOWN_BYTES, ImageFiles, InputFile, RecordFile
 from pipeline.records import Failure
 from pipeline.waves import Wave, covered_inputs, make_plan, read_plan, write_plan
 from tests.datasets import entry
@@ -108,7 +108,7 @@ class TestWhatIsMissing:
 class TestGroups:
     def test_files_of_unknown_size_do_not_all_go_into_one_wave(self):
         files = [image(f"{index:02d}", size_bytes=0) for index in range(9)]
-        assert [len(paths(wave)) for wave in plan(files, wave_bytes=4 * waves.UNKNOWN_BYTES).waves] == [4, 4, 1]
+        assert [len(paths(wave)) for wave in plan(files, wave_bytes=4 * UNKNOWN_BYTES).waves] == [4, 4, 1]
 
     @given(
         sizes=st.lists(st.integers(1, 50), max_size=30),

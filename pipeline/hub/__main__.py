@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pipeline.console import CommandParser, run_command
+from pipeline.console import CommandParser, print_line, run_command
 from pipeline.errors import UsageError
 from pipeline.settings import parse_image_size
 
@@ -156,7 +156,7 @@ def _finetune(args: argparse.Namespace) -> str:
 
 def _command(args: Sequence[str]) -> int:
     parsed = make_parser().parse_args(args)
-    sys.stdout.write(f"{parsed.run(parsed)}\n")
+    print_line(str(parsed.run(parsed)))
     return 0
 
 

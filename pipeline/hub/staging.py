@@ -36,7 +36,7 @@ def stage_module(directory: str, sha256: str, location: str) -> str:
       UsageError: the location cannot be written.
     """
     # Workers have another current directory.
-    location = location if storage.is_remote(location) else os.path.abspath(location)
+    location = storage.absolute(location)
     target = storage.join(location, "modules", sha256)
     names = {os.path.relpath(stat.path, directory): stat.size_bytes for stat in storage.list_files(directory)}
     try:

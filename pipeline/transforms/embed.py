@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,7 +45,7 @@ class EmbedImages(beam.PTransform):
         super().__init__()
 
     @classmethod
-    def from_module(cls, handle: str, **settings: Any) -> EmbedImages:
+    def from_module(cls, handle: str | os.PathLike[str], **settings: Any) -> EmbedImages:
         """Embeds with a module: `EmbedImages.from_module("module.tar.gz", normalize="l2")`.
 
         The module is loaded here once, to choose its engine, and then once in each worker process, which

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +54,7 @@ class ReadImages(beam.PTransform):
         super().__init__()
 
     @classmethod
-    def from_patterns(cls, *patterns: str, **settings: Any) -> ReadImages:
+    def from_patterns(cls, *patterns: str | os.PathLike[str], **settings: Any) -> ReadImages:
         """Reads what files, directories and globs name: `ReadImages.from_patterns("photos", "more/*.png")`.
 
         Args:
@@ -63,7 +64,7 @@ class ReadImages(beam.PTransform):
         Raises:
           InputError: nothing matched.
         """
-        config = InputConfig(patterns, **settings)
+        config = InputConfig(tuple(os.fspath(pattern) for pattern in patterns), **settings)
         return cls(make_tasks(find_inputs(config)), config)
 
     @classmethod
@@ -115,6 +116,7 @@ class _ReadFn(beam.DoFn):
         self, part: TaskPart, tracker: Any = beam.DoFn.RestrictionParam(_PartRestrictions())
     ) -> Iterator[ImageRecord | Failure]:
         refused = False
+        self._read.inc(0)  # so that the count is there even if there is nothing
 
         def claim(position: int) -> bool:
             nonlocal refused

@@ -89,6 +89,7 @@ class _StageFn(beam.DoFn):
         self._writer: WaveWriter | None = None
 
     def start_bundle(self) -> None:
+        self._abandon()
         self._writer = WaveWriter(self._output, self._wave, self._format)
 
     def process(self, batch: EmbeddingBatch) -> Iterator[StagedShard]:
@@ -99,9 +100,19 @@ class _StageFn(beam.DoFn):
     def finish_bundle(self) -> Iterator[WindowedValue]:
         with self._abandoned_on_error() as writer:
             staged = writer.close()
+        self._writer = None
         window = GlobalWindow()
         for shard in staged:
             yield WindowedValue(shard, window.max_timestamp(), [window])
+
+    def teardown(self) -> None:
+        self._abandon()
+
+    def _abandon(self) -> None:
+        """Closes the files of a bundle that another step has failed, without finishing them."""
+        if self._writer is not None:
+            self._writer.abandon()
+            self._writer = None
 
     @contextlib.contextmanager
     def _abandoned_on_error(self) -> Iterator[WaveWriter]:
@@ -110,5 +121,5 @@ class _StageFn(beam.DoFn):
         try:
             yield self._writer
         except BaseException:
-            self._writer.abandon()
+            self._abandon()
             raise

@@ -101,3 +101,7 @@ def test_spread_or_not_the_same_is_read(records, spread, monkeypatch):
     monkeypatch.setattr(read, "PART_BYTES", 1000)
     transform = transform_of(InputConfig((str(records),), key_feature="id"), spread=spread)
     assert run(transform, expected_records(records)) == len(EXAMPLES)
+
+
+def test_patterns_may_be_paths(records):
+    assert run(ReadImages.from_patterns(records, key_feature="id"), expected_records(records)) == len(EXAMPLES)

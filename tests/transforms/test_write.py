@@ -11,7 +11,8 @@ from pipeline.commit import WaveHeader
 from pipeline.dataset import read_manifests
 from pipeline.errors import OutputError
 from pipeline.options import make_runner, parse_beam_args
-from pipeline.transforms.write import WriteEmbeddings
+from pipeline.shards import WaveFormat
+from pipeline.transforms.write import WriteEmbeddings, _StageFn
 from pipeline.verify import verify
 from tests.datasets import SPEC, STARTED, contents, entry, make_batch, make_failure, read_rows
 
@@ -104,3 +105,14 @@ def test_a_disk_that_fails_commits_nothing(out, monkeypatch):
         run(out)
     assert read_manifests(str(out)) == ()
     assert not (out / "embeddings").exists()
+
+
+def test_a_bundle_that_another_step_failed_leaves_no_file_open(out):
+    write = _StageFn(str(out), "00000", WaveFormat(("parquet",), "none", STARTED, b"{}"))
+    for end in (write.start_bundle, write.teardown):
+        write.start_bundle()
+        list(write.process(BATCHES[0]))
+        writer = write._writer
+        end()
+        assert writer is not write._writer
+        assert writer.close() == []
