@@ -42,6 +42,8 @@ BATCH_SIZE = 32
 """Records that a thread takes at a time: enough that handing them over costs little, few enough to hold little."""
 MAX_BATCH_BYTES = 16 << 20
 """Encoded bytes after which a batch is closed early, so that a few huge images cannot fill memory."""
+MAX_BYTES_PER_THREAD = 16 << 20
+"""Encoded bytes under way for each thread, counted over all streams that share an embedder."""
 
 
 class Embedder:
@@ -80,6 +82,8 @@ class Embedder:
         self._normalize = normalize
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="embed")
         self._local = threading.local()
+        self._bytes_under_way = 0
+        self._bytes_changed = threading.Condition()
         self._loaded = time.monotonic()
         self._is_first = True
 
@@ -189,8 +193,23 @@ class Embedder:
         return EmbeddingBatch(rows, tuple(failures), tuple(record.source for record in records))
 
     def submit(self, records: Sequence[ImageRecord]) -> Future[EmbeddingBatch]:
-        """Embeds a few records in a thread of the pool."""
-        return self._pool.submit(self.embed, records)
+        """Embeds a few records in a thread of the pool; waits while too many bytes are under way."""
+        size_bytes = sum(len(record.image) for record in records)
+        with self._bytes_changed:
+            self._bytes_changed.wait_for(lambda: self._has_room(size_bytes))
+            self._bytes_under_way += size_bytes
+        future = self._pool.submit(self.embed, records)
+        future.add_done_callback(lambda _: self._add_bytes(-size_bytes))
+        return future
+
+    def _has_room(self, size_bytes: int) -> bool:
+        under_way = self._bytes_under_way
+        return not under_way or under_way + size_bytes <= MAX_BYTES_PER_THREAD * self.threads
+
+    def _add_bytes(self, size_bytes: int) -> None:
+        with self._bytes_changed:
+            self._bytes_under_way += size_bytes
+            self._bytes_changed.notify_all()
 
     def stream(self, records: Iterable[ImageRecord]) -> Iterator[EmbeddingBatch]:
         """Embeds any number of records, in order, with a bounded number under way."""

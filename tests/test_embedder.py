@@ -149,6 +149,34 @@ class TestBatches:
             assert len(taken) == BATCHES_PER_THREAD * 2 + 1
             assert len(list(stream)) == 29
 
+    def test_all_streams_of_an_embedder_share_one_bound_of_bytes(self, monkeypatch):
+        monkeypatch.setattr(embedder_module, "MAX_BYTES_PER_THREAD", 2 * len(jpeg_bytes()))
+        gate = threading.Event()
+
+        class Waiting(FakeEngine):
+            def infer(self, images):
+                gate.wait()
+                return super().infer(images)
+
+        with Embedder(Waiting(1), DECODER, batch_size=1, threads=1) as embedder:
+            first, second = BatchesInFlight(embedder), BatchesInFlight(embedder)
+            assert [*first.add(make_record("a")), *second.add(make_record("b"))] == []
+            added = threading.Event()
+
+            def add():
+                list(second.add(make_record("c")))
+                added.set()
+
+            thread = threading.Thread(target=add)
+            thread.start()
+            assert not added.wait(0.3)
+            gate.set()
+            assert added.wait(60)
+            thread.join()
+            large = make_record("d", image=jpeg_bytes() + bytes(10 * len(jpeg_bytes())))
+            rows = [batch.num_rows for batch in (*first.add(large), *first.drain(), *second.drain())]
+            assert sum(rows) >= 3  # one that is larger than the bound goes alone
+
     def test_a_few_large_images_close_a_batch_early(self, monkeypatch):
         monkeypatch.setattr(embedder_module, "MAX_BATCH_BYTES", 3 * len(jpeg_bytes()))
         with make_embedder() as embedder:
