@@ -2,7 +2,7 @@
 # Installs what is needed into .venv and embeds a small sample data set, or what you name:
 #   ./run_local.sh
 #   ./run_local.sh --input="$HOME/photos" --module=https://.../module.tar.gz --output=embeddings
-# All arguments go to `python -m pipeline.run`; a --config takes the place of all defaults below.
+# All arguments go to `python -m pipeline.run`; with --config, none of the defaults below is added.
 set -euo pipefail
 caller=$PWD
 cd "$(dirname "$0")"

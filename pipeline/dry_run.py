@@ -40,9 +40,9 @@ class Preview:
       sample_records: records that were read as a sample.
       sample_embedded: those of them that gave a vector.
       failures: those that did not.
-      records: how many records there are, reckoned from the sample.
-      seconds: how long embedding them would take on this machine, reckoned from the sample.
-      output_bytes: size of the vectors, reckoned from the sample.
+      records: how many records there are, estimated from the sample.
+      seconds: how long embedding them would take on this machine, estimated from the sample.
+      output_bytes: size of the vectors, estimated from the sample.
     """
 
     files: int

@@ -130,7 +130,10 @@ def find_inputs(config: InputConfig, output: str | None = None) -> tuple[InputFi
             "ignored %d files that are neither images nor TFRecords by their names: %s", ignored.total(), kinds
         )
     if repeated:
-        _log.warning("%d lines of lists name a file in another way than a line before, whose key it keeps", repeated)
+        _log.warning(
+            "%d list lines name a file that an earlier one names differently; it has the earlier key",
+            repeated,
+        )
     if not files:
         detail = f"; {ignored.total()} other files were ignored, name their --input_format" if ignored else ""
         raise InputError(f"no input matched {' '.join(config.input)}; expected image files or TFRecords{detail}")

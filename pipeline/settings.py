@@ -288,7 +288,7 @@ class OutputConfig:
         metavar="SIZE",
     )
     retry_failed: bool = _flag("also try again what failed in earlier runs", default=False)
-    verbose: bool = _flag("tell what starting up takes its time with", default=False)
+    verbose: bool = _flag("log how long each step of starting up takes", default=False)
     dry_run: bool = _flag(
         "plan, load the module, embed a small sample and print what a run would do and cost in time; write nothing",
         default=False,

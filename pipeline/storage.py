@@ -208,7 +208,7 @@ def _sync_directory(directory: Path) -> None:
 
 
 def delete(paths: Iterable[str]) -> None:
-    """Removes files; one that is not there is none to remove."""
+    """Removes files; missing ones are ignored."""
     for path in paths:
         if not is_remote(path):
             Path(path).unlink(missing_ok=True)

@@ -37,7 +37,7 @@ def test_what_is_read_to_its_end_is_known_exactly(flags, tmp_path):
     assert text.endswith("\nnothing was written")
 
 
-def test_of_more_than_a_sample_the_rest_is_reckoned_by_its_bytes(flags, monkeypatch):
+def test_of_more_than_a_sample_the_rest_is_estimated_by_its_bytes(flags, monkeypatch):
     monkeypatch.setattr(dry_run, "SAMPLE_RECORDS", 4)
     found = preview(RunConfig.from_flags(**flags, dry_run=True))
     assert (found.sample_records, found.sample_embedded) == (4, 4)

@@ -274,7 +274,9 @@ class TestLists:
     def test_a_path_that_is_listed_twice_is_read_once(self, tree, caplog):
         (tree / "all.txt").write_text("photos/a.jpg\nphotos/a.jpg\n./photos/a.jpg\n")
         assert names(find("all.txt")) == ["photos/a.jpg"]
-        assert caplog.messages == ["1 lines of lists name a file in another way than a line before, whose key it keeps"]
+        assert caplog.messages == [
+            "1 list lines name a file that an earlier one names differently; it has the earlier key"
+        ]
 
     def test_a_list_that_cannot_be_read(self, tree, monkeypatch):
         (tree / "all.txt").write_text("")

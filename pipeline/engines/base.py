@@ -16,7 +16,7 @@ class Engine(Protocol):
     """A network that is ready to run; threads may share it.
 
     In float32, the vector of an image depends on nothing but the image: neither on the other images of
-    a call, nor on their number, nor on the number of threads. An engine comes to that by running one
+    a call, nor on their number, nor on the number of threads. An engine achieves this by running one
     fixed input shape.
 
     Attributes:

@@ -72,7 +72,7 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
         "--epochs",
         type=int,
         metavar="N",
-        help="passes over the images with the whole network. Default: enough for 800 steps, but 10 to 100",
+        help="passes over the images with the whole network. Default: enough for about 800 steps, within 10 and 100",
     )
     add("--head_epochs", type=int, default=3, metavar="N", help="passes before, with the classifier only. Default: 3")
     add("--batch_size", type=int, default=32, metavar="N", help="images in a step. Default: 32")
@@ -80,7 +80,7 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
         "--learning_rate",
         type=float,
         metavar="RATE",
-        help="the highest one of the whole network. Default: 0.003 for an untrained: module, else 0.0003",
+        help="peak rate while the whole network is trained. Default: 0.003 for an untrained: module, else 0.0003",
     )
     add("--seed", type=int, default=0, metavar="N", help="of the images' order, crops and flips. Default: 0")
     add("--module_sha256", metavar="DIGEST", help="refuse the module unless its digest is this")

@@ -108,7 +108,7 @@ def _gunzip(archive: Path, origin: str) -> Iterator[bytes]:
                 total_bytes += len(chunk)
                 if total_bytes > MAX_BYTES:
                     raise ModuleError(
-                        f"module {origin}: it unpacks to over {MAX_BYTES:,} bytes, expected a module of less; "
+                        f"module {origin}: it unpacks to more than {MAX_BYTES:,} bytes, the limit for a module; "
                         "unpack it by hand and name the directory if it is to be trusted"
                     )
                 yield chunk
@@ -146,7 +146,7 @@ def _unpack(uncompressed: Path, directory: Path, origin: str) -> None:
         for number, member in enumerate(archive, start=1):
             if number > MAX_FILES:
                 raise ModuleError(
-                    f"module {origin}: it has over {MAX_FILES:,} members, expected fewer of a module; unpack it by "
+                    f"module {origin}: it has more than {MAX_FILES:,} members, the limit for a module; unpack it by "
                     "hand and name the directory if it is to be trusted"
                 )
             _make(member, file, directory / safe_path(member.name, origin), origin)

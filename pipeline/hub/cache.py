@@ -115,7 +115,9 @@ def module_digest(directory: str | os.PathLike[str]) -> str:
                 while chunk := stream.read(_CHUNK_BYTES):
                     digest.update(chunk)
                 if stream.tell() != size_bytes:
-                    raise ModuleError(f"module {root}: {path} changed while it was read, expected it not to; try again")
+                    raise ModuleError(
+                        f"module {root}: {path} changed while it was being read; try again when nothing writes to it"
+                    )
     except OSError as error:
         raise ModuleError(
             f"module {root}: {error}; expected files that can be read; check their permissions"
@@ -179,7 +181,7 @@ class ModuleCache:
             except OSError as error:
                 raise CacheError(
                     f"module {handle}: it cannot be stored in the cache directory {self.directory} "
-                    f"({error.strerror or error}), expected room and permission to write; make them, or set "
+                    f"({error.strerror or error}), expected free space and permission to write; see to them, or set "
                     "TFHUB_CACHE_DIR to another directory"
                 ) from error
         return ResolvedModule(handle, str(entry / "module"), digest)

@@ -140,7 +140,9 @@ def list_gcs(path: str) -> tuple[GcsObject, ...]:
         key=lambda found: found.path,
     )
     if len(objects) > MAX_FILES:
-        raise ModuleError(f"module {path}: it has over {MAX_FILES:,} files, expected fewer of a module; check the path")
+        raise ModuleError(
+            f"module {path}: it has more than {MAX_FILES:,} files, the limit for a module; check the path"
+        )
     _check_size(sum(found.size_bytes for found in objects), path)
     return tuple(objects)
 
@@ -188,5 +190,5 @@ def _gcs_error(path: str, error: BaseException) -> ModuleError:
 def _check_size(size_bytes: int, origin: str) -> None:
     if size_bytes > MAX_BYTES:
         raise ModuleError(
-            f"module {origin}: it has over {MAX_BYTES:,} bytes, expected a module of less; check the address"
+            f"module {origin}: it has more than {MAX_BYTES:,} bytes, the limit for a module; check the address"
         )

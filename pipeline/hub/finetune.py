@@ -60,7 +60,8 @@ class FinetuneConfig:
       epochs: passes over the training images with the whole network; None for about 800 steps, and 10 to 100.
       head_epochs: passes before that, in which only the classifier learns.
       batch_size: images in a step.
-      learning_rate: the highest one of the whole network; None for 0.003 for an `untrained:` module, else 0.0003.
+      learning_rate: the peak while the whole network is trained; None for 0.003 for an `untrained:` module, else
+        0.0003.
       seed: of the order of the images, the crops and the flips.
       module_sha256: the digest that the module must have.
       allow_unsafe_module: take a module with operations that reach files, processes or the network.

@@ -169,7 +169,8 @@ class _LocalArchive:
             root = _unpack(path, work, request.handle)
             if _file_digest(path) != digest:
                 raise ModuleError(
-                    f"module {request.handle}: the file changed while it was read, expected it not to; try again"
+                    f"module {request.handle}: the file changed while it was being read; try again when nothing "
+                    "writes to it"
                 )
             return root
 

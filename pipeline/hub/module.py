@@ -182,9 +182,9 @@ def _choose_name(info: ModuleInfo, signature: str | None) -> str:
     for name in candidates:
         if name in info.signatures:
             return name
-    wanted = f"signature '{signature}'" if signature else f"any of the signatures {', '.join(PREFERRED_SIGNATURES)}"
+    wanted = f"no signature '{signature}'" if signature else f"none of the signatures {', '.join(PREFERRED_SIGNATURES)}"
     found = ", ".join(info.signatures) or "none"
-    raise ModuleError(f"the module has not {wanted}; it has: {found}; name one with --signature")
+    raise ModuleError(f"the module has {wanted}; it has: {found}; name one with --signature")
 
 
 def _image_input(name: str, signature: SignatureInfo) -> TensorInfo:

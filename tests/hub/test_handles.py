@@ -233,7 +233,9 @@ def test_tarball_that_changes_meanwhile_is_not_stored(
         return make_directory(*args, **kwargs)
 
     monkeypatch.setattr(tempfile, "mkdtemp", change_first)
-    with pytest.raises(ModuleError, match="the file changed while it was read, expected it not to; try again"):
+    with pytest.raises(
+        ModuleError, match="the file changed while it was being read; try again when nothing writes to it"
+    ):
         resolve(str(tarball))
     assert entries(cache) == []
 
@@ -482,7 +484,7 @@ def test_silent_server_times_out(server: Server, monkeypatch: pytest.MonkeyPatch
 def test_oversized_download_is_cut_off(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "MAX_BYTES", 50)
     server.answers["/m.tar.gz"] = [answer(packed())]
-    with pytest.raises(ModuleError, match="it has over 50 bytes, expected a module of less"):
+    with pytest.raises(ModuleError, match="it has more than 50 bytes, the limit for a module"):
         resolve(server.url("/m.tar.gz"))
 
 
@@ -599,10 +601,10 @@ def test_gs_limits(gcs: GcsEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("saved_model.pb", "b", "c"):
         gcs.write(f"gs://bucket/m/{name}", b"12345")
     monkeypatch.setattr(fetch, "MAX_BYTES", 14)
-    with pytest.raises(ModuleError, match="it has over 14 bytes, expected a module of less"):
+    with pytest.raises(ModuleError, match="it has more than 14 bytes, the limit for a module"):
         resolve("gs://bucket/m")
     monkeypatch.setattr(fetch, "MAX_FILES", 2)
-    with pytest.raises(ModuleError, match="it has over 2 files, expected fewer of a module"):
+    with pytest.raises(ModuleError, match="it has more than 2 files, the limit for a module"):
         resolve("gs://bucket/m")
 
 
@@ -734,7 +736,7 @@ def test_disk_that_refuses_to_write(cache: Path, tarball: Path) -> None:
     process = python(limit + RESOLVE, str(tarball))
     _, errors = process.communicate()
     assert process.returncode == 1
-    assert re.search(rf"CacheError: .* cache directory {cache} \(File too large\), expected room", errors)
+    assert re.search(rf"CacheError: .* cache directory {cache} \(File too large\), expected free space", errors)
     assert entries(cache) == []
 
 

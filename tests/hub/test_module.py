@@ -134,18 +134,18 @@ class TestChooseSignature:
             (
                 module(other=signature(), more=signature()),
                 {},
-                "the module has not any of the signatures image_feature_vector, default, serving_default; "
+                "the module has none of the signatures image_feature_vector, default, serving_default; "
                 "it has: other, more; name one with --signature",
             ),
             (
                 module(),
                 {"signature": "x"},
-                "the module has not signature 'x'; it has: default; name one with --signature",
+                "the module has no signature 'x'; it has: default; name one with --signature",
             ),
             (
                 ModuleInfo("tf2", (), {}, None),
                 {"signature": "x"},
-                "the module has not signature 'x'; it has: none; name one with --signature",
+                "the module has no signature 'x'; it has: none; name one with --signature",
             ),
             *(
                 (
