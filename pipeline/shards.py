@@ -26,6 +26,8 @@ from pipeline.settings import TIMESTAMP_COLUMN, Compression, OutputFormat
 
 SHARD_BYTES = 256 << 20
 """Size at which a file is closed and the next one begun."""
+MAX_OPEN_FILES = 4
+"""Files of one format that a bundle writes at a time, where features have several types."""
 ROW_GROUP_ROWS = 4096
 """Rows of a Parquet row group: some 20 MB of vectors, enough to read fast and little enough to skip."""
 _GZIP_LEVEL = 1  # the bits of floats hardly compress; more effort gains nothing
@@ -153,7 +155,7 @@ class _ParquetEncoder:
     r"""Columns: `key` (string), `embedding`, the copied features (lists), `event_timestamp`.
 
     The features of the first row group make the file's columns; rows that lack one have a null there.
-    Rows with a feature that has no column go to the next file. Bytes of a key that are not UTF-8
+    Rows with a feature that has no column there go to another file. Bytes of a key that are not UTF-8
     become `\xNN`, as a Parquet string cannot hold them.
     """
 
@@ -262,8 +264,17 @@ class _ShardWriter:
             self._file.close()
 
 
+@dataclass(frozen=True)
+class _OpenFile:
+    shard: _ShardWriter
+    encoder: _Encoder
+
+
 class _RowsWriter:
-    """Writes rows in one format into as many staged files as it takes."""
+    """Writes rows in one format into as many staged files as it takes.
+
+    Rows that no open file can hold, because a feature has another type there, begin one of their own.
+    """
 
     _encoders: dict[OutputFormat, Any] = {"tfrecord": _TFRecordEncoder, "parquet": _ParquetEncoder}  # noqa: RUF012
 
@@ -272,37 +283,43 @@ class _RowsWriter:
         self._file_format = file_format
         self._is_first = file_format == wave_format.formats[0]
         self._wave_format = wave_format
-        self._shard: _ShardWriter | None = None
-        self._encoder: _Encoder | None = None
+        self._open: list[_OpenFile] = []
 
     def write(self, rows: pa.RecordBatch, sources: tuple[str, ...]) -> list[StagedShard]:
         staged = []
-        if self._encoder is not None and not self._encoder.accepts(rows):
-            staged += self.close()
-        if self._shard is None or self._encoder is None:
-            self._shard = _ShardWriter(self._directory, "embeddings", rows.column("key")[0].as_py())
-            self._encoder = self._encoders[self._file_format](cast(BinaryIO, self._shard.counting), self._wave_format)
-        self._encoder.write(rows)
-        self._shard.rows += rows.num_rows
+        file = next((file for file in self._open if file.encoder.accepts(rows)), None)
+        if file is None:
+            if len(self._open) == MAX_OPEN_FILES:
+                staged.append(self._close(self._open[0]))
+            file = self._create(rows.column("key")[0].as_py())
+        file.encoder.write(rows)
+        file.shard.rows += rows.num_rows
         if self._is_first:
-            self._shard.inputs += _record_inputs(sources)
-            self._shard.count_vectors(rows)
-        if self._shard.counting.size_bytes >= SHARD_BYTES:
-            staged += self.close()
+            file.shard.inputs += _record_inputs(sources)
+            file.shard.count_vectors(rows)
+        if file.shard.counting.size_bytes >= SHARD_BYTES:
+            staged.append(self._close(file))
+        return staged
+
+    def _create(self, first_key: bytes) -> _OpenFile:
+        shard = _ShardWriter(self._directory, "embeddings", first_key)
+        file = _OpenFile(shard, self._encoders[self._file_format](cast(BinaryIO, shard.counting), self._wave_format))
+        self._open.append(file)
+        return file
+
+    def _close(self, file: _OpenFile) -> StagedShard:
+        file.encoder.close()
+        staged = file.shard.close(self._file_format, file.encoder.extension)
+        self._open.remove(file)
         return staged
 
     def close(self) -> list[StagedShard]:
-        if self._shard is None or self._encoder is None:
-            return []
-        self._encoder.close()
-        staged = self._shard.close(self._file_format, self._encoder.extension)
-        self._shard = self._encoder = None
-        return [staged]
+        return [self._close(file) for file in tuple(self._open)]
 
     def abandon(self) -> None:
-        if self._shard is not None:
-            self._shard.abandon()
-        self._shard = self._encoder = None
+        for file in self._open:
+            file.shard.abandon()
+        self._open.clear()
 
 
 class _FailuresWriter:

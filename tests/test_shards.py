@@ -133,9 +133,34 @@ def test_parquet_begins_a_file_where_the_columns_change(tmp_path, monkeypatch):
     ]
     staged = stage(tmp_path, *batches, formats=("tfrecord", "parquet"))
     parquet = [shard for shard in staged if shard.format == "parquet"]
-    assert [pq.read_table(shard.path)["key"].to_pylist() for shard in parquet] == [["a"], ["b"], ["c", "d"]]
+    assert [pq.read_table(shard.path)["key"].to_pylist() for shard in parquet] == [["a", "d"], ["b"], ["c"]]
     (tfrecord,) = [shard for shard in staged if shard.format == "tfrecord"]
     assert [row["key"] for row in rows_of(tfrecord)] == [b"a", b"b", b"c", b"d"]
+
+
+def test_parquet_has_a_file_for_each_type_that_a_feature_has(tmp_path):
+    kinds = (("int64", 1), ("bytes", b"x"))
+    batches = [
+        make_batch({f"{i:02d}": [1, 2, 3]}, features={"label": Feature(kind, (value,))})
+        for i, (kind, value) in enumerate(kinds * 20)
+    ]
+    staged = stage(tmp_path, *batches, formats=("parquet",))
+    assert [pq.read_table(shard.path)["key"].to_pylist() for shard in staged] == [
+        [f"{i:02d}" for i in range(start, 40, 2)] for start in range(2)
+    ]
+
+
+def test_however_many_types_there_are_few_files_are_open_and_no_row_is_lost(tmp_path):
+    values = {"int64": 1, "bytes": b"x", "float": 0.5}
+    pairs = [(one, other) for one in values for other in values] * 3
+    batches = [
+        make_batch({str(i): [1, 2, 3]}, features={n: Feature(k, (values[k],)) for n, k in zip("ab", pair, strict=True)})
+        for i, pair in enumerate(pairs)
+    ]
+    staged = stage(tmp_path, *batches, formats=("parquet",))
+    keys = [key for shard in staged for key in pq.read_table(shard.path)["key"].to_pylist()]
+    assert sorted(keys, key=int) == [str(i) for i in range(len(pairs))]
+    assert [shard.rows for shard in staged] == [1] * len(staged)
 
 
 def test_parquet_rows_are_in_groups(tmp_path, monkeypatch):
