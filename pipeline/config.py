@@ -175,6 +175,8 @@ def _to_args(parser: argparse.ArgumentParser, values: Mapping[str, Any]) -> list
                 raise UsageError(f"{name}: {str(value).lower()} arrived where a value was expected")
             # A switch of Beam's that is off is left out: not each of them has an opposite.
             args += [f"--{name}"] if value else [f"--no-{name}"] if action else []
+        elif isinstance(action, argparse.BooleanOptionalAction):
+            raise UsageError(f"{name}: {value!r} arrived where true or false was expected")
         elif isinstance(value, (list, tuple)):
             items = [_to_text(name, item) for item in value]
             args += [f"--{name}={item}" for item in items] if _repeats(action) else [f"--{name}={','.join(items)}"]

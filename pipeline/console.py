@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
@@ -16,6 +17,7 @@ from typing import NoReturn
 from pipeline.errors import PipelineError, UsageError
 
 INTERRUPTED = 130
+_EXPLICIT = re.compile("ignored explicit argument (.*)")
 _INTERRUPTED = "interrupted; what was committed is kept: start the same command again to go on from there"
 
 
@@ -23,8 +25,8 @@ class CommandParser(argparse.ArgumentParser):
     """An argument parser whose errors are `UsageError`s, and so one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises the error."""
-        raise UsageError(message)
+        """Raises the error, in words that say what was expected."""
+        raise UsageError(_EXPLICIT.sub(r"\1 arrived, but the flag takes no value", message))
 
 
 def run_command(command: Callable[[Sequence[str]], int], args: Sequence[str] | None = None) -> int:

@@ -220,7 +220,7 @@ def test_nothing_and_empty_files_say_nothing(tmp_path):
         ("image_size: [1, 2, 3]", ": argument --image_size: image size '1,2,3' is not a height and a width"),
         ("max_image_bytes: 5 apples", ": argument --max_image_bytes: '5 apples' is not a size in bytes"),
         ("max_image_bytes: " + "9" * 400, ": argument --max_image_bytes: '9"),
-        ("overwrite: 'yes'", ": argument --overwrite/--no-overwrite: ignored explicit argument 'yes'"),
+        ("overwrite: 'yes'", ": overwrite: 'yes' arrived where true or false was expected"),
         ("input: {a: b}", ": input: a dict arrived where a value or a list of values was expected"),
         ("input: [a, null]", ": input: a NoneType arrived where a value or a list of values was expected"),
         ("input: [[a]]", ": input: a list arrived where a value or a list of values was expected"),
@@ -340,3 +340,12 @@ def test_option_name(arg, name):
 )
 def test_suggest_flag(arg, advice):
     assert suggest_flag(arg, ["--runner"]) == advice
+
+
+def test_a_switch_takes_no_value(tmp_path):
+    text = "argument --overwrite/--no-overwrite: 'true' arrived, but the flag takes no value"
+    with pytest.raises(UsageError, match=f"^{re.escape(text)}$"):
+        RunConfig.from_args(["--input=a", "--module=m", "--output=o", "--overwrite=true"])
+    (tmp_path / "a.yaml").write_text("overwrite: 'true'")
+    with pytest.raises(UsageError, match=r"a\.yaml: overwrite: 'true' arrived where true or false was expected$"):
+        RunConfig.from_args([f"--config={tmp_path}/a.yaml"])

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindow
@@ -14,6 +15,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from pipeline import dataset, storage
 from pipeline.commit import WaveHeader, commit_wave
 from pipeline.dataset import Manifest
+from pipeline.errors import UsageError
 from pipeline.records import EmbeddingBatch
 from pipeline.settings import Compression, OutputFormat
 from pipeline.shards import StagedShard, WaveFormat, WaveWriter
@@ -43,8 +45,15 @@ class WriteEmbeddings(beam.PTransform):
     spec: Spec | None = None
 
     def __post_init__(self) -> None:
-        """Lets Beam give the transform its label."""
+        """Lets Beam give the transform its label, and refuses formats that do not exist."""
         super().__init__()
+        known = get_args(OutputFormat)
+        if not self.formats or not set(self.formats) <= set(known):
+            raise UsageError(f"WriteEmbeddings got formats={self.formats!r}; expected a tuple with some of {known}")
+        if self.compression not in get_args(Compression):
+            raise UsageError(
+                f"WriteEmbeddings got compression={self.compression!r}; expected one of {get_args(Compression)}"
+            )
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
         """Applies the transform.

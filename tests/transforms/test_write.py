@@ -1,6 +1,7 @@
 import dataclasses
 import datetime
 import errno
+import re
 
 import apache_beam as beam
 import pyarrow.parquet as pq
@@ -9,7 +10,7 @@ import pytest
 from pipeline import dataset, storage
 from pipeline.commit import WaveHeader
 from pipeline.dataset import read_manifests
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, UsageError
 from pipeline.options import make_runner, parse_beam_args
 from pipeline.shards import WaveFormat
 from pipeline.transforms.write import WriteEmbeddings, _StageFn
@@ -116,3 +117,17 @@ def test_a_bundle_that_another_step_failed_leaves_no_file_open(out):
         end()
         assert writer is not write._writer
         assert writer.close() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"formats": "parquet"}, "got formats='parquet'; expected a tuple with some of ('tfrecord', 'parquet')"),
+        ({"formats": ()}, "got formats=(); expected a tuple"),
+        ({"formats": ("csv",)}, "got formats=('csv',); expected a tuple"),
+        ({"compression": "zip"}, "got compression='zip'; expected one of ('none', 'gzip')"),
+    ],
+)
+def test_formats_that_do_not_exist_are_refused_at_once(options, text):
+    with pytest.raises(UsageError, match=re.escape(text)):
+        WriteEmbeddings("out", **options)
