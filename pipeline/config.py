@@ -25,6 +25,11 @@ class RunConfig:
     """Everything that one run is asked to do.
 
     Attributes:
+      input: what is read.
+      module: what embeds it.
+      output: what is written, and how.
+      decode: how encoded images become pixels.
+      engine: what computes, and how the vectors are scaled.
       beam_args: Beam's own options, as on a command line, such as `--runner=DirectRunner`.
     """
 

@@ -153,7 +153,7 @@ def shard_path(kind: ShardKind, wave: str, index: int, count: int, extension: st
 
 
 def to_json(value: Any) -> bytes:
-    """Returns a record of this module as indented JSON, the same bytes for the same values."""
+    """Returns a record, such as a spec or a manifest, as indented JSON, the same bytes for the same values."""
     return (json.dumps(dataclasses.asdict(value), indent=2, ensure_ascii=True) + "\n").encode()
 
 

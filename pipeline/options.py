@@ -34,13 +34,12 @@ def parse_beam_args(args: Sequence[str]) -> PipelineOptions:
     for options in PipelineOptions.__subclasses__():
         options._add_argparse_args(parser)
     try:
-        known, unknown = parser.parse_known_args(list(args))
+        _, unknown = parser.parse_known_args(list(args))
     except (argparse.ArgumentError, argparse.ArgumentTypeError, ValueError) as error:
         raise UsageError(f"{error}; see Beam's documentation of this option") from None
     if unknown:
         beam_flags = [flag for action in parser._actions for flag in action.option_strings]
         raise UsageError(f"unknown argument '{unknown[0]}'; {suggest_flag(unknown[0], beam_flags)}")
-    del known
     return CheckedOptions(list(args))
 
 

@@ -38,7 +38,7 @@ class FileStat:
 
 
 def is_remote(path: str) -> bool:
-    """Says whether a path names a file in an object store."""
+    """Says whether a path has a scheme, such as `gs://`, and so is for Beam's file systems."""
     return _SCHEME.match(path) is not None
 
 
