@@ -67,19 +67,19 @@ class Superseded:
             key in self._keys or not inputs.isdisjoint(self._failed.get(key, ())) or self._is_named_like_an_input(key)
         )
 
-    def holds_failure(self, failure: Failure, inputs: Set[str]) -> bool:
+    def holds_failure(self, failure: Failure, *, by_key: bool) -> bool:
         """Says whether a newer wave has read the input of a failure again, or has tried just its record.
 
         Args:
           failure: of an older wave.
-          inputs: the files that its wave covers; where it is none, its key is all that is known of the record.
+          by_key: whether its key is all that is known of the record.
         """
         return (
             failure.source in self._retried
             or key_to_text(failure.key) in self._retried  # which earlier versions wrote
             or not self._paths.isdisjoint(_paths_of(failure))
             or self._is_named_like_an_input(failure.key)
-            or (not inputs and (failure.key in self._keys or failure.key in self._failed))
+            or (by_key and (failure.key in self._keys or failure.key in self._failed))
         )
 
     def _is_named_like_an_input(self, key: bytes) -> bool:
@@ -156,8 +156,9 @@ class LiveWave:
 
     def current_failures(self) -> Iterator[Failure]:
         """Yields the wave's failures that no newer one has made good."""
+        by_key = _is_of_another_pipeline(self.manifest)
         for failure in self.failures():
-            if not self.newer.holds_failure(failure, self._inputs):
+            if not self.newer.holds_failure(failure, by_key=by_key):
                 yield failure
 
     @functools.cached_property
@@ -191,9 +192,14 @@ def live_waves(output: str) -> Iterator[LiveWave]:
 
 def _names_tell(manifest: Manifest) -> bool:
     """Says whether the names of a wave's inputs tell the keys of its rows, which need not be compared then."""
-    if not (manifest.inputs or manifest.retried):
-        return not (manifest.embedded or manifest.failed)  # else they come from somebody's own pipeline
+    if _is_of_another_pipeline(manifest):
+        return False
     return manifest.key_feature is None or {entry.keys for entry in manifest.inputs} == {"name"}
+
+
+def _is_of_another_pipeline(manifest: Manifest) -> bool:
+    """Says whether a wave was written by somebody's own pipeline, which does not say what it read."""
+    return not (manifest.inputs or manifest.retried) and bool(manifest.embedded or manifest.failed)
 
 
 def read_shard(path: str, entry: OutputEntry) -> Iterator[pa.RecordBatch]:

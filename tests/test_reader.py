@@ -89,6 +89,11 @@ class TestTheNewestWins:
         add_wave(tmp_path, "00000", make_batch({}, failures), inputs=inputs, key_feature="id")
         add_wave(tmp_path, "00001", make_batch({"id": [1, 0, 0]}), retried=("/in/a@5",), key_feature="id")
         assert [failure.source for failure in read_failures(str(tmp_path))] == ["/in/b@9"]
+        again = (make_failure("id", source="/in/b@9"), make_failure("id", source="/in/c@0"))
+        add_wave(tmp_path, "00002", make_batch({}, again), retried=("/in/b@9", "/in/c@0"), key_feature="id")
+        other = make_failure("id", source="/in/c@0")
+        add_wave(tmp_path, "00003", make_batch({}, [other]), retried=("/in/c@0",), key_feature="id")
+        assert sorted(failure.source for failure in read_failures(str(tmp_path))) == ["/in/b@9", "/in/c@0"]
 
     def test_names_with_an_at_sign_are_names(self, tmp_path):
         names = ("a", "a@2x", "a@3", "user@host/a")
@@ -114,7 +119,9 @@ class TestTheNewestWins:
     def test_waves_of_somebodys_own_pipeline(self, tmp_path):
         add_wave(tmp_path, "00000", make_batch({"a": [1, 0, 0], "b": [1, 0, 0]}))
         add_wave(tmp_path, "00001", make_batch({"a": [2, 0, 0]}))
-        assert values(tmp_path) == {"a": 2, "b": 1}
+        add_wave(tmp_path, "00002", make_batch({}, [make_failure("x"), make_failure("y")]))
+        add_wave(tmp_path, "00003", make_batch({"x": [1, 0, 0]}))
+        assert (values(tmp_path), failed(tmp_path)) == ({"a": 2, "b": 1, "x": 1}, ["y"])
 
     @pytest.mark.parametrize("formats", [("tfrecord",), ("parquet",), ("parquet", "tfrecord")])
     def test_where_the_name_is_no_text(self, tmp_path, formats):
