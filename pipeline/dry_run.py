@@ -85,7 +85,7 @@ def preview(config: RunConfig) -> Preview:
     files = find_inputs(config.input, output)
     check_records(files)
     chosen = choose_module(config.module)
-    check_directory(output)
+    check_directory(storage.normalize(config.output.output))
     check_output(config, output, chosen)
     plan = plan_run(config, options, output, files)
     module = load_module(chosen, config, options)

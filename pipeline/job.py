@@ -118,7 +118,7 @@ def run(config: RunConfig) -> Summary:
         check_records(files)
     with timed("finding the module"):
         chosen = choose_module(config.module)
-    check_directory(output)
+    check_directory(storage.normalize(config.output.output))
     with contextlib.ExitStack() as stack:
         try:
             lock = stack.enter_context(DatasetLock(output, steal=config.output.steal_lock))
