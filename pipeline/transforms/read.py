@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -88,9 +89,9 @@ class _PartsFn(beam.DoFn):
         self._plan_files = tuple(plan_files)
 
     def process(self, _: bytes) -> Iterator[TaskPart]:
-        for tasks in (self._tasks, *map(read_plan, self._plan_files)):
-            for task in tasks:
-                yield from cut_task(task, PART_BYTES)
+        planned = itertools.chain.from_iterable(map(read_plan, self._plan_files))  # one file at a time in memory
+        for task in itertools.chain(self._tasks, planned):
+            yield from cut_task(task, PART_BYTES)
 
 
 class _PartRestrictions(RestrictionProvider):
