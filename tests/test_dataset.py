@@ -186,16 +186,9 @@ def test_any_bytes_in_a_spec_are_read_or_refused(tmp_path_factory, data):
         assert isinstance(differing_fields(found, SPEC), list)
 
 
-@pytest.fixture
-def output(tmp_path):
-    output = tmp_path / "out"
-    add_wave(output, "00000", make_batch({"a": [1, 2, 3]}, [make_failure("b")]), formats=("tfrecord", "parquet"))
-    (output / "summary.json").write_text("{}")
-    return output
-
-
-def test_of_several_formats_the_one_that_keeps_keys_is_read(output):
-    (manifest,) = read_manifests(str(output))
+def test_of_several_formats_the_one_that_keeps_keys_is_read(tmp_path):
+    add_wave(tmp_path, "00000", make_batch({"a": [1, 2, 3]}, [make_failure("b")]), formats=("tfrecord", "parquet"))
+    (manifest,) = read_manifests(str(tmp_path))
     assert {item.format for item in manifest.outputs} == {"tfrecord", "parquet", "jsonl"}
     assert [item.format for item in manifest.files("embeddings")] == ["tfrecord"]
     assert [item.format for item in manifest.files("failures")] == ["jsonl"]

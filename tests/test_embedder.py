@@ -17,6 +17,18 @@ from pipeline.testing import FakeEngine, jpeg_bytes, make_record, png_bytes, tin
 DECODER = ImageDecoder(height=32, width=32)
 
 
+class WaitingEngine(FakeEngine):
+    """An engine that infers one image at a time, when it is let."""
+
+    def __init__(self, gate):
+        super().__init__(1)
+        self._gate = gate
+
+    def infer(self, images):
+        self._gate.wait()
+        return super().infer(images)
+
+
 def make_embedder(batch_size=8, **options):
     return Embedder(FakeEngine(batch_size), DECODER, **options)
 
@@ -128,13 +140,7 @@ class TestBatches:
 
     def test_no_more_is_under_way_than_the_bound(self):
         gate = threading.Event()
-
-        class Waiting(FakeEngine):
-            def infer(self, images):
-                gate.wait()
-                return super().infer(images)
-
-        with Embedder(Waiting(1), DECODER, batch_size=1, threads=2) as embedder:
+        with Embedder(WaitingEngine(gate), DECODER, batch_size=1, threads=2) as embedder:
             taken = []
 
             def source():
@@ -152,13 +158,7 @@ class TestBatches:
     def test_all_streams_of_an_embedder_share_one_bound_of_bytes(self, monkeypatch):
         monkeypatch.setattr(embedder_module, "MAX_BYTES_PER_THREAD", 2 * len(jpeg_bytes()))
         gate = threading.Event()
-
-        class Waiting(FakeEngine):
-            def infer(self, images):
-                gate.wait()
-                return super().infer(images)
-
-        with Embedder(Waiting(1), DECODER, batch_size=1, threads=1) as embedder:
+        with Embedder(WaitingEngine(gate), DECODER, batch_size=1, threads=1) as embedder:
             first, second = BatchesInFlight(embedder), BatchesInFlight(embedder)
             assert [*first.add(make_record("a")), *second.add(make_record("b"))] == []
             added = threading.Event()

@@ -111,6 +111,21 @@ class TestImages:
         assert all("\n" not in item.message for item in found[-2:])
 
 
+def breaking_file(directory, monkeypatch):
+    """Returns a task of nine large records, of whose file only the first 300,000 bytes can be read, and its bytes."""
+
+    class Broken(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() + size > 300_000:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(size)
+
+    content = make_tfrecord(make_example({"image/encoded": bytes(100_000)}) for _ in range(9))
+    task = record_file(directory / "a", content)
+    monkeypatch.setattr(storage, "open_read", lambda path: Broken(content))
+    return task, content
+
+
 class TestRecords:
     def test_keys_are_addresses(self, tmp_path):
         found = read(record_file(tmp_path / "a.tfrecord", RECORDS))
@@ -183,15 +198,7 @@ class TestRecords:
         assert failure.reason == "read_error"
 
     def test_reading_breaks_off_behind_a_few_records(self, tmp_path, monkeypatch):
-        class Broken(io.BytesIO):
-            def read(self, size=-1):
-                if self.tell() + size > 300_000:
-                    raise OSError(errno.EIO, "Input/output error")
-                return super().read(size)
-
-        large = make_tfrecord(make_example({"image/encoded": bytes(100_000)}) for _ in range(9))
-        task = record_file(tmp_path / "a", large)
-        monkeypatch.setattr(storage, "open_read", lambda path: Broken(large))
+        task, large = breaking_file(tmp_path, monkeypatch)
         found = read(task, max_image_bytes=1 << 20)
         assert [type(item) for item in found[:-1]] == [ImageRecord] * (len(found) - 1)
         size = len(large) // 9
@@ -200,16 +207,7 @@ class TestRecords:
 
     def test_what_another_worker_was_given_is_its_own(self, tmp_path, monkeypatch):
         """A part that was cut while it was read ends there, also for what a failure says was not read."""
-
-        class Broken(io.BytesIO):
-            def read(self, size=-1):
-                if self.tell() + size > 300_000:
-                    raise OSError(errno.EIO, "Input/output error")
-                return super().read(size)
-
-        large = make_tfrecord(make_example({"image/encoded": bytes(100_000)}) for _ in range(9))
-        task = record_file(tmp_path / "a", large)
-        monkeypatch.setattr(storage, "open_read", lambda path: Broken(large))
+        task, large = breaking_file(tmp_path, monkeypatch)
 
         def failures(end):
             config = InputConfig(("unused",))
