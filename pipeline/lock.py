@@ -61,6 +61,10 @@ class LockToken:
         started = _process_started(self.pid)
         return not started or (started != self.process_started and _RUNNING not in (started, self.process_started))
 
+    def renewed(self, lease_s: float) -> LockToken:
+        """Returns the token with a lease that begins now, and holds for `lease_s` seconds."""
+        return dataclasses.replace(self, expires_s=time.time() + lease_s)
+
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
@@ -131,7 +135,7 @@ class DatasetLock:
                     f"{self._output} is being written by {holder}; wait for it to end, or for its lease of "
                     f"{left_s:.0f} s to run out if it is gone, or take over with --steal_lock"
                 )
-            change.write(self._renewed())
+            change.write(self.token.renewed(self._lease_s))
         self._renewer.start()
         return self
 
@@ -146,9 +150,6 @@ class DatasetLock:
         except (OSError, OutputError) as error:
             _log.warning("the lock of %s could not be removed (%s); it runs out by itself", self._output, error)
 
-    def _renewed(self) -> LockToken:
-        return LockToken(**{**asdict(self.token), "expires_s": time.time() + self._lease_s})
-
     def _keep_renewing(self) -> None:
         while not self._done.wait(self._lease_s / 3):
             try:
@@ -156,7 +157,7 @@ class DatasetLock:
                     if change.holder is None or change.holder.token != self.token.token:
                         _log.error("the lock of %s was taken over; this run will not commit", self._output)
                         return
-                    change.write(self._renewed())
+                    change.write(self.token.renewed(self._lease_s))
             except (OSError, OutputError) as error:
                 _log.warning("the lock of %s could not be renewed: %s", self._output, error)
 
@@ -185,7 +186,7 @@ def still_locked(output: str, token: LockToken | None) -> Iterator[None]:
         yield
         holder = lock.read() if isinstance(lock, _LocalLock) else None
         if holder is not None and holder.token == token.token:  # it could not be renewed meanwhile
-            change.write(dataclasses.replace(token, expires_s=time.time() + LEASE_S))
+            change.write(token.renewed(LEASE_S))
 
 
 def _parse(data: bytes) -> LockToken | None:

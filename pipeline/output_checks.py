@@ -21,11 +21,12 @@ def check_directory(output: str) -> None:
     Raises:
       OutputError: there is a file, or the store cannot be used.
     """
-    try:
-        storage.exists(storage.join(output, dataset.SPEC_NAME))
-    except OSError as error:
-        raise OutputError(f"--output={output} cannot be used: {describe_os_error(error)}") from error
-    if not storage.is_remote(output) and os.path.exists(output) and not os.path.isdir(output):
+    if storage.is_remote(output):
+        try:
+            storage.exists(storage.join(output, dataset.SPEC_NAME))
+        except OSError as error:
+            raise OutputError(f"--output={output} cannot be used: {describe_os_error(error)}") from error
+    elif os.path.exists(output) and not os.path.isdir(output):
         raise OutputError(f"--output={output} is a file; expected a directory")
 
 
