@@ -7,16 +7,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from apache_beam.io.filesystems import FileSystems
-
-from pipeline import options as beam_options
-from pipeline import storage
 from pipeline.config import RunConfig
 from pipeline.embedder import Embedder
-from pipeline.job import plan_run
-from pipeline.model import choose_module
-from pipeline.output_checks import check_directory, check_output
-from pipeline.plan import check_records, find_inputs
+from pipeline.job import check_run, plan_run
+from pipeline.output_checks import check_output
 from pipeline.prepare import load_module
 from pipeline.records import Failure, ImageRecord
 from pipeline.sources import read_task, task_bytes, task_positions
@@ -78,17 +72,10 @@ def preview(config: RunConfig) -> Preview:
     Raises:
       UsageError: the job cannot be done as asked.
     """
-    options = beam_options.parse_beam_args(config.beam_args)
-    beam_options.check_options(options)
-    FileSystems.set_options(options)  # or Beam looks for them on the command line of this process
-    output = storage.absolute(config.output.output)
-    files = find_inputs(config.input, output)
-    check_records(files)
-    chosen = choose_module(config.module)
-    check_directory(storage.normalize(config.output.output))
-    check_output(config, output, chosen)
-    plan = plan_run(config, options, output, files)
-    module = load_module(chosen, config, options)
+    checked = check_run(config)
+    check_output(config, checked.output, checked.chosen)
+    plan = plan_run(config, checked.options, checked.output, checked.files)
+    module = load_module(checked.chosen, config, checked.options)
     found = list(itertools.islice(_records(plan, config), SAMPLE_RECORDS))
     sample = [record for record in found if isinstance(record, ImageRecord)]
     with module.shared.acquire(lambda: Embedder.load(module.embedder_spec)) as embedder:

@@ -100,12 +100,53 @@ def run(config: RunConfig) -> Summary:
     if config.output.verbose:
         logging.getLogger("pipeline").setLevel(logging.DEBUG)
     started = time.monotonic()
+    checked = check_run(config)
+    output = checked.output
+
+    from pipeline.lock import DatasetLock
+
+    with contextlib.ExitStack() as stack:
+        try:
+            lock = stack.enter_context(DatasetLock(output, steal=config.output.steal_lock))
+        except OSError as error:
+            raise OutputError(f"--output={output} cannot be written: {describe_os_error(error)}") from error
+        try:
+            return _Job(config, checked.options, output, checked.chosen, lock.token).run(checked.files, started)
+        except OSError as error:
+            raise PipelineError(
+                f"the run to --output={output} stopped: {describe_os_error(error)}; what was committed is kept, start "
+                "again to go on from there"
+            ) from error
+
+
+@dataclass(frozen=True)
+class CheckedRun:
+    """A run that can be done as asked, as far as can be told without its data set or a loaded module.
+
+    Attributes:
+      options: Beam's.
+      output: directory of the data set, absolute where it is local.
+      files: all that the data set should cover.
+      chosen: the module.
+    """
+
+    options: PipelineOptions
+    output: str
+    files: tuple[InputFile, ...]
+    chosen: ChosenModule
+
+
+def check_run(config: RunConfig) -> CheckedRun:
+    """Finds out what a run is about.
+
+    Raises:
+      UsageError: the job cannot be done as asked.
+    """
     # Imported here, not above: --help and a mistyped flag should not have to wait for Beam.
     with timed("importing Beam"):
         from apache_beam.io.filesystems import FileSystems
 
         from pipeline import options as beam_options
-        from pipeline.lock import DatasetLock
         from pipeline.model import choose_module
         from pipeline.output_checks import check_directory
 
@@ -119,18 +160,7 @@ def run(config: RunConfig) -> Summary:
     with timed("finding the module"):
         chosen = choose_module(config.module)
     check_directory(storage.normalize(config.output.output))
-    with contextlib.ExitStack() as stack:
-        try:
-            lock = stack.enter_context(DatasetLock(output, steal=config.output.steal_lock))
-        except OSError as error:
-            raise OutputError(f"--output={output} cannot be written: {describe_os_error(error)}") from error
-        try:
-            return _Job(config, options, output, chosen, lock.token).run(files, started)
-        except OSError as error:
-            raise PipelineError(
-                f"the run to --output={output} stopped: {describe_os_error(error)}; what was committed is kept, start "
-                "again to go on from there"
-            ) from error
+    return CheckedRun(options, output, files, chosen)
 
 
 def plan_run(config: RunConfig, options: PipelineOptions, output: str, files: Sequence[InputFile]) -> Plan:
