@@ -9,13 +9,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline import tfrecord
-from pipeline.examples import parse_example
-from pipeline.framing import frame
-from pipeline.plan import find_inputs
-from pipeline.records import ImageRecord
-from pipeline.settings import InputConfig
+from pipeline.core.records import ImageRecord
+from pipeline.core.settings import InputConfig
+from pipeline.inputs.find import find_inputs
 from pipeline.testing import make_example
+from pipeline.tfrecords import tfrecord
+from pipeline.tfrecords.examples import parse_example
+from pipeline.tfrecords.framing import frame
 
 MAX_DISTINCT = 1000
 GENERATED = 200

@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks import data
 from benchmarks.run import DEFAULT_MODULE
 from pipeline import Embedder
-from pipeline.records import ImageRecord
+from pipeline.core.records import ImageRecord
 
 VARIANTS: Mapping[str, Mapping[str, str]] = {
     "openvino, float32, exact": {"engine": "openvino"},

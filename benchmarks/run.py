@@ -25,11 +25,11 @@ from typing import Any
 from benchmarks import data
 from benchmarks.measure import Measurement, PeerError, measure
 from benchmarks.task import Task
-from pipeline.cores import usable_cores
+from pipeline.core.cores import usable_cores
 from pipeline.engines.base import EngineSpec
 from pipeline.engines.conversion import converted
 from pipeline.hub.handles import resolve
-from pipeline.hub.module import choose_signature, read_module
+from pipeline.savedmodel.module import choose_signature, read_module
 
 DEFAULT_MODULE = "untrained:mobilenet_v2_050_160"
 

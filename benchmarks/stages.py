@@ -15,12 +15,12 @@ import simplejpeg
 
 from benchmarks import data
 from benchmarks.run import DEFAULT_MODULE
-from pipeline.examples import embedding_rows, encode_rows, parse_example
-from pipeline.framing import frame
-from pipeline.images import ImageDecoder
-from pipeline.model import choose_embedder
-from pipeline.records import ImageRecord
-from pipeline.tfrecord import Record, read_records
+from pipeline.core.records import ImageRecord
+from pipeline.embedding.model import choose_embedder
+from pipeline.images.decoder import ImageDecoder
+from pipeline.tfrecords.examples import embedding_rows, encode_rows, parse_example
+from pipeline.tfrecords.framing import frame
+from pipeline.tfrecords.tfrecord import Record, read_records
 
 GROUP = 16
 REPEATS = 5

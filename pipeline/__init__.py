@@ -10,24 +10,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.config import RunConfig
-    from pipeline.embedder import Embedder
-    from pipeline.job import run
-    from pipeline.reader import read_embeddings
-    from pipeline.transforms.embed import EmbedImages
-    from pipeline.transforms.read import ReadImages
-    from pipeline.transforms.write import WriteEmbeddings
+    from pipeline.beam.embed import EmbedImages
+    from pipeline.beam.read import ReadImages
+    from pipeline.beam.write import WriteEmbeddings
+    from pipeline.core.config import RunConfig
+    from pipeline.dataset.reader import read_embeddings
+    from pipeline.embedding.embedder import Embedder
+    from pipeline.job.run import run
 
 __all__ = ["EmbedImages", "Embedder", "ReadImages", "RunConfig", "WriteEmbeddings", "read_embeddings", "run"]
 
 _MODULES = {
-    "EmbedImages": "pipeline.transforms.embed",
-    "Embedder": "pipeline.embedder",
-    "ReadImages": "pipeline.transforms.read",
-    "RunConfig": "pipeline.config",
-    "WriteEmbeddings": "pipeline.transforms.write",
-    "read_embeddings": "pipeline.reader",
-    "run": "pipeline.job",
+    "EmbedImages": "pipeline.beam.embed",
+    "Embedder": "pipeline.embedding.embedder",
+    "ReadImages": "pipeline.beam.read",
+    "RunConfig": "pipeline.core.config",
+    "WriteEmbeddings": "pipeline.beam.write",
+    "read_embeddings": "pipeline.dataset.reader",
+    "run": "pipeline.job.run",
 }
 
 

@@ -1,62 +1,21 @@
-"""The command of the main job: images in, embeddings out. `python -m pipeline.run --help` tells the flags."""
-
-from __future__ import annotations
+"""The main job: `python -m pipeline.run --help`, and `pipeline.run(config)` from Python."""
 
 import sys
 import types
-from collections.abc import Sequence
+from typing import Any
 
-from pipeline.config import RunConfig
-from pipeline.console import print_line, run_command
-from pipeline.job import Summary, run
+from pipeline.commands.run import main
+from pipeline.job.run import run
 
 
 class _CallableModule(types.ModuleType):
-    """Lets `pipeline.run(config)` run the job, although importing this module gives the name to it."""
+    """Lets `pipeline.run(config)` run the job, although importing this module binds the name to it."""
 
-    def __call__(self, config: RunConfig) -> Summary:
-        return run(config)
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        return run(*args, **keywords)
 
 
 sys.modules[__name__].__class__ = _CallableModule
-
-
-def format_summary(summary: Summary, output: str) -> str:
-    """Returns the few lines about a run that a person wants to see at its end."""
-    if not summary.records and summary.skipped:
-        first = f"nothing new: all {summary.skipped} records were done by earlier runs"
-    else:
-        first = (
-            f"{summary.embedded} of {summary.records} records embedded in {summary.seconds:.1f} s "
-            f"({summary.images_per_second:.0f} images/s), {summary.dimension} values each"
-        )
-        if summary.skipped:
-            first += f"; {summary.skipped} were done by earlier runs"
-    lines = [
-        first,
-        *(f"  {count} failed: {reason}" for reason, count in summary.failures_by_reason.items()),
-        f"module {summary.module} ({summary.module_sha256[:12]}), engine {summary.engine}",
-        f"data set {output}",
-    ]
-    return "\n".join(lines)
-
-
-def _command(args: Sequence[str]) -> int:
-    config = RunConfig.from_args(args)
-    if config.output.dry_run:
-        from pipeline.dry_run import preview
-
-        print_line(str(preview(config)))
-        return 0
-    summary = run(config)
-    print_line(format_summary(summary, config.output.output))
-    return 0
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    return run_command(_command, args)
-
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.examples import encode_example
-from pipeline.framing import frame
-from pipeline.records import Feature, ImageRecord
+from pipeline.core.records import Feature, ImageRecord
+from pipeline.tfrecords.examples import encode_example
+from pipeline.tfrecords.framing import frame
 
 TINY_IMAGE_SIZE = 32
 """Height and width in pixels of the images that the module of `write_tiny_module` takes."""
@@ -164,7 +164,7 @@ def write_tiny_module(directory: str | os.PathLike[str], *, format: Literal["tf1
         tf.saved_model.save(module, os.fspath(directory), signatures={"serving_default": signature})
         return
 
-    from pipeline.hub import format as hub_format
+    from pipeline.savedmodel import tf1_hub as hub_format
 
     v1 = tf.compat.v1
     with tf.Graph().as_default() as graph:

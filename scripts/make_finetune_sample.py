@@ -22,9 +22,9 @@ from sklearn.datasets import load_sample_image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipeline.examples import encode_example
-from pipeline.records import Feature
-from pipeline.tfrecord import frame
+from pipeline.core.records import Feature
+from pipeline.tfrecords.examples import encode_example
+from pipeline.tfrecords.tfrecord import frame
 
 TRAIN_IMAGES_PER_CLASS = 100
 HELD_OUT_IMAGES_PER_CLASS = 25

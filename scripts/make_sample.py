@@ -19,9 +19,9 @@ from sklearn.datasets import load_sample_images
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipeline.examples import encode_example
-from pipeline.records import Feature
-from pipeline.tfrecord import frame
+from pipeline.core.records import Feature
+from pipeline.tfrecords.examples import encode_example
+from pipeline.tfrecords.tfrecord import frame
 
 CROPS_PER_PHOTO = 32
 SHARDS = 4

@@ -14,7 +14,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipeline.reader import read_embeddings
+from pipeline.dataset.reader import read_embeddings
 
 
 def load(output: str, label: str) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline import RunConfig, read_embeddings
-from pipeline.reader import read_failures
+from pipeline.dataset.reader import read_failures
 
 ROWS = 3
 

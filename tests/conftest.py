@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.core.quiet import import_tensorflow
 from pipeline.hub.handles import resolve
-from pipeline.quiet import import_tensorflow
 from pipeline.testing import write_tiny_module
 from tests.gcs_emulator import GcsEmulator, gcs_emulator
 

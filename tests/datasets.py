@@ -12,17 +12,18 @@ from pathlib import Path
 import numpy as np
 
 import pipeline
-from pipeline import dataset, storage
-from pipeline.commit import WaveHeader, commit_wave
-from pipeline.config import RunConfig
-from pipeline.errors import TooManyFailures
-from pipeline.examples import embedding_rows
-from pipeline.job import Summary
-from pipeline.reader import read_embeddings
-from pipeline.records import EmbeddingBatch, Failure, Feature, ImageRecord
-from pipeline.shards import StagedShard, WaveFormat, WaveWriter
-from pipeline.spec import Preprocessing, Spec
+from pipeline.core.config import RunConfig
+from pipeline.core.errors import TooManyFailures
+from pipeline.core.records import EmbeddingBatch, Failure, Feature, ImageRecord
+from pipeline.dataset import metadata
+from pipeline.dataset.commit import WaveHeader, commit_wave
+from pipeline.dataset.reader import read_embeddings
+from pipeline.dataset.shards import StagedShard, WaveFormat, WaveWriter
+from pipeline.embedding.spec import Preprocessing, Spec
+from pipeline.job.run import Summary
+from pipeline.storage import filesystem
 from pipeline.testing import jpeg_bytes
+from pipeline.tfrecords.examples import embedding_rows
 
 STARTED = datetime.datetime(2024, 5, 17, 8, 30, 15, 250000, tzinfo=datetime.timezone.utc)
 SPEC = Spec(
@@ -56,7 +57,7 @@ def embed(source: object, output: object, module: object, **flags: object) -> Su
     lenient = "max_failure_rate" not in flags
     flags = {"engine": "tensorflow", **flags}
     before = (
-        {manifest.wave for manifest in dataset.read_manifests(str(output))} if not flags.get("overwrite") else set()
+        {manifest.wave for manifest in metadata.read_manifests(str(output))} if not flags.get("overwrite") else set()
     )
     inputs = [str(item) for item in source] if isinstance(source, list) else str(source)
     config = RunConfig.from_flags(input=inputs, output=str(output), module=str(module), **flags)
@@ -65,10 +66,10 @@ def embed(source: object, output: object, module: object, **flags: object) -> Su
     except TooManyFailures:
         if not lenient:
             raise
-        summary = Summary(**json.loads(storage.read_bytes(storage.join(str(output), "summary.json"))))
+        summary = Summary(**json.loads(filesystem.read_bytes(filesystem.join(str(output), "summary.json"))))
     assert summary.records == summary.embedded + summary.failed
     assert summary.failed == sum(summary.failures_by_reason.values())
-    new = [manifest for manifest in dataset.read_manifests(str(output)) if manifest.wave not in before]
+    new = [manifest for manifest in metadata.read_manifests(str(output)) if manifest.wave not in before]
     assert summary.embedded == sum(manifest.embedded for manifest in new)
     assert summary.failed == sum(manifest.failed for manifest in new)
     return summary
@@ -120,21 +121,21 @@ def stage(
     compression: str = "none",
 ) -> list[StagedShard]:
     """Writes batches to staged files of a wave."""
-    writer = WaveWriter(str(output), wave, WaveFormat(formats, compression, STARTED, dataset.to_json(SPEC)))
+    writer = WaveWriter(str(output), wave, WaveFormat(formats, compression, STARTED, metadata.to_json(SPEC)))
     staged = [shard for batch in batches for shard in writer.add(batch)]
     return staged + writer.close()
 
 
-def entry(name: str, *, size_bytes: int = 10, mtime_s: float = 1.5, records: int = 1) -> dataset.InputEntry:
+def entry(name: str, *, size_bytes: int = 10, mtime_s: float = 1.5, records: int = 1) -> metadata.InputEntry:
     """Returns an input of directory `/in`."""
-    return dataset.InputEntry(f"/in/{name}", name, size_bytes, mtime_s, records)
+    return metadata.InputEntry(f"/in/{name}", name, size_bytes, mtime_s, records)
 
 
-def add_wave(output: Path, wave: str, *batches: EmbeddingBatch, **options: object) -> dataset.Manifest:
+def add_wave(output: Path, wave: str, *batches: EmbeddingBatch, **options: object) -> metadata.Manifest:
     """Commits a wave to a data set, which it makes if need be."""
     staging = {name: options.pop(name) for name in ("formats", "compression") if name in options}
     if not (output / "spec.json").exists():
-        dataset.write_spec(str(output), SPEC)
+        metadata.write_spec(str(output), SPEC)
     staged = stage(output, *batches, wave=wave, **staging)
     return commit_wave(str(output), WaveHeader(wave, STARTED, {"numpy": "2"}, **options), staged)
 

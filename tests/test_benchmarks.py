@@ -7,7 +7,7 @@ import pytest
 from benchmarks import data, fidelity, run, scale, waves
 from benchmarks.measure import Measurement
 from benchmarks.run import Round, format_table, summarize
-from pipeline.images import ImageDecoder
+from pipeline.images.decoder import ImageDecoder
 from pipeline.testing import jpeg_bytes, make_example, make_tfrecord
 
 

@@ -13,11 +13,11 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.dataflow.internal import apiclient
 
 import pipeline
-from pipeline.config import RunConfig
-from pipeline.errors import UsageError
-from pipeline.hub.handles import module_digest
-from pipeline.options import check_options, parse_beam_args
-from pipeline.reader import read_embeddings
+from pipeline.beam.options import check_options, parse_beam_args
+from pipeline.core.config import RunConfig
+from pipeline.core.errors import UsageError
+from pipeline.dataset.reader import read_embeddings
+from pipeline.savedmodel.digest import module_digest
 from pipeline.testing import jpeg_bytes, make_example, make_tfrecord
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.reader import read_embeddings, read_failures
+from pipeline.dataset.reader import read_embeddings, read_failures
 from pipeline.testing import TINY_IMAGE_SIZE, make_example, make_tfrecord, tiny_vectors
 from tests.image_samples import JPEGS, OTHERS_WITH_REFERENCE, pixels, save
 

@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import storage
-from pipeline.dataset import read_manifests
-from pipeline.errors import PipelineError
-from pipeline.reader import read_failures
+from pipeline.beam import read
+from pipeline.core.errors import PipelineError
+from pipeline.dataset.metadata import read_manifests
+from pipeline.dataset.reader import read_failures
+from pipeline.dataset.verify import verify
+from pipeline.storage import filesystem
 from pipeline.testing import make_example, make_tfrecord, png_bytes
-from pipeline.tfrecord import read_records
-from pipeline.transforms import read
-from pipeline.verify import verify
+from pipeline.tfrecords.tfrecord import read_records
 from tests.datasets import contents, embed, make_photos, read_rows, read_vectors
 
 pytestmark = pytest.mark.slow
@@ -142,7 +142,7 @@ class Disk:
         self.calls = 0
         self.fails_at = -1
         for name in ("create", "rename", "close_durably"):
-            monkeypatch.setattr(storage, name, self.wrap(getattr(storage, name)))
+            monkeypatch.setattr(filesystem, name, self.wrap(getattr(filesystem, name)))
 
     def check(self, path: object = None) -> None:
         self.calls += 1
@@ -337,7 +337,7 @@ class Snapshots:
         self.output, self.copies = output, copies
         self.steps: list[str] = []
         for name in ("create", "close_durably", "rename", "delete", "delete_directory"):
-            monkeypatch.setattr(storage, name, self.wrap(getattr(storage, name)))
+            monkeypatch.setattr(filesystem, name, self.wrap(getattr(filesystem, name)))
 
     def wrap(self, function):
         def call(first, *others):

@@ -12,14 +12,16 @@ import time
 
 import pytest
 
-from pipeline import commit, dataset, lock
-from pipeline.compact import compact
-from pipeline.dataset import read_manifests
-from pipeline.errors import OutputError
-from pipeline.lock import DatasetLock, LockToken, still_locked
-from pipeline.reader import read_failures
+from pipeline.commands.verify import main
+from pipeline.core.errors import OutputError
+from pipeline.dataset import commit, metadata
+from pipeline.dataset.compact import compact
+from pipeline.dataset.metadata import read_manifests
+from pipeline.dataset.reader import read_failures
+from pipeline.dataset.verify import show_failure, verify
+from pipeline.storage import lock
+from pipeline.storage.lock import DatasetLock, LockToken, still_locked
 from pipeline.testing import jpeg_bytes, make_example, make_tfrecord, png_bytes
-from pipeline.verify import _command, show_failure, verify
 from tests.datasets import contents, embed, read_rows, read_vectors, until
 
 
@@ -87,7 +89,7 @@ class TestRuns:
         before = gcs.paths(f"{base}/out/")
         gcs.write(f"{base}/out/embeddings/stray", b"x")
         gcs.write(f"{base}/out/staging/00007/embeddings-0a", b"x")
-        assert _command([f"{base}/out", "--delete_strays"]) == 0
+        assert main([f"{base}/out", "--delete_strays"]) == 0
         assert "removed 2 files" in capsys.readouterr().out
         assert gcs.paths(f"{base}/out/") == before
 
@@ -244,5 +246,5 @@ def test_a_whole_bucket_may_be_the_output(gcs, tiny_module):
     gcs.write("gs://bucket/in/x.jpg", jpeg_bytes())
     assert embed("gs://bucket/in", "gs://bucket", tiny_module).records == 1
     assert verify("gs://bucket").problems == ()
-    assert dataset.read_spec("gs://bucket") is not None
+    assert metadata.read_spec("gs://bucket") is not None
     gcs.delete()

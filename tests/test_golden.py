@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from pipeline.compact import compact
-from pipeline.dataset import read_manifests, read_spec, to_json
-from pipeline.examples import encode_example
-from pipeline.reader import read_embeddings, read_failures
-from pipeline.records import Failure, Feature
-from pipeline.tfrecord import read_records
-from pipeline.verify import verify
+from pipeline.core.records import Failure, Feature
+from pipeline.dataset.compact import compact
+from pipeline.dataset.metadata import read_manifests, read_spec, to_json
+from pipeline.dataset.reader import read_embeddings, read_failures
+from pipeline.dataset.verify import verify
+from pipeline.tfrecords.examples import encode_example
+from pipeline.tfrecords.tfrecord import read_records
 from tests.datasets import SPEC, add_wave, contents, entry, make_batch
 
 V1 = Path(__file__).parent / "golden" / "v1"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.settings import DecodeConfig, EngineConfig, InputConfig, ModuleConfig, OutputConfig
-from pipeline.verify import verify
+from pipeline.core.settings import DecodeConfig, EngineConfig, InputConfig, ModuleConfig, OutputConfig
+from pipeline.dataset.verify import verify
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")

@@ -8,11 +8,11 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 import pipeline
-from pipeline import storage
-from pipeline.config import RunConfig
-from pipeline.errors import PipelineError, UsageError
-from pipeline.hub.handles import module_digest
-from pipeline.reader import read_embeddings
+from pipeline.core.config import RunConfig
+from pipeline.core.errors import PipelineError, UsageError
+from pipeline.dataset.reader import read_embeddings
+from pipeline.savedmodel.digest import module_digest
+from pipeline.storage import filesystem
 from pipeline.testing import jpeg_bytes
 
 
@@ -87,10 +87,10 @@ def test_the_module_travels_through_the_temp_location(flags, gcs, tiny_module, t
 def test_a_worker_refuses_a_module_of_another_digest(flags, tiny_module, gcs, monkeypatch):
     def stage_and_spoil(directory, sha256, location):
         staged = stage_module(directory, sha256, location)
-        storage.write_atomically(f"{staged}/variables/variables.index", b"spoilt")
+        filesystem.write_atomically(f"{staged}/variables/variables.index", b"spoilt")
         return staged
 
-    from pipeline import prepare
+    from pipeline.job import prepare
 
     stage_module = prepare.stage_module
     monkeypatch.setattr(prepare, "stage_module", stage_and_spoil)

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.embedder import Embedder
-from pipeline.examples import parse_example
-from pipeline.images import ImageDecoder
-from pipeline.records import Feature
+from pipeline.core.records import Feature
+from pipeline.embedding.embedder import Embedder
+from pipeline.images.decoder import ImageDecoder
 from pipeline.testing import (
     FakeEngine,
     jpeg_bytes,
@@ -17,7 +16,8 @@ from pipeline.testing import (
     make_tfrecord,
     png_bytes,
 )
-from pipeline.tfrecord import read_records
+from pipeline.tfrecords.examples import parse_example
+from pipeline.tfrecords.tfrecord import read_records
 
 
 def test_the_example_in_the_module_text():

@@ -17,10 +17,10 @@ from tfx_bsl.coders import example_coder
 from benchmarks.task import Task
 from pipeline.engines.base import EngineSpec
 from pipeline.engines.conversion import converted, import_openvino
-from pipeline.examples import parse_example
-from pipeline.framing import frame
-from pipeline.hub.module import ImageSignature
-from pipeline.tfrecord import Record, read_records_sequential
+from pipeline.savedmodel.module import ImageSignature
+from pipeline.tfrecords.examples import parse_example
+from pipeline.tfrecords.framing import frame
+from pipeline.tfrecords.tfrecord import Record, read_records_sequential
 
 GROUP = 16
 

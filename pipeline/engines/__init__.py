@@ -1,1 +1,1 @@
-"""Inference engines: images in, vectors out."""
+"""Inference engines: images in, vectors out; one file for each engine."""

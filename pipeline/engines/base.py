@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.hub.module import ImageSignature
-from pipeline.settings import Precision
+from pipeline.core.settings import Precision
+from pipeline.savedmodel.module import ImageSignature
 
 
 class Engine(Protocol):

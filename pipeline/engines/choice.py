@@ -6,11 +6,11 @@ import dataclasses
 import logging
 from pathlib import Path
 
+from pipeline.core.quiet import import_tensorflow
+from pipeline.core.settings import EngineName
 from pipeline.engines.base import Engine, EngineSpec
 from pipeline.engines.conversion import ADVICE, OpenVINOError
 from pipeline.hub.cache import CacheError
-from pipeline.quiet import import_tensorflow
-from pipeline.settings import EngineName
 
 _log = logging.getLogger(__name__)
 

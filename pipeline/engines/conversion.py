@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.errors import ModuleError
+from pipeline.core.timing import timed
 from pipeline.engines.base import EngineSpec
 from pipeline.engines.parity import probe_images
-from pipeline.errors import ModuleError
 from pipeline.hub.cache import ModuleCache, cache_directory
-from pipeline.hub.module import freeze
-from pipeline.timing import timed
+from pipeline.savedmodel.module import freeze
 
 ADVICE = "; use --engine=tensorflow"
 """What every `OpenVINOError` ends in."""

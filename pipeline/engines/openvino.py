@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cores import usable_cores
+from pipeline.core.cores import usable_cores
+from pipeline.core.errors import ModuleError
 from pipeline.engines.base import EngineSpec
 from pipeline.engines.conversion import ADVICE, OpenVINOError, converted, import_openvino, one_line, openvino_errors
 from pipeline.engines.parity import PARITY_LIMIT, probe_images, relative_difference
-from pipeline.errors import ModuleError
 
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 

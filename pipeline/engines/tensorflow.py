@@ -7,11 +7,11 @@ import contextlib
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cores import usable_cores
+from pipeline.core.cores import usable_cores
+from pipeline.core.errors import ModuleError
+from pipeline.core.quiet import import_tensorflow
 from pipeline.engines.base import EngineSpec
-from pipeline.errors import ModuleError
-from pipeline.hub.module import freeze
-from pipeline.quiet import import_tensorflow
+from pipeline.savedmodel.module import freeze
 
 BATCH_SIZE = 32
 

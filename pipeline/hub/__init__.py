@@ -1,1 +1,1 @@
-"""TensorFlow Hub modules: where they come from, how they are read, and one that is built in."""
+"""Module handles: finding, fetching, caching and staging modules. `python -m pipeline.hub` describes and makes them."""

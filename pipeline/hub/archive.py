@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from pipeline.errors import ModuleError
+from pipeline.core.errors import ModuleError
 
 MAX_BYTES = 8 << 30
 """Bytes that a module may have, compressed or not."""

@@ -7,10 +7,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.errors import ModuleError
-from pipeline.hub.handles import ResolvedModule, resolve
-from pipeline.hub.module import ImageSignature, ModuleInfo, TensorInfo, choose_signature, read_module
-from pipeline.hub.safety import list_operations
+from pipeline.core.errors import ModuleError
+from pipeline.hub.cache import ResolvedModule
+from pipeline.hub.handles import resolve
+from pipeline.savedmodel.module import ImageSignature, ModuleInfo, TensorInfo, choose_signature, read_module
+from pipeline.savedmodel.safety import list_operations
 
 _FORMAT_NAMES = {"tf1_hub": "TF1 Hub", "tf2": "TF2 SavedModel"}
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import ModuleError
+from pipeline.core.errors import ModuleError
 from pipeline.hub.archive import MAX_BYTES, MAX_FILES
 
 _logger = logging.getLogger(__name__)

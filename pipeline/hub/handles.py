@@ -13,20 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.errors import ModuleError
+from pipeline.core.errors import ModuleError
 from pipeline.hub import archive, fetch
-from pipeline.hub.cache import (
-    SAVED_MODEL,
-    ModuleCache,
-    ResolvedModule,
-    cache_directory,
-    check_digest,
-    check_module,
-    module_digest,
-    not_a_module,
-)
-
-__all__ = ["ResolvedModule", "cache_directory", "module_digest", "resolve"]
+from pipeline.hub.cache import ModuleCache, ResolvedModule, cache_directory
+from pipeline.savedmodel.digest import SAVED_MODEL, check_digest, check_module, module_digest, not_a_module
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +86,7 @@ class _Untrained:
         return handle.startswith("untrained:")
 
     def __call__(self, request: _Request) -> ResolvedModule:
-        from pipeline.hub import untrained
+        from pipeline.mobilenet import untrained
 
         name = request.handle.removeprefix("untrained:")
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import logging
 import os
 
-from pipeline import storage
-from pipeline.errors import UsageError
-from pipeline.hub.cache import SAVED_MODEL
+from pipeline.core.errors import UsageError
+from pipeline.savedmodel.digest import SAVED_MODEL
+from pipeline.storage import filesystem
 
 _log = logging.getLogger(__name__)
 
@@ -36,14 +36,16 @@ def stage_module(directory: str, sha256: str, location: str) -> str:
       UsageError: the location cannot be written.
     """
     # Workers have another current directory.
-    location = storage.absolute(location)
-    target = storage.join(location, "modules", sha256)
-    names = {os.path.relpath(stat.path, directory): stat.size_bytes for stat in storage.list_files(directory)}
+    location = filesystem.absolute(location)
+    target = filesystem.join(location, "modules", sha256)
+    names = {os.path.relpath(stat.path, directory): stat.size_bytes for stat in filesystem.list_files(directory)}
     try:
-        there = {stat.path: stat.size_bytes for stat in storage.list_files(target)}
+        there = {stat.path: stat.size_bytes for stat in filesystem.list_files(target)}
         missing = [name for name, size_bytes in names.items() if there.get(_staged_path(target, name)) != size_bytes]
         for name in sorted(missing, key=lambda name: (name == SAVED_MODEL, name)):
-            storage.write_atomically(_staged_path(target, name), storage.read_bytes(os.path.join(directory, name)))
+            filesystem.write_atomically(
+                _staged_path(target, name), filesystem.read_bytes(os.path.join(directory, name))
+            )
     except OSError as error:
         raise UsageError(
             f"the module cannot be copied to --temp_location={location}: {error}; expected a directory that this "
@@ -55,4 +57,4 @@ def stage_module(directory: str, sha256: str, location: str) -> str:
 
 
 def _staged_path(target: str, name: str) -> str:
-    return storage.join(target, *name.split(os.sep))
+    return filesystem.join(target, *name.split(os.sep))

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.core.quiet import import_tensorflow
 from pipeline.engines.base import EngineSpec
-from pipeline.hub.cache import module_digest
-from pipeline.hub.module import choose_signature, read_module
-from pipeline.quiet import import_tensorflow
+from pipeline.savedmodel.digest import module_digest
+from pipeline.savedmodel.module import choose_signature, read_module
 
 
 def engine_spec(directory: Path | str, name: str = "openvino", **options: Any) -> EngineSpec:

@@ -2,10 +2,10 @@ import logging
 
 import pytest
 
+from pipeline.core.errors import ModuleError
 from pipeline.engines import choice
 from pipeline.engines.choice import choose_engine, sees_gpu
 from pipeline.engines.conversion import OpenVINOError
-from pipeline.errors import ModuleError
 from tests.engines.conftest import engine_spec
 
 

@@ -41,7 +41,7 @@ def test_what_is_converted_once_is_loaded_without_tensorflow(tiny_module):
 import sys
 from pipeline.engines.base import EngineSpec
 from pipeline.engines.choice import load_engine
-from pipeline.hub.module import ImageSignature
+from pipeline.savedmodel.module import ImageSignature
 load_engine({spec!r})
 print("tensorflow" in sys.modules)
 """

@@ -5,10 +5,10 @@ import threading
 import numpy as np
 import pytest
 
+from pipeline.core.errors import ModuleError
 from pipeline.engines.choice import load_engine
 from pipeline.engines.conversion import OpenVINOError, import_openvino
 from pipeline.engines.parity import probe_images, relative_difference
-from pipeline.errors import ModuleError
 from pipeline.testing import TINY_DIMENSION, tiny_vectors
 from tests.engines.conftest import engine_spec
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import ModuleError
+from pipeline.core.errors import ModuleError
 from pipeline.hub import archive
 from pipeline.hub.archive import extract, safe_path
 

@@ -7,12 +7,12 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from pipeline.errors import ModuleError
-from pipeline.hub import untrained
-from pipeline.hub.__main__ import main
+from pipeline.commands.hub import main
+from pipeline.core.errors import ModuleError
 from pipeline.hub.describe import describe
-from pipeline.hub.handles import module_digest
-from pipeline.hub.publish import write_archive
+from pipeline.mobilenet import untrained
+from pipeline.savedmodel.digest import module_digest
+from pipeline.savedmodel.publish import write_archive
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_errors_are_one_line(arguments, message, capsys, tmp_path, monkeypatch):
 def test_help_loads_neither_tensorflow_nor_beam(arguments):
     code = (
         "import sys\n"
-        "from pipeline.hub.__main__ import main\n"
+        "from pipeline.commands.hub import main\n"
         "try:\n"
         f"    main({arguments!r})\n"
         "finally:\n"

@@ -23,10 +23,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import pipeline.hub
-from pipeline.errors import ModuleError
+import pipeline.mobilenet
+from pipeline.core.errors import ModuleError
 from pipeline.hub import fetch
-from pipeline.hub.handles import ResolvedModule, cache_directory, module_digest, resolve
+from pipeline.hub.cache import ResolvedModule, cache_directory
+from pipeline.hub.handles import resolve
+from pipeline.savedmodel.digest import module_digest
 from tests.gcs_emulator import GcsEmulator, gcs_emulator
 
 FILES = {
@@ -525,10 +527,10 @@ def test_untrained_is_built_once_for_name_and_version(monkeypatch: pytest.Monkey
         built.append(name)
         write_module(directory, {"saved_model.pb": name.encode()})
 
-    fake: Any = ModuleType("pipeline.hub.untrained")
+    fake: Any = ModuleType("pipeline.mobilenet.untrained")
     fake.build, fake.VERSION = build, "1"
-    monkeypatch.setitem(sys.modules, "pipeline.hub.untrained", fake)
-    monkeypatch.setattr(pipeline.hub, "untrained", fake, raising=False)
+    monkeypatch.setitem(sys.modules, "pipeline.mobilenet.untrained", fake)
+    monkeypatch.setattr(pipeline.mobilenet, "untrained", fake, raising=False)
     first = resolve("untrained:mobilenet_v2_050_160")
     assert contents(first) == {"saved_model.pb": b"mobilenet_v2_050_160"}
     assert resolve("untrained:mobilenet_v2_050_160") == first

@@ -2,10 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import storage
-from pipeline.errors import ModuleError, UsageError
-from pipeline.hub.handles import module_digest, resolve
+from pipeline.core.errors import ModuleError, UsageError
+from pipeline.hub.handles import resolve
 from pipeline.hub.staging import stage_module
+from pipeline.savedmodel.digest import module_digest
+from pipeline.storage import filesystem
 from tests.gcs_emulator import GcsEmulator
 
 FILES = {"saved_model.pb": b"graph", "variables/variables.index": b"index", "variables/variables.data": bytes(999)}
@@ -43,13 +44,13 @@ def test_a_worker_finds_the_module_by_its_handle_and_digest(module, location):
 def test_a_module_is_copied_once(module, location, monkeypatch):
     staged = stage(module, location)
     written = []
-    monkeypatch.setattr(storage, "write_atomically", lambda path, data: written.append(path))
+    monkeypatch.setattr(filesystem, "write_atomically", lambda path, data: written.append(path))
     assert stage(module, location) == staged
     assert written == []
 
 
 def test_an_interrupted_copy_is_no_module_and_is_completed(module, location, monkeypatch):
-    write, written = storage.write_atomically, []
+    write, written = filesystem.write_atomically, []
 
     def write_twice(path, data):
         if len(written) == 2:
@@ -57,14 +58,14 @@ def test_an_interrupted_copy_is_no_module_and_is_completed(module, location, mon
         written.append(path)
         write(path, data)
 
-    monkeypatch.setattr(storage, "write_atomically", write_twice)
+    monkeypatch.setattr(filesystem, "write_atomically", write_twice)
     with pytest.raises(KeyboardInterrupt):
         stage(module, location)
     staged = f"{location}/modules/{module_digest(module)}"
     with pytest.raises(ModuleError, match=r"not a module, it holds no saved_model\.pb"):
         resolve(staged)
 
-    monkeypatch.setattr(storage, "write_atomically", lambda path, data: (written.append(path), write(path, data)))
+    monkeypatch.setattr(filesystem, "write_atomically", lambda path, data: (written.append(path), write(path, data)))
     assert stage(module, location) == staged
     assert written[2:] == [f"{staged}/saved_model.pb"]
     assert resolve(staged, sha256=module_digest(module)).sha256 == module_digest(module)
@@ -72,7 +73,7 @@ def test_an_interrupted_copy_is_no_module_and_is_completed(module, location, mon
 
 def test_a_worker_refuses_what_was_changed_on_the_way(module, location):
     staged = stage(module, location)
-    storage.write_atomically(f"{staged}/variables/variables.index", b"INDEX")
+    filesystem.write_atomically(f"{staged}/variables/variables.index", b"INDEX")
     with pytest.raises(ModuleError, match=f"its SHA-256 is [0-9a-f]{{64}}, expected {module_digest(module)}"):
         resolve(staged, sha256=module_digest(module))
 

@@ -1,0 +1,1 @@
+"""The PTransforms, the pipeline of a wave, and everything that knows Beam."""

@@ -1,0 +1,109 @@
+"""`EmbedImages`: records to rows, through one embedder that all threads of a worker share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.window import GlobalWindow, GlobalWindows
+from apache_beam.utils.shared import Shared
+from apache_beam.utils.windowed_value import WindowedValue
+
+from pipeline.core.errors import UsageError
+from pipeline.core.records import EmbeddingBatch, Failure, ImageRecord
+from pipeline.embedding.embedder import BatchesInFlight, Embedder
+from pipeline.embedding.model import EmbedderSpec, choose_embedder
+from pipeline.embedding.spec import Spec, spec_of
+
+LOADS_COUNTER = "embedder-loads"
+
+
+@dataclass
+class EmbedImages(beam.PTransform):
+    """Embeds a bounded PCollection of `ImageRecord`; a `Failure` in it is passed on.
+
+    Gives a PCollection of `EmbeddingBatch`. The module is loaded once for each worker process,
+    whatever the number of its threads, bundles and stages: all share one `Embedder`.
+
+    Attributes:
+      spec: what the embedder is made from.
+      shared: the handle of the embedder; give the same one to several pipelines of a process, and the
+        module is loaded once for all of them.
+      dataset_spec: what the vectors are, for `WriteEmbeddings`; None where it is not known.
+    """
+
+    spec: EmbedderSpec
+    shared: Shared = field(default_factory=Shared)
+    dataset_spec: Spec | None = None
+
+    def __post_init__(self) -> None:
+        """Lets Beam give the transform its label."""
+        super().__init__()
+
+    @classmethod
+    def from_module(cls, handle: str | os.PathLike[str], **settings: Any) -> EmbedImages:
+        """Embeds with a module: `EmbedImages.from_module("module.tar.gz", normalize="l2")`.
+
+        The module is loaded here once, to choose its engine, and then once in each worker process, which
+        must find it at the same path.
+
+        Args:
+          handle: as in `--module`.
+          **settings: other fields of `pipeline.core.settings.ModuleConfig`, `DecodeConfig` and `EngineConfig`.
+
+        Raises:
+          UsageError: a setting is unknown or cannot be honoured.
+          ModuleError: the module cannot be found, trusted or used.
+        """
+        chosen = choose_embedder(handle, **settings)
+        return cls(chosen.spec, dataset_spec=spec_of(chosen))
+
+    def expand(self, records: beam.PCollection) -> beam.PCollection:
+        """Applies the transform.
+
+        Raises:
+          UsageError: the PCollection has windows; a batch holds records of one window only.
+        """
+        if not isinstance(records.windowing.windowfn, GlobalWindows):
+            raise UsageError(
+                f"EmbedImages got a PCollection with {type(records.windowing.windowfn).__name__}; "
+                "expected the global window; apply beam.WindowInto(GlobalWindows()) first"
+            )
+        return records | "Embed" >> beam.ParDo(_EmbedFn(self.spec, self.shared))
+
+
+class _EmbedFn(beam.DoFn):
+    def __init__(self, spec: EmbedderSpec, shared: Shared) -> None:
+        self._spec = spec
+        self._shared = shared
+        self._loads = Metrics.counter("pipeline", LOADS_COUNTER)
+
+    def setup(self) -> None:
+        # Not here: counters are only kept while a bundle is processed.
+        self._loaded = False
+        self._embedder = self._shared.acquire(self._load)
+
+    def _load(self) -> Embedder:
+        self._loaded = True
+        return Embedder.load(self._spec)
+
+    def start_bundle(self) -> None:
+        if self._loaded:
+            self._loads.inc()
+            self._loaded = False
+        self._batches = BatchesInFlight(self._embedder)
+
+    def process(self, record: ImageRecord | Failure) -> Iterator[EmbeddingBatch]:
+        if isinstance(record, Failure):
+            yield EmbeddingBatch((), (record,), ())
+        else:
+            yield from self._batches.add(record)
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        window = GlobalWindow()
+        for batch in self._batches.drain():
+            yield WindowedValue(batch, window.max_timestamp(), [window])

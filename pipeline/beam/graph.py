@@ -1,0 +1,55 @@
+"""The whole pipeline, on one screen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import apache_beam as beam
+from apache_beam.utils.shared import Shared
+
+from pipeline.beam.embed import EmbedImages
+from pipeline.beam.read import ReadImages
+from pipeline.beam.write import WriteEmbeddings
+from pipeline.core.settings import Compression, InputConfig, OutputFormat
+from pipeline.dataset.commit import WaveHeader
+from pipeline.embedding.model import EmbedderSpec
+from pipeline.embedding.spec import Spec
+
+
+@dataclass(frozen=True)
+class WaveJob:
+    """All that the pipeline of one wave is built from.
+
+    Attributes:
+      header: what is known of the wave, its plan among it.
+      input: names of the features to read.
+      max_image_bytes: an image file larger than this is a failure.
+      output: directory of the data set.
+      formats: of the embeddings files.
+      compression: of TFRecord files.
+      spec: the data set's spec.
+      embedder_spec: what workers load.
+      shared: the handle of what they load.
+      spread: whether what is to be read is dealt out to workers on several machines.
+    """
+
+    header: WaveHeader
+    input: InputConfig
+    max_image_bytes: int
+    output: str
+    formats: tuple[OutputFormat, ...]
+    compression: Compression
+    spec: Spec
+    embedder_spec: EmbedderSpec
+    shared: Shared
+    spread: bool
+
+
+def build(root: beam.Pipeline, job: WaveJob) -> None:
+    """Adds to a pipeline all that reads, embeds and commits one wave."""
+    (
+        root
+        | "ReadImages" >> ReadImages.from_plan(job.header.plan_files, job.input, job.max_image_bytes, spread=job.spread)
+        | "EmbedImages" >> EmbedImages(job.embedder_spec, job.shared)
+        | "WriteEmbeddings" >> WriteEmbeddings(job.output, job.formats, job.compression, job.header, job.spec)
+    )

@@ -1,0 +1,121 @@
+"""Beam's own options and the runner they name."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    SetupOptions,
+    StandardOptions,
+)
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+from apache_beam.runners.runner import create_runner
+
+from pipeline.beam.direct_runner import CheckedOptions, DirectRunner
+from pipeline.core.config import suggest_flag
+from pipeline.core.errors import UsageError
+
+DIRECT_RUNNER = "DirectRunner"
+
+
+def parse_beam_args(args: Sequence[str]) -> PipelineOptions:
+    """Returns Beam's options.
+
+    Raises:
+      UsageError: an argument is none of Beam's options, which Beam itself would only log.
+    """
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
+    for options in PipelineOptions.__subclasses__():
+        options._add_argparse_args(parser)
+    try:
+        _, unknown = parser.parse_known_args(list(args))
+    except (argparse.ArgumentError, argparse.ArgumentTypeError, ValueError) as error:
+        raise UsageError(f"{error}; see Beam's documentation of this option") from None
+    if unknown:
+        beam_flags = [flag for action in parser._actions for flag in action.option_strings]
+        raise UsageError(f"unknown argument '{unknown[0]}'; {suggest_flag(unknown[0], beam_flags)}")
+    return CheckedOptions(list(args))
+
+
+def runner_name(options: PipelineOptions) -> str:
+    """Returns the name of the runner that the options ask for, `DirectRunner` where they name none."""
+    name: str = options.view_as(StandardOptions).runner or DIRECT_RUNNER
+    # Beam takes names in any case and with or without their ending.
+    return DIRECT_RUNNER if name.lower() in ("direct", "directrunner") else name
+
+
+def is_direct(options: PipelineOptions) -> bool:
+    """Says whether the pipeline runs on this machine, in or below this process."""
+    return runner_name(options) == DIRECT_RUNNER
+
+
+def runs_in_process(options: PipelineOptions) -> bool:
+    """Says whether the pipeline's workers are threads of this process."""
+    return is_direct(options) and options.view_as(DirectOptions).direct_running_mode != "multi_processing"
+
+
+def temp_location(options: PipelineOptions) -> str | None:
+    """Returns the directory for temporary files that workers can reach, if the options name one."""
+    location: str | None = options.view_as(GoogleCloudOptions).temp_location
+    return location
+
+
+def staging_location(options: PipelineOptions) -> str | None:
+    """Returns the directory through which workers get the module; None if they run on this machine.
+
+    Raises:
+      UsageError: the workers run elsewhere, and the options name no such directory.
+    """
+    if is_direct(options):
+        return None
+    location = temp_location(options)
+    if location is None:
+        raise UsageError(
+            f"--runner={runner_name(options)} needs --temp_location=DIRECTORY to bring the module to its workers; name "
+            "one that they can read too, such as gs://BUCKET/temp"
+        )
+    return location
+
+
+def check_options(options: PipelineOptions) -> None:
+    """Makes sure that the runner can do with the options, before anything is read.
+
+    Raises:
+      UsageError: there is no such runner, or it needs other options.
+    """
+    runner = make_runner(options)
+    staging_location(options)
+    for name in ("setup_file", "requirements_file"):
+        path = getattr(options.view_as(SetupOptions), name)
+        if path is not None and not os.path.isfile(path):
+            raise UsageError(f"--{name}={path} is not there; expected a file, from the current directory")
+    workers = options.view_as(DirectOptions).direct_num_workers
+    if workers < 0:
+        raise UsageError(f"--direct_num_workers={workers}; expected the number of workers, or 0 for one for each core")
+    errors = PipelineOptionsValidator(options, runner).validate()
+    if errors:
+        raise UsageError(f"--runner={runner_name(options)}: {' '.join(errors)} See Beam's documentation of its options")
+
+
+def make_runner(options: PipelineOptions) -> Any:
+    """Returns the runner that the options ask for.
+
+    `DirectRunner` is Beam's FnApiRunner: Beam's own class of that name may hand the pipeline to a
+    runner that it downloads first.
+
+    Raises:
+      UsageError: there is no such runner.
+    """
+    if is_direct(options):
+        return DirectRunner()
+    name = runner_name(options)
+    try:
+        return create_runner(name)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise UsageError(f"--runner={name} cannot be used: {error}; try DirectRunner or DataflowRunner") from None

@@ -1,0 +1,150 @@
+"""`ReadImages`: read tasks to records."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.core import RestrictionProvider
+
+from pipeline.core.errors import TooManyFailures
+from pipeline.core.records import Failure, ImageRecord
+from pipeline.core.settings import DecodeConfig, InputConfig
+from pipeline.dataset.plan import read_plan
+from pipeline.inputs.find import ReadTask, find_inputs, make_tasks
+from pipeline.inputs.read import TaskPart, cut_task, read_task
+
+READ_COUNTER = "records-read"
+
+PART_BYTES = 64 << 20
+"""Bytes of a task that a worker gets as one part to begin with; the runner may cut further while a part is read."""
+
+
+@dataclass
+class ReadImages(beam.PTransform):
+    """Reads image files and TFRecords.
+
+    Gives a PCollection of `ImageRecord`, and of `Failure` for what could not be read, so that nothing
+    is dropped on the way; `EmbedImages` passes failures on. Descriptions of parts of files are spread
+    over the workers, and a splittable DoFn reads them: the runner can move what is left of a part from a
+    slow worker to an idle one. The bytes of an image never cross a shuffle.
+
+    Attributes:
+      tasks: what to read, as `pipeline.inputs.find.make_tasks` makes it.
+      config: names of the features to read; only needed for TFRecords.
+      max_image_bytes: an image file larger than this is a failure.
+      plan_files: files with more tasks, as `pipeline.dataset.plan.write_plan` writes them.
+      spread: whether the parts are dealt out before they are read. Some runners, Flink's among them, would leave all
+        that one worker has listed to that worker; on a single machine it is not needed, and costs some 20 ms.
+    """
+
+    tasks: Sequence[ReadTask] = ()
+    config: InputConfig = InputConfig(("unused",))
+    max_image_bytes: int = DecodeConfig.max_image_bytes
+    plan_files: Sequence[str] = ()
+    spread: bool = True
+
+    def __post_init__(self) -> None:
+        """Lets Beam give the transform its label."""
+        super().__init__()
+
+    @classmethod
+    def from_patterns(cls, *patterns: str | os.PathLike[str], **settings: Any) -> ReadImages:
+        """Reads what files, directories and globs name: `ReadImages.from_patterns("photos", "more/*.png")`.
+
+        Args:
+          *patterns: as in `--input`.
+          **settings: other fields of `pipeline.core.settings.InputConfig`, such as `key_feature`.
+
+        Raises:
+          InputError: nothing matched.
+        """
+        config = InputConfig(tuple(os.fspath(pattern) for pattern in patterns), **settings)
+        return cls(make_tasks(find_inputs(config)), config)
+
+    @classmethod
+    def from_plan(
+        cls, plan_files: Sequence[str], config: InputConfig, max_image_bytes: int, *, spread: bool
+    ) -> ReadImages:
+        """Reads the tasks of a written plan."""
+        return cls((), config, max_image_bytes, plan_files, spread)
+
+    def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
+        """Applies the transform to the root of a pipeline."""
+        parts = root | "Once" >> beam.Impulse() | "Parts" >> beam.ParDo(_PartsFn(self.tasks, self.plan_files))
+        if self.spread:
+            parts |= "Spread" >> beam.Reshuffle()
+        return parts | "Read" >> beam.ParDo(_ReadFn(self.config, self.max_image_bytes))
+
+
+class _PartsFn(beam.DoFn):
+    def __init__(self, tasks: Sequence[ReadTask], plan_files: Sequence[str]) -> None:
+        self._tasks = tuple(tasks)
+        self._plan_files = tuple(plan_files)
+
+    def process(self, _: bytes) -> Iterator[TaskPart]:
+        planned = itertools.chain.from_iterable(map(read_plan, self._plan_files))  # one file at a time in memory
+        for task in itertools.chain(self._tasks, planned):
+            yield from cut_task(task, PART_BYTES)
+
+
+class _PartRestrictions(RestrictionProvider):
+    """The positions of a part as a restriction."""
+
+    def initial_restriction(self, part: TaskPart) -> OffsetRange:
+        return OffsetRange(part.start, part.stop)
+
+    def create_tracker(self, restriction: OffsetRange) -> OffsetRestrictionTracker:
+        return OffsetRestrictionTracker(restriction)
+
+    def restriction_size(self, part: TaskPart, restriction: OffsetRange) -> int:
+        return part.bytes_between(restriction.start, restriction.stop)
+
+
+class _ReadFn(beam.DoFn):
+    def __init__(self, config: InputConfig, max_image_bytes: int) -> None:
+        self._config = config
+        self._max_image_bytes = max_image_bytes
+        self._read = Metrics.counter("pipeline", READ_COUNTER)
+
+    def process(
+        self, part: TaskPart, tracker: Any = beam.DoFn.RestrictionParam(_PartRestrictions())
+    ) -> Iterator[ImageRecord | Failure]:
+        refused = False
+        self._read.inc(0)  # so that the count is there even if there is nothing
+
+        def claim(position: int) -> bool:
+            nonlocal refused
+            refused = not tracker.try_claim(position)
+            return not refused
+
+        def end() -> int:
+            nonlocal refused
+            refused = True
+            tracker.try_claim(restriction.stop)  # after which nothing is given away any more
+            stop: int = tracker.current_restriction().stop
+            return stop
+
+        restriction = tracker.current_restriction()
+        for record in read_task(
+            part.task,
+            restriction.start,
+            restriction.stop,
+            claim,
+            config=self._config,
+            max_image_bytes=self._max_image_bytes,
+            end=end,
+        ):
+            self._read.inc()
+            if self._config.on_corrupt == "fail" and isinstance(record, Failure) and record.reason == "corrupt_record":
+                raise TooManyFailures(f"{record.source}: {record.message}, and --on_corrupt=fail")
+            yield record
+        if not refused:
+            # Tells the runner that no record begins in what is left of the part.
+            tracker.try_claim(tracker.current_restriction().stop)

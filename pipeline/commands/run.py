@@ -1,0 +1,46 @@
+"""`python -m pipeline.run`: images in, embeddings out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.core.config import RunConfig
+from pipeline.core.console import print_line, run_command
+from pipeline.job.run import Summary, run
+
+
+def format_summary(summary: Summary, output: str) -> str:
+    """Returns the few lines about a run that a person wants to see at its end."""
+    if not summary.records and summary.skipped:
+        first = f"nothing new: all {summary.skipped} records were done by earlier runs"
+    else:
+        first = (
+            f"{summary.embedded} of {summary.records} records embedded in {summary.seconds:.1f} s "
+            f"({summary.images_per_second:.0f} images/s), {summary.dimension} values each"
+        )
+        if summary.skipped:
+            first += f"; {summary.skipped} were done by earlier runs"
+    lines = [
+        first,
+        *(f"  {count} failed: {reason}" for reason, count in summary.failures_by_reason.items()),
+        f"module {summary.module} ({summary.module_sha256[:12]}), engine {summary.engine}",
+        f"data set {output}",
+    ]
+    return "\n".join(lines)
+
+
+def _command(args: Sequence[str]) -> int:
+    config = RunConfig.from_args(args)
+    if config.output.dry_run:
+        from pipeline.job.dry_run import preview
+
+        print_line(str(preview(config)))
+        return 0
+    summary = run(config)
+    print_line(format_summary(summary, config.output.output))
+    return 0
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run_command(_command, args)

@@ -1,0 +1,256 @@
+"""What a run is asked to do, from Python, from flags or from a YAML file."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from pipeline.core.console import CommandParser
+from pipeline.core.errors import UsageError
+from pipeline.core.settings import TIMESTAMP_COLUMN, DecodeConfig, EngineConfig, InputConfig, ModuleConfig, OutputConfig
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that one run is asked to do.
+
+    Attributes:
+      input: what is read.
+      module: what embeds it.
+      output: what is written, and how.
+      decode: how encoded images become pixels.
+      engine: what computes, and how the vectors are scaled.
+      beam_args: Beam's own options, as on a command line, such as `--runner=DirectRunner`.
+    """
+
+    input: InputConfig
+    module: ModuleConfig
+    output: OutputConfig
+    decode: DecodeConfig = DecodeConfig()
+    engine: EngineConfig = EngineConfig()
+    beam_args: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuses settings that contradict each other.
+
+        Raises:
+          UsageError: there are some.
+        """
+        if TIMESTAMP_COLUMN in self.input.passthrough and "parquet" in self.output.output_format:
+            raise UsageError(
+                f"--passthrough names '{TIMESTAMP_COLUMN}', which every row of a Parquet file already has; leave it out"
+            )
+
+    @classmethod
+    def from_args(cls, args: Sequence[str]) -> RunConfig:
+        """Returns the configuration that command-line arguments and their `--config` file ask for.
+
+        Raises:
+          UsageError: an argument or the file cannot be honoured.
+          SystemExit: the arguments ask for help.
+        """
+        parser = make_parser()
+        given, beam_args = parser.parse_known_args(args)
+        values = dict(vars(given))
+        path = values.pop("config", None)
+        if path is not None:
+            file_values, file_beam_args = _read_config_file(parser, path)
+            values = {**file_values, **values}
+            beam_args = _override(file_beam_args, beam_args)
+        sections: dict[str, Any] = {
+            name: section(**_required(section, {f: values[f] for f in _field_names(section) if f in values}))
+            for name, section in _SECTIONS.items()
+        }
+        return cls(**sections, beam_args=tuple(beam_args))
+
+    @classmethod
+    def from_flags(cls, **flags: Any) -> RunConfig:
+        """Returns the configuration with the given flags, as Python values; other names are Beam options.
+
+        `RunConfig.from_flags(input="photos", module="m.tar.gz", output="out", runner="DirectRunner")`
+
+        Raises:
+          UsageError: a value cannot be honoured.
+        """
+        return cls.from_args(_to_args(make_parser(), flags))
+
+
+_SECTIONS: Mapping[str, type[Any]] = {
+    "input": InputConfig,
+    "module": ModuleConfig,
+    "output": OutputConfig,
+    "decode": DecodeConfig,
+    "engine": EngineConfig,
+}
+_REQUIRED_EMPTY: Mapping[str, Any] = {"input": (), "module": "", "output": ""}
+
+
+def _field_names(section: type[Any]) -> list[str]:
+    return [f.name for f in dataclasses.fields(section)]
+
+
+def _required(section: type[Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Gives a required field that was not given its empty value, which the section refuses in its own words."""
+    missing = {name: empty for name, empty in _REQUIRED_EMPTY.items() if name in _field_names(section)}
+    return {**missing, **values}
+
+
+class _Collect(argparse.Action):
+    """Collects the values of a flag that may be repeated into a tuple."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, (*getattr(namespace, self.dest, ()), values))
+
+
+def _converter(parse: Callable[[str], _T]) -> Callable[[str], _T]:
+    """Turns a `UsageError` of `parse` into the exception whose text argparse keeps."""
+
+    def convert(text: str) -> _T:
+        try:
+            return parse(text)
+        except UsageError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    convert.__name__ = {int: "whole number", float: "number"}.get(cast(Any, parse), parse.__name__)
+    return convert
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of `python -m pipeline.run`; flags that are not given are absent from its result."""
+    parser = CommandParser(
+        prog="python -m pipeline.run",
+        description="Turns images into embeddings. Any option of Apache Beam is accepted beside these.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE.yaml",
+        help="YAML file whose keys are flag names; the command line overrides it",
+    )
+    for section in _SECTIONS.values():
+        group = parser.add_argument_group((section.__doc__ or "").splitlines()[0].rstrip("."))
+        for item in dataclasses.fields(section):
+            flag = item.metadata
+            name, text = f"--{item.name}", flag["help"].replace("%", "%%")
+            if item.type == "bool":
+                group.add_argument(name, help=text, action=argparse.BooleanOptionalAction)
+                continue
+            options: dict[str, Any] = {
+                "help": text,
+                "metavar": flag["metavar"],
+                "type": _converter(flag["parse"]),
+            }
+            if flag["choices"]:
+                options |= {"choices": flag["choices"], "metavar": None}
+            if flag["repeat"]:
+                options["action"] = _Collect
+            group.add_argument(name, **options)
+    return parser
+
+
+def _to_args(parser: argparse.ArgumentParser, values: Mapping[str, Any]) -> list[str]:
+    """Returns the command-line arguments that mean the same as a mapping from flag names to plain values."""
+    actions = {action.dest: action for action in parser._actions}
+    args: list[str] = []
+    for name, value in values.items():
+        action = actions.get(name)
+        if isinstance(action, argparse._HelpAction):
+            raise UsageError(f"'{name}' asks for no run; leave it out")
+        if value is None:
+            continue
+        if isinstance(value, bool):
+            if action is not None and not isinstance(action, argparse.BooleanOptionalAction):
+                raise UsageError(f"{name}: {str(value).lower()} arrived where a value was expected")
+            # A switch of Beam's that is off is left out: not each of them has an opposite.
+            args += [f"--{name}"] if value else [f"--no-{name}"] if action else []
+        elif isinstance(action, argparse.BooleanOptionalAction):
+            raise UsageError(f"{name}: {value!r} arrived where true or false was expected")
+        elif isinstance(value, (list, tuple)):
+            items = [_to_text(name, item) for item in value]
+            args += [f"--{name}={item}" for item in items] if _repeats(action) else [f"--{name}={','.join(items)}"]
+        else:
+            args.append(f"--{name}={_to_text(name, value)}")
+    return args
+
+
+def _repeats(action: argparse.Action | None) -> bool:
+    """Says whether a list is given by repeating the flag, as for all options of Beam's that take one."""
+    return action is None or isinstance(action, _Collect)
+
+
+def _to_text(name: str, value: Any) -> str:
+    if isinstance(value, (str, int, float, os.PathLike, datetime.date)) and not isinstance(value, bool):
+        try:
+            return str(value)
+        except ValueError:  # Python writes no integers of thousands of digits
+            raise UsageError(f"{name}: a number of far too many digits arrived") from None
+    raise UsageError(f"{name}: a {type(value).__name__} arrived where a value or a list of values was expected")
+
+
+def _read_config_file(parser: argparse.ArgumentParser, path: str) -> tuple[dict[str, Any], list[str]]:
+    """Returns the values of our flags in a YAML file, and Beam's options in it as arguments."""
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise UsageError(f"--config={path} cannot be read: {reason}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UsageError(f"--config={path} is not YAML: {' '.join(str(error).split())}") from None
+    if loaded is None:
+        return {}, []
+    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
+        raise UsageError(f"--config={path} must hold one mapping from flag names to values, like 'input: photos/'")
+    if "config" in loaded:
+        raise UsageError(f"--config={path} names another 'config'; one file is all there can be")
+    for key in loaded:
+        if not re.fullmatch(r"[A-Za-z]\w*", key):
+            raise UsageError(f"--config={path}: '{key}' is not a flag name; write it without dashes")
+    try:
+        values, beam_args = parser.parse_known_args(_to_args(parser, loaded))
+    except UsageError as error:
+        raise UsageError(f"--config={path}: {error}") from None
+    return dict(vars(values)), beam_args
+
+
+def option_name(arg: str) -> str | None:
+    """Returns the name in an argument such as `--name=value` or `--name`, or None for a value."""
+    match = re.match(r"--([^=]+)", arg)
+    return match[1] if match else None
+
+
+def _override(file_args: Sequence[str], command_args: Sequence[str]) -> list[str]:
+    """Returns the file's options that the command line does not name, then the command line's."""
+    named = {option_name(arg) for arg in command_args}
+    return [*(arg for arg in file_args if option_name(arg) not in named), *command_args]
+
+
+def suggest_flag(arg: str, beam_flags: Iterable[str] = ()) -> str:
+    """Returns advice about an argument that neither this package nor Beam knows.
+
+    Args:
+      arg: the argument.
+      beam_flags: Beam's own flags, with their dashes.
+    """
+    known = [flag for action in make_parser()._actions for flag in action.option_strings]
+    name = option_name(arg)
+    close = difflib.get_close_matches(f"--{name}", [*known, *beam_flags], n=1) if name else []
+    return f"did you mean {close[0]}?" if close else "see --help, and Beam's own options"

@@ -1,0 +1,136 @@
+"""What every command of this package does around its work: logging, signals, errors and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import NoReturn
+
+from pipeline.core.errors import PipelineError, UsageError
+
+INTERRUPTED = 130
+_EXPLICIT = re.compile("ignored explicit argument (.*)")
+_INTERRUPTED = "interrupted; what was committed is kept: start the same command again to go on from there"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser whose errors are `UsageError`s, and so one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the error, in words that say what was expected."""
+        raise UsageError(_EXPLICIT.sub(r"\1 arrived, but the flag takes no value", message))
+
+
+def run_command(command: Callable[[Sequence[str]], int], args: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code; an error that a user can cause becomes one line on stderr.
+
+    SIGINT and SIGTERM end the command in order; a second one ends it at once.
+
+    Args:
+      command: does the work; gets the arguments and returns the exit code.
+      args: the arguments; default: those of the process.
+    """
+    _configure_logging()
+    signals = _Signals()
+    try:
+        with signals:
+            return command(sys.argv[1:] if args is None else args)
+    except BaseException as error:
+        if isinstance(error, SystemExit):
+            raise
+        # What was raised after a signal is the signal's doing, whatever a library made of it on its way up.
+        if signals.received:
+            _complain(_INTERRUPTED)
+            # Threads of the runner may still be at work; nothing that they do counts any more.
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        return _exit_code(error)
+
+
+def print_line(line: str) -> None:
+    """Writes a line to the standard output, whatever bytes the names in it have."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(f"{line}\n".encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _exit_code(error: BaseException) -> int:
+    """Tells the user about an error, and returns the exit code that it ends the command with."""
+    if isinstance(error, PipelineError):
+        _complain(str(error))
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        _complain(_INTERRUPTED)
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        # Whoever read the output has seen enough; what is left in its buffer has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if isinstance(error, OSError):
+        _complain(describe_os_error(error))
+        return 1
+    traceback.print_exception(error)
+    _complain("this was not expected; please report it with the lines above")
+    return 1
+
+
+def _configure_logging() -> None:
+    """Sends this package's messages to stderr, and of the libraries' only warnings."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("pipeline").setLevel(logging.INFO)
+    # Beam logs the stack of every failure that it also raises; the command tells it in one line.
+    for name in ("apache_beam.runners", "apache_beam.utils.retry"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_is_no_job_error)
+    # On Python 3.10, each of Google's packages tells at every start how old it is.
+    warnings.filterwarnings("ignore", "You are using a .*Python version", FutureWarning)
+
+
+def _is_no_job_error(record: logging.LogRecord) -> bool:
+    """Drops the errors of a job elsewhere, which Beam logs without a logger's name before it raises them."""
+    return not (record.name == "root" and record.module == "portable_runner" and record.levelno >= logging.ERROR)
+
+
+def describe_os_error(error: OSError) -> str:
+    """Returns what an operating system error says, in one line, with the file that it is about."""
+    text = error.strerror or " ".join(str(error).split())
+    return f"{error.filename}: {text}" if error.filename and str(error.filename) not in text else text
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(f"error: {' '.join(text.splitlines())}\n")
+
+
+class _Signals:
+    """While entered, SIGINT and SIGTERM raise `KeyboardInterrupt` in the main thread, and a second one exits.
+
+    Attributes:
+      received: whether one came.
+    """
+
+    def __init__(self) -> None:
+        self.received = False
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
+
+    def __exit__(self, *_: object) -> None:
+        if not self.received:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            os._exit(INTERRUPTED)
+        self.received = True
+        raise KeyboardInterrupt

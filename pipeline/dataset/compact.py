@@ -1,0 +1,117 @@
+"""Rewrites a data set without the rows that newer waves have replaced."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.core.errors import OutputError
+from pipeline.core.records import EmbeddingBatch
+from pipeline.core.settings import Compression, OutputFormat
+from pipeline.dataset.commit import WaveHeader, commit_wave
+from pipeline.dataset.metadata import (
+    InputEntry,
+    Manifest,
+    live,
+    manifest_path,
+    next_wave,
+    read_manifests,
+    read_spec,
+    to_json,
+)
+from pipeline.dataset.ownership import remove_uncommitted
+from pipeline.dataset.reader import live_waves
+from pipeline.dataset.shards import StagedShard, WaveFormat, WaveWriter
+from pipeline.storage import filesystem
+from pipeline.storage.lock import DatasetLock, LockToken
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What a compaction did.
+
+    Attributes:
+      waves: waves that became one.
+      rows: rows that were kept.
+      superseded: rows that were dropped.
+    """
+
+    waves: int
+    rows: int
+    superseded: int
+
+
+def compact(output: str) -> Compaction:
+    """Writes all rows and failures of the data set in directory `output` that count as one new wave.
+
+    The new wave's manifest replaces the old ones the moment it is written; the old files are removed
+    after that. An interruption leaves the one or the other state, and files that doing it again, or
+    `python -m pipeline.verify --delete_strays`, removes.
+
+    Raises:
+      OutputError: there is no data set, it is damaged, or it is being written.
+      OSError: a file cannot be read or written.
+    """
+    output = filesystem.normalize(output)
+    if read_spec(output) is None:
+        raise OutputError(f"{output} holds no data set: it has no spec.json; name the --output of a run")
+    with DatasetLock(output) as lock:
+        manifests = read_manifests(output)
+        counting = live(manifests)
+        remove_uncommitted(output)
+        done = _rewrite(output, manifests, lock.token) if len(counting) > 1 else Compaction(len(counting), 0, 0)
+        _remove_replaced(output)
+        return done
+
+
+def _remove_replaced(output: str) -> None:
+    """Removes the manifests that others replace, then their files."""
+    manifests = read_manifests(output)
+    counting = live(manifests)
+    for manifest in manifests:
+        if manifest not in counting:
+            filesystem.delete([manifest_path(output, manifest.wave)])
+            filesystem.delete(filesystem.join(output, entry.path) for entry in manifest.outputs)
+
+
+def _rewrite(output: str, manifests: Sequence[Manifest], lock: LockToken) -> Compaction:
+    spec = read_spec(output)
+    counting = live(manifests)
+    entries = [entry for manifest in counting for entry in manifest.outputs if entry.kind == "embeddings"]
+    formats: tuple[OutputFormat, ...] = tuple(
+        name for name in ("tfrecord", "parquet") if any(entry.format == name for entry in entries)
+    ) or ("tfrecord",)
+    compression: Compression = "gzip" if any(entry.path.endswith(".gz") for entry in entries) else "none"
+    started = datetime.datetime.now(datetime.timezone.utc)
+    name = next_wave(manifests)
+    staged: list[StagedShard] = []
+    rows = superseded = 0
+    with WaveWriter(output, name, WaveFormat(formats, compression, started, to_json(spec))) as writer:
+        for wave in live_waves(output):
+            for batch in wave.rows():
+                kept = wave.current(batch)
+                rows += kept.num_rows
+                superseded += batch.num_rows - kept.num_rows
+                if kept.num_rows:
+                    staged += writer.add(EmbeddingBatch((kept,), (), ()))
+            staged += writer.add(EmbeddingBatch((), tuple(wave.current_failures()), ()))
+        staged += writer.close()
+    inputs: dict[str, InputEntry] = {}
+    for manifest in counting:
+        for entry in manifest.inputs:
+            inputs.pop(entry.path, None)  # the last of a name is the one that its rows are from
+            inputs[entry.path] = dataclasses.replace(entry, keys=manifest.keys_of(entry))
+    header = WaveHeader(
+        name=name,
+        started=started,
+        versions=counting[-1].versions,
+        inputs=tuple(inputs.values()),
+        key_feature=next((manifest.key_feature for manifest in counting if manifest.key_feature), None),
+        image_feature=counting[-1].image_feature,
+        replaces=tuple(manifest.wave for manifest in manifests),
+        lock=lock,
+    )
+    commit_wave(output, header, staged)
+    return Compaction(len(counting), rows, superseded)

@@ -1,0 +1,282 @@
+"""The output data set: its files' names, its spec and its manifests.
+
+```
+OUT/spec.json                 what every vector in here is
+OUT/embeddings/embeddings-<wave>-SSSSS-of-NNNNN.tfrecord
+OUT/failures/failures-<wave>-SSSSS-of-NNNNN.jsonl
+OUT/manifests/<wave>.json     what a wave read and wrote; written last, and what makes it count
+OUT/summary.json              the last run
+OUT/staging/                  files of a wave that is not committed
+OUT/lock.json                 who is writing
+```
+
+A wave is committed by its manifest alone: a file that no manifest names is not part of the data set.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import functools
+import json
+import re
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from pipeline.core.errors import OutputError
+from pipeline.embedding.spec import FORMAT_VERSION, Spec
+from pipeline.storage import filesystem
+
+SPEC_NAME = "spec.json"
+SUMMARY_NAME = "summary.json"
+STAGING_NAME = "staging"
+MANIFESTS_NAME = "manifests"
+
+ShardKind = Literal["embeddings", "failures"]
+ShardFormat = Literal["tfrecord", "parquet", "jsonl"]
+KeyKind = Literal["name", "offset", "feature"]
+_T = TypeVar("_T")
+_SHARD_PATH = re.compile(r"(?:embeddings|failures)/\w[\w.-]*", re.ASCII)
+_MANIFEST_PATH = re.compile(rf"(?:^|[/\\]){MANIFESTS_NAME}[/\\](\d{{5,}})\.json$", re.ASCII)
+
+
+@dataclass(frozen=True)
+class InputEntry:
+    """An input file that a wave covers, as it was when the wave was planned.
+
+    Attributes:
+      path: its path or URI.
+      name: what the keys of its records are made of where no feature holds them.
+      size_bytes: its size.
+      mtime_s: when it was last changed, in seconds since 1970.
+      records: how many records it had, good or bad; 0 while they are not counted.
+      keys: what its records' keys are: its `name`, the name and an `offset`, or a `feature`; None if that is not known.
+    """
+
+    path: str
+    name: str
+    size_bytes: int
+    mtime_s: float
+    records: int = 1
+    keys: KeyKind | None = None
+
+
+@dataclass(frozen=True)
+class OutputEntry:
+    """A file that a wave wrote.
+
+    Attributes:
+      path: relative to the data set, with `/`.
+      kind: `embeddings` or `failures`.
+      format: `tfrecord`, `parquet` or `jsonl`.
+      size_bytes: its size.
+      crc32c: CRC-32C (Castagnoli) of its bytes, as 8 hexadecimal digits.
+      rows: number of records in it.
+    """
+
+    path: str
+    kind: ShardKind
+    format: ShardFormat
+    size_bytes: int
+    crc32c: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What one wave read and wrote.
+
+    Attributes:
+      wave: its name; later waves have greater names.
+      inputs: the files that it covers.
+      outputs: the files that it wrote.
+      embedded: number of rows.
+      failed: number of failures.
+      failures_by_reason: the same by reason.
+      started: when the wave began, UTC, ISO 8601.
+      seconds: how long it took.
+      versions: of the packages that took part.
+      key_feature: the feature that the keys come from; None where they come from the inputs' names.
+      image_feature: the feature that the images of TFRecords come from.
+      retried: sources of earlier waves' failures that this one tried again; they no longer count.
+      replaces: names of the waves whose rows this one holds as well; they no longer count.
+      zero_vectors: number of rows whose vector has only zeros.
+      duplicate_vectors: number of rows whose vector is, to the bit, that of another row before it in
+        the same file.
+    """
+
+    wave: str
+    inputs: tuple[InputEntry, ...]
+    outputs: tuple[OutputEntry, ...]
+    embedded: int
+    failed: int
+    failures_by_reason: Mapping[str, int]
+    started: str
+    seconds: float
+    versions: Mapping[str, str]
+    key_feature: str | None = None
+    image_feature: str = "image/encoded"
+    retried: tuple[str, ...] = ()
+    replaces: tuple[str, ...] = ()
+    zero_vectors: int = 0
+    duplicate_vectors: int = 0
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        """Refuses names that this program never gives: what removes a wave's files must not follow them anywhere."""
+        if not re.fullmatch(r"\d{5,}", self.wave, re.ASCII):
+            raise ValueError(f"the wave is called {self.wave!r}")
+        for entry in self.outputs:
+            if not _SHARD_PATH.fullmatch(entry.path):
+                raise ValueError(f"an output is called {entry.path!r}")
+
+    def keys_of(self, entry: InputEntry) -> KeyKind:
+        """Returns what the keys of an input's records are."""
+        return entry.keys or ("offset" if self.key_feature is None else "feature")
+
+    def files(self, kind: ShardKind) -> tuple[OutputEntry, ...]:
+        """Returns the files that hold each record of a kind once, whatever the number of formats.
+
+        That is TFRecord where there is a choice, whose keys are bytes; in Parquet they are text.
+        """
+        entries = [entry for entry in self.outputs if entry.kind == kind]
+        formats = {entry.format for entry in entries}
+        chosen = "tfrecord" if "tfrecord" in formats else next(iter(formats), None)
+        return tuple(entry for entry in entries if entry.format == chosen)
+
+
+def shard_path(kind: ShardKind, wave: str, index: int, count: int, extension: str) -> str:
+    """Returns the name of a shard, relative to the data set."""
+    return f"{kind}/{kind}-{wave}-{index:05d}-of-{count:05d}{extension}"
+
+
+def to_json(value: Any) -> bytes:
+    """Returns a record, such as a spec or a manifest, as indented JSON, the same bytes for the same values."""
+    return (json.dumps(dataclasses.asdict(value), indent=2, ensure_ascii=True) + "\n").encode()
+
+
+def _from_json(kind: type[_T], path: str) -> _T:
+    """Reads a record of this module.
+
+    Raises:
+      OutputError: the file is not one of ours, or of a later format.
+    """
+    try:
+        fields = json.loads(filesystem.read_bytes(path))
+        version = fields.get("format_version")
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise OutputError(
+                f"{path} has format version {version}; this program reads up to {FORMAT_VERSION}; update it"
+            )
+        return cast(_T, _build(kind, fields))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        text = " ".join(str(error).split())
+        again = "remove it to have what it covers embedded again"
+        advice = f"restore it, or {again if kind is Manifest else 'name another directory'}"
+        raise OutputError(f"{path} is not a {kind.__name__.lower()} of this program: {text}; {advice}") from None
+
+
+_types = functools.cache(get_type_hints)
+
+
+def _build(kind: Any, fields: Mapping[str, Any]) -> Any:
+    wanted = _types(kind)
+    return kind(
+        **{
+            name: value if type(value) is wanted[name] else _convert(value, wanted[name], name)
+            for name, value in fields.items()
+        }
+    )
+
+
+def _convert(value: Any, wanted: Any, name: str) -> Any:
+    """Returns a value of JSON as the type that a field declares.
+
+    Raises:
+      TypeError: it is of another type.
+    """
+    origin, args = get_origin(wanted), get_args(wanted)
+    if origin in (types.UnionType, Union):
+        return None if value is None else _convert(value, args[0], name)
+    if origin is tuple and isinstance(value, list) and (args[-1] is Ellipsis or len(args) == len(value)):
+        kinds = args[:1] * len(value) if args[-1] is Ellipsis else args
+        return tuple(_convert(item, kind, name) for item, kind in zip(value, kinds, strict=True))
+    if origin is collections.abc.Mapping and isinstance(value, dict):
+        return {key: _convert(item, args[1], name) for key, item in value.items()}
+    if dataclasses.is_dataclass(wanted) and isinstance(value, dict):
+        return _build(wanted, value)
+    if (origin is Literal and value in args) or type(value) is wanted or (wanted is float and type(value) is int):
+        return value
+    raise TypeError(f"'{name}' has a value of type {type(value).__name__} that does not belong there")
+
+
+def read_spec(output: str) -> Spec | None:
+    """Returns the spec of the data set in directory `output`, or None where there is none.
+
+    Raises:
+      OutputError: there is one, but it cannot be read.
+    """
+    path = filesystem.join(output, SPEC_NAME)
+    return _from_json(Spec, path) if filesystem.exists(path) else None
+
+
+def write_spec(output: str, spec: Spec) -> None:
+    """Writes the spec of the data set in directory `output`."""
+    filesystem.write_atomically(filesystem.join(output, SPEC_NAME), to_json(spec))
+
+
+def read_manifests(output: str) -> tuple[Manifest, ...]:
+    """Returns the manifests of the data set in directory `output`, oldest wave first.
+
+    Raises:
+      OutputError: one of them cannot be read.
+    """
+    stats = filesystem.list_files(filesystem.join(output, MANIFESTS_NAME))
+    names = (_MANIFEST_PATH.search(stat.path) for stat in stats)
+    return tuple(_read_manifest(output, wave) for wave in sorted({name[1] for name in names if name}, key=int))
+
+
+def _read_manifest(output: str, wave: str) -> Manifest:
+    path = manifest_path(output, wave)
+    manifest = _from_json(Manifest, path)
+    if manifest.wave != wave:
+        raise OutputError(
+            f"{path} is the manifest of wave {manifest.wave}, not of {wave}; remove what was copied there"
+        )
+    return manifest
+
+
+def live(manifests: Iterable[Manifest]) -> tuple[Manifest, ...]:
+    """Returns the manifests that count: those that no other one replaces."""
+    manifests = tuple(manifests)
+    replaced = {wave for manifest in manifests for wave in manifest.replaces}
+    return tuple(manifest for manifest in manifests if manifest.wave not in replaced)
+
+
+def next_wave(manifests: Iterable[Manifest]) -> str:
+    """Returns the name of the wave that comes after all others."""
+    return f"{max((int(manifest.wave) for manifest in manifests), default=-1) + 1:05d}"
+
+
+def read_manifest(output: str, wave: str) -> Manifest:
+    """Returns the manifest of one wave.
+
+    Raises:
+      OutputError: it is not there or cannot be read.
+    """
+    try:
+        return _read_manifest(output, wave)
+    except OSError as error:
+        raise OutputError(f"wave {wave} of {output} is not committed: {error}") from error
+
+
+def manifest_path(output: str, wave: str) -> str:
+    """Returns the path of a wave's manifest."""
+    return filesystem.join(output, MANIFESTS_NAME, f"{wave}.json")
+
+
+def commit(output: str, manifest: Manifest) -> None:
+    """Makes a wave part of the data set: writes its manifest."""
+    filesystem.write_atomically(manifest_path(output, manifest.wave), to_json(manifest))

@@ -1,0 +1,140 @@
+"""Which files of an output directory are the data set's own, and removing them; never anybody else's."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import get_args
+
+from pipeline.dataset.metadata import (
+    MANIFESTS_NAME,
+    SPEC_NAME,
+    STAGING_NAME,
+    SUMMARY_NAME,
+    Manifest,
+    ShardKind,
+    manifest_path,
+    read_manifests,
+    read_spec,
+)
+from pipeline.storage import filesystem
+from pipeline.storage.lock import LOCK_NAME
+
+_TEMPORARY_END = r"\.[0-9a-f]{32}\.tmp"
+_SHARD = re.compile(
+    r"(embeddings|failures)/\1-\d{5,}-\d{5,}-of-\d{5,}\.(?:tfrecord|tfrecord\.gz|parquet|jsonl)", re.ASCII
+)
+_STAGED = re.compile(
+    rf"\d{{5,}}/(?:plan-\d{{5,}}\.jsonl(?:{_TEMPORARY_END})?|(?:embeddings|failures)-[0-9a-f]+)", re.ASCII
+)
+_TEMPORARY = re.compile(rf"(?:spec|summary|\d{{5,}})\.json{_TEMPORARY_END}", re.ASCII)
+_FIXED = re.compile(
+    rf"(?:{SPEC_NAME}|{SUMMARY_NAME}|{LOCK_NAME}|{MANIFESTS_NAME}/\d{{5,}}\.json)(?:{_TEMPORARY_END})?", re.ASCII
+)
+
+
+def owned_files(output: str, manifests: Iterable[Manifest]) -> list[str]:
+    """Returns the paths of all files that the data set's spec and manifests own, as `storage.list_files` has them.
+
+    The manifests come first: removed in this order, what an interruption leaves is none without its files.
+    """
+    manifests = tuple(manifests)
+    owned = [manifest_path(output, manifest.wave) for manifest in manifests]
+    owned += [filesystem.join(output, entry.path) for manifest in manifests for entry in manifest.outputs]
+    owned += [filesystem.join(output, SUMMARY_NAME), filesystem.join(output, SPEC_NAME)]
+    return owned if filesystem.is_remote(output) else [os.path.normpath(path) for path in owned]
+
+
+def is_own_file(output: str, path: str) -> bool:
+    """Says whether a file is one that runs to directory `output` write, by its name.
+
+    Args:
+      output: directory of the data set; on local disk, absolute like `path`.
+      path: of the file.
+    """
+    name = _relative(output, path)
+    return name is not None and bool(
+        _FIXED.fullmatch(name)
+        or _SHARD.fullmatch(name)
+        or (name.startswith(f"{STAGING_NAME}/") and _STAGED.fullmatch(name[len(STAGING_NAME) + 1 :]))
+    )
+
+
+def output_test(output: str) -> Callable[[str], bool]:
+    """Returns a function that says of an absolute path whether runs to directory `output` write that file.
+
+    On local disk, links are followed: they may lead to the output by another path.
+    """
+    target = filesystem.absolute(output)
+    # A directory has many files, but one place.
+    place = functools.cache(os.path.realpath)
+
+    def is_output(path: str) -> bool:
+        if filesystem.is_remote(target) or filesystem.is_remote(path):
+            return is_own_file(target, path)
+        directory, name = os.path.split(path)
+        return is_own_file(place(target), os.path.join(place(directory), name))
+
+    return is_output
+
+
+def _relative(directory: str, path: str) -> str | None:
+    """Returns the path of a file relative to a directory, with `/`; None if it is not below it."""
+    if filesystem.is_remote(directory) or filesystem.is_remote(path):
+        prefix = directory.rstrip("/") + "/"
+        return path[len(prefix) :] if path.startswith(prefix) else None
+    name = os.path.relpath(path, directory).replace(os.sep, "/")
+    return None if name.startswith("../") else name
+
+
+def remove(output: str) -> None:
+    """Removes a data set: the files that its spec and manifests own, and no other.
+
+    Raises:
+      OutputError: the spec or a manifest cannot be read.
+      OSError: a file cannot be removed.
+    """
+    remove_uncommitted(output)
+    manifests = read_manifests(output)
+    if manifests or read_spec(output) is not None:  # else a summary.json there is somebody else's
+        filesystem.delete(owned_files(output, manifests))
+
+
+def remove_uncommitted(output: str) -> None:
+    """Removes what interrupted runs have left: staged and temporary files, and files of waves that do not count.
+
+    Only for the holder of the data set's lock.
+
+    Raises:
+      OutputError: a manifest cannot be read.
+      OSError: a file cannot be removed.
+    """
+    remove_staged(output)
+    filesystem.delete(temporary_files(output))
+    manifests = read_manifests(output)
+    if not manifests and read_spec(output) is None:
+        return  # no run has come so far that it gave a file its name
+    owned = set(owned_files(output, manifests))
+    for kind in get_args(ShardKind):
+        found = [stat.path for stat in filesystem.list_files(filesystem.join(output, kind)) if stat.path not in owned]
+        filesystem.delete(path for path in found if _SHARD.fullmatch(_relative(output, path) or ""))
+
+
+def remove_staged(output: str) -> None:
+    """Removes what waves have staged.
+
+    Raises:
+      OSError: a file cannot be removed.
+    """
+    filesystem.delete_directory(filesystem.join(output, STAGING_NAME), lambda name: _STAGED.fullmatch(name) is not None)
+
+
+def temporary_files(output: str) -> list[str]:
+    """Returns the paths of files that were being written when a run was killed."""
+    if filesystem.is_remote(output):  # objects appear whole
+        return []
+    found = [*Path(output).glob("*.tmp"), *Path(output, MANIFESTS_NAME).glob("*.tmp")]
+    return sorted(str(path) for path in found if _TEMPORARY.fullmatch(path.name))

@@ -1,0 +1,245 @@
+"""Planning: the inputs minus what the data set's manifests cover, cut into waves.
+
+What a wave reads is written to files in the staging directory, from which the workers take it: a
+pipeline's graph, which runners limit to some megabytes, does not grow with the number of inputs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+
+from pipeline.core.records import Address, Failure, key_to_text
+from pipeline.dataset.metadata import STAGING_NAME, InputEntry, KeyKind, Manifest, live, next_wave
+from pipeline.inputs.find import UNKNOWN_BYTES, ImageFiles, InputFile, ReadTask, RecordFile, make_tasks
+from pipeline.storage import filesystem
+
+_log = logging.getLogger(__name__)
+
+_NO_END = 1 << 62
+
+TASKS_PER_PLAN_FILE = 500
+"""Tasks in one file of a written plan: up to 32,000 images."""
+
+
+@dataclass(frozen=True)
+class Wave:
+    """What one pipeline reads and commits.
+
+    Attributes:
+      name: of the wave, in file names.
+      tasks: what it reads.
+      retried: sources of earlier failures that it tries again.
+    """
+
+    name: str
+    tasks: tuple[ReadTask, ...]
+    retried: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do.
+
+    Attributes:
+      waves: the work, in order.
+      skipped: records that earlier runs have done.
+    """
+
+    waves: tuple[Wave, ...]
+    skipped: int
+
+
+def make_plan(
+    files: Sequence[InputFile],
+    manifests: Sequence[Manifest],
+    *,
+    wave_bytes: int | None,
+    failures: Iterable[Failure] = (),
+) -> Plan:
+    """Returns what is to be done so that a data set covers some files as they are now.
+
+    A file is done when a wave covers it with the same path, size and modification time, and under the name that its
+    keys are to have. See `_settle_names` for that.
+
+    Args:
+      files: all that the data set should cover.
+      manifests: what it has.
+      wave_bytes: input bytes of a wave, to which whole files are grouped; None for one wave.
+      failures: earlier failures to try again, in a wave of their own, where their files are done.
+    """
+    covered: dict[str, InputEntry] = {}
+    owners: dict[str, str] = {}
+    for manifest in live(manifests):
+        for entry in manifest.inputs:
+            covered[entry.path] = entry
+            if manifest.keys_of(entry) != "feature":
+                owners[entry.name] = entry.path
+    files = _settle_names(files, covered, owners)
+    failures = tuple(failures)
+    again_whole = {failure.source for failure in failures}
+    done = {
+        file.path: file
+        for file in files
+        if _is_covered(file, covered.get(file.path), owners) and (file.kind == "image" or file.path not in again_whole)
+    }
+    missing = [file for file in files if file.path not in done]
+    _warn_of_taken_names(missing, owners, {file.path for file in files})
+    work = [_Work(tuple(make_tasks(group)), ()) for group in _group(missing, wave_bytes)]
+    again = _retry_work(done, failures)
+    if again.tasks:
+        work.append(again)
+    first = int(next_wave(manifests))
+    waves = tuple(Wave(f"{first + index:05d}", item.tasks, item.retried) for index, item in enumerate(work))
+    return Plan(waves, sum(covered[path].records for path in done) - len(again.retried))
+
+
+def _settle_names(
+    files: Sequence[InputFile], covered: Mapping[str, InputEntry], owners: Mapping[str, str]
+) -> list[InputFile]:
+    """Returns the files with the names that their keys are to be made of.
+
+    A file keeps the name that it has in the data set, whatever inputs it is found by now, or rows of its old keys would
+    stay; unless no row has that name any more, or another file of this run has it: then both get their own.
+    """
+    now = {file.name: file.path for file in files}
+    settled = []
+    for file in files:
+        entry = covered.get(file.path)
+        if entry is not None and owners.get(entry.name) == file.path and now.get(entry.name, file.path) == file.path:
+            file = dataclasses.replace(file, name=entry.name)
+        settled.append(file)
+    return settled
+
+
+def write_plan(output: str, wave: Wave) -> tuple[str, ...]:
+    """Writes what a wave reads to files in the staging directory; returns their paths.
+
+    Raises:
+      OSError: a file cannot be written.
+    """
+    directory = filesystem.join(output, STAGING_NAME, wave.name)
+    paths: list[str] = []
+    for start in range(0, len(wave.tasks), TASKS_PER_PLAN_FILE):
+        path = filesystem.join(directory, f"plan-{len(paths):05d}.jsonl")
+        lines = [json.dumps(dataclasses.asdict(task)) for task in wave.tasks[start : start + TASKS_PER_PLAN_FILE]]
+        filesystem.write_atomically(path, "\n".join(lines).encode())
+        paths.append(path)
+    return tuple(paths)
+
+
+def read_plan(path: str) -> list[ReadTask]:
+    """Returns the tasks in a file that `write_plan` wrote.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    tasks: list[ReadTask] = []
+    for line in filesystem.read_bytes(path).decode().splitlines():
+        fields = json.loads(line)
+        if "files" in fields:
+            tasks.append(ImageFiles(tuple(InputFile(**file) for file in fields["files"])))
+        else:
+            ranges = fields["ranges"]
+            chosen = None if ranges is None else tuple((start, stop) for start, stop in ranges)
+            tasks.append(RecordFile(InputFile(**fields["file"]), chosen, fields["aligned"]))
+    return tasks
+
+
+def covered_inputs(tasks: Iterable[ReadTask], key_feature: str | None) -> tuple[InputEntry, ...]:
+    """Returns the files that tasks read whole, as a manifest lists them.
+
+    Args:
+      tasks: what is read.
+      key_feature: the feature of TFRecords that keys come from, if any.
+    """
+    entries: list[InputEntry] = []
+    for task in tasks:
+        if isinstance(task, ImageFiles):
+            entries.extend(_entry(file, "name") for file in task.files)
+        elif task.ranges is None:
+            entries.append(_entry(task.file, "offset" if key_feature is None else "feature"))
+    return tuple(entries)
+
+
+def _is_covered(file: InputFile, entry: InputEntry | None, owners: Mapping[str, str]) -> bool:
+    if entry is None or (entry.size_bytes, entry.mtime_s) != (file.size_bytes, file.mtime_s):
+        return False
+    by_feature = entry.name not in owners or entry.keys == "feature"
+    return by_feature or (entry.name == file.name and owners[entry.name] == file.path)
+
+
+def _warn_of_taken_names(files: Iterable[InputFile], owners: Mapping[str, str], inputs: Set[str]) -> None:
+    """Warns of rows that lose their keys to other files, and whose own files this run does not read."""
+
+    def is_taken(file: InputFile) -> bool:
+        owner = owners.get(file.name, file.path)
+        return owner != file.path and owner not in inputs
+
+    taken = list(filter(is_taken, files))
+    if taken:
+        first = taken[0]
+        _log.warning(
+            "%d files have keys that the data set has from other files, and replace their rows: %s is from %s now, and "
+            "was from %s; to keep both, name both inputs in one run",
+            len(taken),
+            first.name,
+            first.path,
+            owners[first.name],
+        )
+
+
+def _entry(file: InputFile, keys: KeyKind) -> InputEntry:
+    # How many records a TFRecord file has is known when it is read.
+    records = 1 if file.kind == "image" else 0
+    return InputEntry(file.path, file.name, file.size_bytes, file.mtime_s, records, keys)
+
+
+def _group(files: Sequence[InputFile], wave_bytes: int | None) -> Iterator[list[InputFile]]:
+    group: list[InputFile] = []
+    size_bytes = 0
+    for file in files:
+        file_bytes = file.size_bytes or UNKNOWN_BYTES
+        if group and wave_bytes is not None and size_bytes + file_bytes > wave_bytes:
+            yield group
+            group, size_bytes = [], 0
+        group.append(file)
+        size_bytes += file_bytes
+    if group:
+        yield group
+
+
+@dataclass(frozen=True)
+class _Work:
+    tasks: tuple[ReadTask, ...]
+    retried: tuple[str, ...]
+
+
+def _retry_work(files: Mapping[str, InputFile], failures: Iterable[Failure]) -> _Work:
+    """Returns tasks that read again just what failed before, by the sources that the failures name."""
+    retried: list[str] = []
+    images: list[InputFile] = []
+    ranges: dict[tuple[str, bool], set[tuple[int, int]]] = {}
+    for failure in failures:
+        key = key_to_text(failure.key)
+        address = Address.parse(failure.source)
+        if failure.source in files:
+            images.append(files[failure.source])
+        elif address is not None and address.path in files:
+            start, stop = address.start, address.stop or 0
+            if failure.reason == "read_error" and address.stop is None:
+                stop = _NO_END  # a compressed file, of which nobody knows how long it would have been
+            # The part of a file that was not read at all is named whole; it begins wherever the runner cut.
+            aligned = not key.endswith(f"@{start}-{stop}")
+            ranges.setdefault((address.path, aligned), set()).add((start, max(stop, start + 1)))
+        else:
+            continue
+        retried.append(failure.source)
+    records = [
+        RecordFile(files[path], tuple(sorted(found)), aligned) for (path, aligned), found in sorted(ranges.items())
+    ]
+    groups = [task for task in make_tasks(images) if isinstance(task, ImageFiles)]
+    return _Work((*records, *groups), tuple(retried))

@@ -1,0 +1,1 @@
+"""The embedder that a worker shares, and what its vectors are."""

@@ -1,0 +1,1 @@
+"""One run: checking, preparing, running its waves, and its summary."""

@@ -1,0 +1,118 @@
+"""What a run would do, found out by planning it and embedding a small sample; writes nothing."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.core.config import RunConfig
+from pipeline.core.records import Failure, ImageRecord
+from pipeline.dataset.plan import Plan, covered_inputs
+from pipeline.embedding.embedder import Embedder
+from pipeline.embedding.spec import Spec
+from pipeline.inputs.read import read_task, task_bytes, task_positions
+from pipeline.job.checks import check_output
+from pipeline.job.prepare import load_module
+from pipeline.job.run import check_run, plan_run
+
+SAMPLE_RECORDS = 64
+_VECTOR_VALUE_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run would do.
+
+    Attributes:
+      files: input files that are new or changed.
+      input_bytes: their size.
+      skipped: records that earlier runs have done.
+      waves: waves that the run would commit.
+      spec: what the vectors would be.
+      sample_records: records that were read as a sample.
+      sample_embedded: those of them that gave a vector.
+      failures: those that did not.
+      records: how many records there are, estimated from the sample.
+      seconds: how long embedding them would take on this machine, estimated from the sample.
+      output_bytes: size of the vectors, estimated from the sample.
+    """
+
+    files: int
+    input_bytes: int
+    skipped: int
+    waves: int
+    spec: Spec
+    sample_records: int
+    sample_embedded: int
+    failures: tuple[Failure, ...]
+    records: int
+    seconds: float
+    output_bytes: int
+
+    def __str__(self) -> str:
+        spec = self.spec
+        lines = [
+            f"{self.files} files to read ({self.input_bytes / 1e6:.1f} MB); {self.skipped} records done before",
+            f"module {spec.module} ({spec.module_sha256[:12]}), signature {spec.signature}, output {spec.output_key}: "
+            f"{spec.preprocessing.height}x{spec.preprocessing.width} pixels to {spec.dimension} values",
+            f"sample: {self.sample_embedded} of {self.sample_records} records embedded",
+            *(f"  failed: {failure.source}: {failure.reason}: {failure.message}" for failure in self.failures),
+            f"a run would commit {self.waves} waves, some {self.records} records, and take about "
+            f"{self.seconds:.0f} s on this machine, for {self.output_bytes / 1e6:.1f} MB of vectors",
+            "nothing was written",
+        ]
+        return "\n".join(lines)
+
+
+def preview(config: RunConfig) -> Preview:
+    """Returns what `pipeline.run` would do with the same configuration.
+
+    Raises:
+      UsageError: the job cannot be done as asked.
+    """
+    checked = check_run(config)
+    check_output(config, checked.output, checked.chosen)
+    plan = plan_run(config, checked.options, checked.output, checked.files)
+    module = load_module(checked.chosen, config, checked.options)
+    found = list(itertools.islice(_records(plan, config), SAMPLE_RECORDS))
+    sample = [record for record in found if isinstance(record, ImageRecord)]
+    with module.shared.acquire(lambda: Embedder.load(module.embedder_spec)) as embedder:
+        started = time.monotonic()
+        batches = list(embedder.stream(sample))
+        seconds = time.monotonic() - started
+    embedded = sum(batch.num_rows for batch in batches)
+    failures = [record for record in found if isinstance(record, Failure)]
+    failures += [failure for batch in batches for failure in batch.failures]
+    sample_bytes = sum(len(record.image) for record in sample)
+    input_bytes = sum(task_bytes(task) for wave in plan.waves for task in wave.tasks)
+    is_all = len(found) < SAMPLE_RECORDS
+    scale = 1.0 if is_all or not sample_bytes else input_bytes / sample_bytes
+    dimension = module.dataset_spec.dimension
+    return Preview(
+        files=sum(len(covered_inputs(wave.tasks, config.input.key_feature)) for wave in plan.waves),
+        input_bytes=input_bytes,
+        skipped=plan.skipped,
+        waves=len(plan.waves),
+        spec=module.dataset_spec,
+        sample_records=len(found),
+        sample_embedded=embedded,
+        failures=tuple(failures),
+        records=round(scale * len(found)),
+        seconds=scale * seconds,
+        output_bytes=round(scale * embedded * dimension * _VECTOR_VALUE_BYTES),
+    )
+
+
+def _records(plan: Plan, config: RunConfig) -> Iterator[ImageRecord | Failure]:
+    for wave in plan.waves:
+        for task in wave.tasks:
+            yield from read_task(
+                task,
+                0,
+                task_positions(task),
+                lambda _: True,
+                config=config.input,
+                max_image_bytes=config.decode.max_image_bytes,
+            )

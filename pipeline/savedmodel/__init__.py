@@ -1,0 +1,1 @@
+"""A module on disk: its format, signatures, digest and safety."""

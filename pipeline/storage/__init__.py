@@ -1,0 +1,1 @@
+"""Files on local disk and in object stores, their checksums, and the lock of a data set."""

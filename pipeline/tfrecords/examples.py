@@ -1,0 +1,214 @@
+"""`tf.train.Example` to records and back, without TensorFlow.
+
+The messages are declared here from the public schema (tensorflow/core/example/feature.proto), in a
+descriptor pool of their own: protobuf then parses them in C, and a worker that needs no TensorFlow
+loads none.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+from numpy.typing import NDArray
+
+from pipeline.core.records import Failure, FailureReason, Feature, FeatureKind, ImageRecord, key_to_bytes
+from pipeline.core.settings import OUTPUT_FEATURES
+
+_KINDS: dict[str, FeatureKind] = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}
+_ARROW_TYPES = {"bytes": pa.binary(), "float": pa.float32(), "int64": pa.int64()}
+
+
+@functools.cache
+def _example_class() -> Any:
+    """Returns the message class `Example`, which is wire-compatible with `tf.train.Example`."""
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="pipeline/example.proto", package="pipeline", syntax="proto3")
+
+    def add(parent: Any, name: str, number: int, kind: int, *, repeated: bool = False, of: str = "") -> Any:
+        label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
+        return parent.field.add(name=name, number=number, type=kind, label=label, type_name=of or None)
+
+    for name, kind in (
+        ("BytesList", field.TYPE_BYTES),
+        ("FloatList", field.TYPE_FLOAT),
+        ("Int64List", field.TYPE_INT64),
+    ):
+        add(file.message_type.add(name=name), "value", 1, kind, repeated=True)
+    feature = file.message_type.add(name="Feature")
+    feature.oneof_decl.add(name="kind")
+    for number, (name, of) in enumerate(
+        (("bytes_list", "BytesList"), ("float_list", "FloatList"), ("int64_list", "Int64List")), start=1
+    ):
+        add(feature, name, number, field.TYPE_MESSAGE, of=f".pipeline.{of}").oneof_index = 0
+    features = file.message_type.add(name="Features")
+    entry = features.nested_type.add(name="FeatureEntry", options=descriptor_pb2.MessageOptions(map_entry=True))
+    add(entry, "key", 1, field.TYPE_STRING)
+    add(entry, "value", 2, field.TYPE_MESSAGE, of=".pipeline.Feature")
+    add(features, "feature", 1, field.TYPE_MESSAGE, repeated=True, of=".pipeline.Features.FeatureEntry")
+    add(file.message_type.add(name="Example"), "features", 1, field.TYPE_MESSAGE, of=".pipeline.Features")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("pipeline.Example"))
+
+
+def parse_example(
+    data: bytes,
+    *,
+    address: str,
+    source: str,
+    image_feature: str,
+    key_feature: str | None = None,
+    passthrough: Collection[str] = (),
+) -> ImageRecord | Failure:
+    """Returns the image record that a serialized `tf.train.Example` holds, or why it holds none.
+
+    Args:
+      data: the serialized Example.
+      address: the key where no feature gives one, `path@offset` by the contract.
+      source: where the record came from, for people.
+      image_feature: the bytes feature that holds the one encoded image.
+      key_feature: the feature that holds the key: one bytes value, or one int64 written in decimal.
+      passthrough: names of the features to copy, or `*` for all but the image and those whose names
+        every output record has already (`key`, `embedding`).
+    """
+    key = key_to_bytes(address)
+
+    def failure(reason: FailureReason, text: str) -> Failure:
+        return Failure(key, source, "read", reason, text)
+
+    try:
+        features = _example_class().FromString(data).features.feature
+    except message.DecodeError:
+        return failure("corrupt_record", f"{len(data)} bytes arrived that are not a tf.train.Example")
+    if key_feature is not None:
+        found = _single_value(features, key_feature, ("bytes_list", "int64_list"))
+        if isinstance(found, str):
+            return failure("missing_feature", f"no key: {found}")
+        key = found if isinstance(found, bytes) else str(found).encode()
+    image = _single_value(features, image_feature, ("bytes_list",))
+    if isinstance(image, str):
+        return failure("missing_feature", f"no image: {image}")
+    return ImageRecord(key, source, image, _copied(features, image_feature, passthrough))
+
+
+def _single_value(features: Any, name: str, kinds: Sequence[str]) -> Any:
+    """Returns the one value of a feature, or text that says why there is not exactly one."""
+    if name not in features:
+        return f"the record has no feature '{name}'"
+    feature = features[name]
+    kind = feature.WhichOneof("kind")
+    if kind is None:
+        return f"feature '{name}' is empty"
+    if kind not in kinds:
+        wanted = " or ".join(_KINDS[k] for k in kinds)
+        return f"feature '{name}' holds {_KINDS[kind]} values where {wanted} was expected"
+    values = getattr(feature, kind).value
+    if len(values) != 1:
+        return f"feature '{name}' holds {len(values)} values where one was expected"
+    return values[0]
+
+
+def _copied(features: Any, image_feature: str | None, passthrough: Collection[str]) -> dict[str, Feature]:
+    if not passthrough:
+        return {}
+    names = sorted(features) if "*" in passthrough else [name for name in passthrough if name in features]
+    copied = {}
+    for name in names:
+        kind = features[name].WhichOneof("kind")
+        if name != image_feature and name not in OUTPUT_FEATURES and kind is not None:
+            copied[name] = Feature(_KINDS[kind], tuple(getattr(features[name], kind).value))
+    return copied
+
+
+def encode_example(features: Mapping[str, Feature]) -> bytes:
+    """Returns features as a serialized `tf.train.Example`; the same bytes for the same features."""
+    example = _example_class()()
+    for name, feature in features.items():
+        getattr(example.features.feature[name], f"{feature.kind}_list").value.extend(feature.values)
+    encoded: bytes = example.SerializeToString(deterministic=True)
+    return encoded
+
+
+def embedding_rows(records: Sequence[ImageRecord], embeddings: NDArray[np.float32]) -> tuple[pa.RecordBatch, ...]:
+    """Returns records and their embeddings as Arrow record batches, as `EmbeddingBatch.rows` has them.
+
+    Args:
+      records: N records.
+      embeddings: float32 [N, D], row i for record i.
+    """
+    schemas = [tuple((name, feature.kind) for name, feature in record.features.items()) for record in records]
+    batches = []
+    start = 0
+    for stop in range(1, len(records) + 1):
+        if stop == len(records) or schemas[stop] != schemas[start]:
+            batches.append(_rows(records[start:stop], embeddings[start:stop], schemas[start]))
+            start = stop
+    return tuple(batches)
+
+
+def _rows(
+    records: Sequence[ImageRecord], embeddings: NDArray[np.float32], schema: tuple[tuple[str, FeatureKind], ...]
+) -> pa.RecordBatch:
+    dimension = embeddings.shape[1]
+    values = pa.array(np.ascontiguousarray(embeddings, np.float32).reshape(-1))
+    columns = {
+        "key": pa.array([record.key for record in records], pa.binary()),
+        "embedding": pa.FixedSizeListArray.from_arrays(values, dimension),
+    }
+    for name, kind in schema:
+        lists = [record.features[name].values for record in records]
+        columns[name] = pa.array(lists, pa.list_(_ARROW_TYPES[kind]))
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def encode_rows(rows: pa.RecordBatch) -> list[bytes]:
+    """Returns each row of `EmbeddingBatch.rows` as a serialized `tf.train.Example`.
+
+    The features: `key` (one bytes value), `embedding` (D float values), and the copied ones under
+    their own names and types.
+    """
+    arrays = []
+    for name in rows.schema.names:
+        column = rows.column(name)
+        if name == "key":
+            column = pa.ListArray.from_arrays(pa.array(np.arange(len(column) + 1, dtype=np.int32)), column)
+        elif name == "embedding":
+            dimension = column.type.list_size
+            offsets = np.arange(len(column) + 1, dtype=np.int32) * dimension
+            column = pa.ListArray.from_arrays(pa.array(offsets), column.flatten())
+        arrays.append(column)
+    encoded: list[bytes] = _encoder().encode(pa.RecordBatch.from_arrays(arrays, rows.schema.names))
+    return encoded
+
+
+@functools.cache
+def _encoder() -> Any:
+    from tfx_bsl.coders import example_coder
+
+    return example_coder.RecordBatchToExamplesEncoder()
+
+
+def decode_rows(examples: Sequence[bytes]) -> tuple[pa.RecordBatch, ...]:
+    """Returns serialized output records as rows again: the inverse of `encode_rows`.
+
+    Raises:
+      ValueError: a record is no output record: it has not one key and one embedding.
+    """
+    records, embeddings = [], []
+    for data in examples:
+        try:
+            features = _example_class().FromString(data).features.feature
+        except message.DecodeError:
+            raise ValueError(f"a record's {len(data)} bytes are not a tf.train.Example") from None
+        key = features["key"].bytes_list.value
+        vector = features["embedding"].float_list.value
+        if len(key) != 1 or not vector:
+            raise ValueError("a record has no key or no embedding")
+        records.append(ImageRecord(key[0], "", b"", _copied(features, None, ("*",))))
+        embeddings.append(np.asarray(vector, np.float32))
+    return embedding_rows(records, np.stack(embeddings)) if records else ()

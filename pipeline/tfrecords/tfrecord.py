@@ -1,0 +1,351 @@
+"""Reading TFRecord files: any part of one, sound or damaged.
+
+`pipeline.tfrecords.framing` describes the format. A record is *good* when both its checksums hold, it ends within
+the file and its data is no longer than the limit. Nothing marks where a record begins, so a reader that
+starts in the middle of a file, or behind damage, takes the first offset at which a record is good.
+
+What is promised, for any way of cutting a file into ranges:
+
+* Every record whose bytes are undamaged is read exactly once, by the range in which its header begins.
+* Every damaged stretch is reported exactly once, whole, and belongs to the good record before it: the
+  range that reads that record reports the damage behind it, wherever that ends. Damage at the very
+  start of the file belongs to the range that starts at 0.
+
+What is not promised: a record's data may itself hold framed records. They are told apart from the
+file's own in every undamaged record that is no longer than `look_back_bytes`, which is how far before
+its range a reader starts to follow the chain of records. In a longer record, one in which a range starts,
+and inside a record whose own framing is damaged, they are taken for records of the file. And where bytes
+vanished inside a record whose header is intact, as many as the whole records that follow it have, those
+are lost with it.
+
+Memory is bounded by a few records of the largest size, whatever lengths the headers in a file claim, and the
+time to heal by the number of damaged bytes: a scan of them, and a check of bounded cost for every intact
+header among them (see `ByteWindow.crc32c`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from pipeline.storage.checksum import MASK_DELTA, crc32c, masked_crc32c, unmasked
+from pipeline.tfrecords.byte_window import DIRECT_CRC_BYTES, ByteWindow
+from pipeline.tfrecords.framing import (
+    FOOTER,
+    FRAME_BYTES,
+    HEADER,
+    frame,
+    header_positions,
+    length_at,
+    looks_like_tfrecord,
+)
+from pipeline.tfrecords.gzip_stream import ByteStream
+
+__all__ = [
+    "LOOK_BACK_BYTES",
+    "MAX_RECORD_BYTES",
+    "CorruptRange",
+    "Item",
+    "OversizedRecord",
+    "Record",
+    "frame",
+    "looks_like_tfrecord",
+    "read_records",
+    "read_records_sequential",
+]
+
+MAX_RECORD_BYTES = 256 << 20
+LOOK_BACK_BYTES = 4 << 20
+
+_LARGE_BYTES = 32 << 10
+_FIRST_SCAN_BYTES, _LARGEST_SCAN_BYTES = 4 << 10, 256 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One good record.
+
+    Attributes:
+      offset: where its header begins, in bytes from the start of the uncompressed file.
+      data: its content.
+    """
+
+    offset: int
+    data: bytes
+
+    @property
+    def stop(self) -> int:
+        """One past its last byte."""
+        return self.offset + FRAME_BYTES + len(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class CorruptRange:
+    """Bytes in which no record can be made out.
+
+    Attributes:
+      start: the first damaged byte, where a record should begin.
+      stop: one past the last: the next good record, or the end of what can be read. Equal to `start`
+        where a compressed file breaks off between two records.
+      message: what is wrong at `start`, one line.
+    """
+
+    start: int
+    stop: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class OversizedRecord:
+    """A record that seems to be intact but is longer than the limit, so that its data was not read.
+
+    Attributes:
+      offset: where its header begins, in bytes from the start of the uncompressed file.
+      length: bytes of its data.
+    """
+
+    offset: int
+    length: int
+
+    @property
+    def stop(self) -> int:
+        """One past its last byte."""
+        return self.offset + FRAME_BYTES + self.length
+
+
+Item = Record | CorruptRange | OversizedRecord
+
+
+def read_records(
+    file: BinaryIO,
+    start: int = 0,
+    stop: int | None = None,
+    *,
+    max_record_bytes: int = MAX_RECORD_BYTES,
+    look_back_bytes: int = LOOK_BACK_BYTES,
+    at_boundary: bool = False,
+) -> Iterator[Item]:
+    """Yields what a range of an uncompressed file holds, in the order of the file.
+
+    A caller with a range that may shrink while it is read (Beam's dynamic splitting) claims each
+    `Record` by its offset before using it, and stops consuming when a claim fails. The other kinds are
+    covered by the claim of the record before them, even where they begin behind the range; only where
+    one comes before any record (the file's first bytes are damaged), the caller claims 0 for it.
+
+    Args:
+      file: seekable (`read`, `seek`, `tell`). Undamaged files are read forward without further seeks.
+      start: first byte of the range.
+      stop: one past its last byte; None for the end of the file.
+      max_record_bytes: limit on a record's data, less than 4 GiB.
+      look_back_bytes: how far before `start` to begin following the records, which tells records of
+        the file from framed records inside another record's data. `max_record_bytes + 16` does so always.
+      at_boundary: that a record of the file begins at `start` is known; damage there is then the range's own.
+
+    Yields:
+      The good records whose header begins in [start, stop), and what is reported with them.
+
+    Raises:
+      OSError: the file cannot be read.
+      PipelineError: google-crc32c lacks its C extension.
+    """
+    if stop is not None and stop <= start:
+        return
+    reader = _Reader(ByteWindow(file, seekable=True), max_record_bytes)
+    offset = start if at_boundary else reader.first_boundary(max(0, start - look_back_bytes), stop)
+    if stop is not None and offset >= stop:
+        return
+    owned = at_boundary or start == 0
+    for item in reader.items(offset):
+        if isinstance(item, Record):
+            if stop is not None and item.offset >= stop:
+                return
+            owned = item.offset >= start
+        if owned:
+            yield item
+
+
+def read_records_sequential(stream: ByteStream, *, max_record_bytes: int = MAX_RECORD_BYTES) -> Iterator[Item]:
+    """Yields what a stream of unknown length holds, from front to back.
+
+    Where decompression fails (`EOFError`, `zlib.error`, `gzip.BadGzipFile`), the last item is a
+    `CorruptRange` to the end of what was decompressed. An oversized record is searched for records
+    like a damaged one, as nothing can be known of the bytes behind it before they are read.
+
+    Args:
+      stream: the uncompressed bytes; `GzipStream` for a gzip file.
+      max_record_bytes: limit on a record's data, less than 4 GiB.
+
+    Raises:
+      OSError: the stream cannot be read.
+      PipelineError: google-crc32c lacks its C extension.
+    """
+    return _Reader(ByteWindow(stream, seekable=False), max_record_bytes).items(0)
+
+
+class _Reader:
+    """Walks over the records of a file."""
+
+    def __init__(self, window: ByteWindow, max_record_bytes: int) -> None:
+        if not 0 < max_record_bytes < 1 << 32:
+            raise ValueError(f"max_record_bytes is {max_record_bytes}, expected 1 to {(1 << 32) - 1}")
+        self._window = window
+        self._max_record_bytes = max_record_bytes
+        # Longer data is not looked at before a check whose cost is bounded says that it is good.
+        self._direct_bytes = max_record_bytes
+
+    def first_boundary(self, offset: int, stop: int | None) -> int:
+        """Returns the first boundary in [offset, stop): 0, or the first good record.
+
+        If there is none: an offset from `stop` on, or the end of the file.
+        """
+        return self._next_good(offset, stop) if offset else 0
+
+    def items(self, offset: int) -> Iterator[Item]:
+        """Yields everything from `offset` on, at which a record should begin."""
+        window = self._window
+        unpack_header, unpack_footer = HEADER.unpack_from, FOOTER.unpack_from
+        while window.fill(offset, 1):
+            # The records that the window holds whole. This loop is what reading undamaged files costs.
+            base, buffer = window.base, window.data
+            position, last = offset - base, len(buffer) - FRAME_BYTES
+            while position <= last:
+                length, length_crc = unpack_header(buffer, position)
+                if length > self._direct_bytes or position + length > last:
+                    break
+                crc = crc32c(buffer[position : position + 8])
+                if (((crc >> 15) | (crc << 17)) + MASK_DELTA) & 0xFFFFFFFF != length_crc:
+                    break
+                footer = position + 12 + length
+                data = buffer[position + 12 : footer]
+                crc = crc32c(data)
+                if (((crc >> 15) | (crc << 17)) + MASK_DELTA) & 0xFFFFFFFF != unpack_footer(buffer, footer)[0]:
+                    break
+                yield Record(base + position, data)
+                position = footer + 4
+            offset = base + position
+            for record in self._large_records(offset):
+                yield record
+                offset = record.offset + FRAME_BYTES + len(record.data)
+            if not window.fill(offset, 1):
+                break
+            stop = self._good_until(offset, keep=offset)
+            if stop is not None:
+                yield Record(offset, window.data[offset + 12 - window.base : stop - 4 - window.base])
+                offset = stop
+            else:
+                damage = self._damage(offset)
+                yield damage
+                offset = damage.stop
+                if window.error and not window.fill(offset, 1):
+                    return  # the damage tells of the error
+        if window.error:
+            yield CorruptRange(offset, offset, window.error)
+
+    def _large_records(self, offset: int) -> Iterator[Record]:
+        """Yields the good records from `offset` on that are large and not in the window yet.
+
+        They are read one by one, so that the bytes of each are copied as seldom as can be.
+        """
+        window = self._window
+        if not window.fill(offset, HEADER.size):
+            return
+        length = self._large_length(offset, window.data[offset - window.base : offset - window.base + HEADER.size])
+        if length is None or offset + HEADER.size + length < window.stop:
+            return
+        head = window.cut(offset)
+        header, data = head[: HEADER.size], head[HEADER.size :]
+        while length is not None:
+            missing = window.read_on(length - len(data))
+            data = data + missing if data else missing
+            tail = window.read_on(FOOTER.size + HEADER.size)
+            if len(tail) < FOOTER.size or masked_crc32c(data) != FOOTER.unpack_from(tail)[0]:
+                header += data + tail
+                break
+            yield Record(offset, data)
+            offset += FRAME_BYTES + length
+            header, data = tail[FOOTER.size :], b""
+            length = self._large_length(offset, header)
+        window.hold(offset, header)
+
+    def _large_length(self, offset: int, header: bytes) -> int | None:
+        """Returns the length in the header at `offset` if it is intact and tells of a large record."""
+        length = length_at(header, 0) if len(header) == HEADER.size else None
+        if length is None or not _LARGE_BYTES <= length <= self._direct_bytes:
+            return None
+        size = self._window.size
+        return length if size is None or offset + FRAME_BYTES + length <= size else None
+
+    def _damage(self, offset: int) -> CorruptRange | OversizedRecord:
+        """Says what is wrong at `offset`, where no record is good, and finds where to go on."""
+        self._direct_bytes = min(self._direct_bytes, DIRECT_CRC_BYTES)
+        message, length = self._diagnose(offset)
+        behind = None if length is None else offset + FRAME_BYTES + length
+        stop = behind if behind is not None and self._is_boundary(behind, keep=offset) else None
+        stop = self._next_good(offset + 1) if stop is None else stop
+        failed = self._window.error and not self._window.fill(stop, 1)
+        if length is not None and length > self._max_record_bytes and stop == behind and not failed:
+            return OversizedRecord(offset, length)
+        return CorruptRange(offset, stop, f"{message}; {self._window.error}" if failed else message)
+
+    def _diagnose(self, offset: int) -> tuple[str, int | None]:
+        """Returns what is wrong at `offset`, and the length in the header there if its checksum holds."""
+        window = self._window
+        if not window.fill(offset, HEADER.size):
+            return f"the file ends {window.stop - offset} bytes after the start of a record", None
+        length = length_at(window.data, offset - window.base)
+        if length is None:
+            return "the checksum of the record's length does not hold", None
+        if window.end is not None and offset + FRAME_BYTES + length > window.end:
+            left = window.end - offset
+            return f"the record claims {length} bytes, but the file ends {left} bytes after its start", length
+        if length > self._max_record_bytes:
+            return f"the record claims {length} bytes, over the limit of {self._max_record_bytes}", length
+        return f"the checksum of the record's {length} bytes does not hold", length
+
+    def _is_boundary(self, offset: int, keep: int) -> bool:
+        """Whether the file ends at `offset` or a record begins there; the window holds on to `keep`."""
+        window = self._window
+        if offset == window.end:
+            return True
+        if offset - keep <= self._max_record_bytes + FRAME_BYTES:
+            return self._good_until(offset, keep) is not None or offset == window.end
+        if window.size is None or offset > window.size:
+            return False
+        return looks_like_tfrecord(window.peek(offset, HEADER.size))
+
+    def _next_good(self, offset: int, stop: int | None = None) -> int:
+        """Returns the first offset in [offset, stop) at which a record is good.
+
+        If there is none: an offset from `stop` on, or the end of the file.
+        """
+        window, block_bytes = self._window, _FIRST_SCAN_BYTES
+        while stop is None or offset < stop:
+            window.fill(offset, block_bytes)
+            base, first = window.base, offset - window.base
+            last = min(first + block_bytes, len(window.data)) - HEADER.size
+            if last < first:
+                return window.stop
+            for position in header_positions(window.data, first, last, self._max_record_bytes):
+                if self._good_until(base + position, keep=offset) is not None:
+                    return base + position
+            offset = base + last + 1
+            block_bytes = min(2 * block_bytes, _LARGEST_SCAN_BYTES)
+        return offset
+
+    def _good_until(self, offset: int, keep: int) -> int | None:
+        """Returns one past the last byte of the good record at `offset`, None if there is none.
+
+        The window holds that record then, beside the bytes from `keep` on.
+        """
+        window = self._window
+        if not window.fill(keep, offset - keep + HEADER.size):
+            return None
+        length = length_at(window.data, offset - window.base)
+        if length is None or length > self._max_record_bytes:
+            return None
+        stop = offset + FRAME_BYTES + length
+        if (window.size is not None and stop > window.size) or not window.fill(keep, stop - keep):
+            return None
+        (data_crc,) = FOOTER.unpack_from(window.data, stop - 4 - window.base)
+        return stop if window.crc32c(offset + 12, stop - 4) == unmasked(data_crc) else None

@@ -1,1 +1,0 @@
-"""The PTransforms: thin layers over the functions of the package."""

@@ -1,0 +1,294 @@
+import dataclasses
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.errors import OutputError
+from pipeline.storage import filesystem, lock
+from pipeline.storage.lock import DatasetLock, LockToken, still_locked
+from tests.datasets import until
+
+HOLDER = """
+import sys, time
+from pipeline.storage.lock import DatasetLock
+with DatasetLock(sys.argv[1], lease_s=float(sys.argv[2])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder_of(output: Path) -> LockToken:
+    return LockToken(**json.loads((output / "lock.json").read_text()))
+
+
+def write_holder(output: Path, **changes: object) -> LockToken:
+    """Writes the lock of another process here that is alive: the one that started the tests."""
+    output.mkdir(exist_ok=True)
+    own = DatasetLock(str(output)).token
+    pid = os.getppid()
+    token = dataclasses.replace(
+        own, token="other", pid=pid, process_started=lock._process_started(pid), expires_s=time.time() + 1000
+    )
+    token = dataclasses.replace(token, **changes)
+    (output / "lock.json").write_text(json.dumps(dataclasses.asdict(token)))
+    return token
+
+
+@pytest.fixture
+def start_holder():
+    processes = []
+
+    def start(output, lease_s=1000.0):
+        command = [sys.executable, "-c", HOLDER, str(output), str(lease_s)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_is_there_while_it_is_held_and_gone_afterwards(tmp_path):
+    output = tmp_path / "new/out"
+    with DatasetLock(str(output)) as held:
+        assert holder_of(output).token == held.token.token
+        assert holder_of(output).pid == os.getpid()
+        assert holder_of(output).expires_s > time.time()
+    assert not output.exists()  # nothing was written, so nothing is left
+
+
+def test_a_directory_that_was_there_stays(tmp_path):
+    with DatasetLock(str(tmp_path)):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_live_process_keeps_others_out(tmp_path, start_holder):
+    holder = start_holder(tmp_path)
+    expected = (
+        rf"{tmp_path} is being written by process {holder.pid} on .*; wait for it to end, or for its lease of "
+        r"\d+ s to run out if it is gone, or take over with --steal_lock"
+    )
+    with pytest.raises(OutputError, match=expected):
+        DatasetLock(str(tmp_path)).__enter__()
+    holder.communicate("")
+    with DatasetLock(str(tmp_path)):
+        pass
+
+
+def test_a_process_that_was_killed_holds_nothing(tmp_path, start_holder):
+    holder = start_holder(tmp_path)
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert (tmp_path / "lock.json").exists()
+    with DatasetLock(str(tmp_path)) as held:
+        assert holder_of(tmp_path).token == held.token.token
+
+
+def test_a_later_process_of_the_same_number_is_another(tmp_path):
+    write_holder(tmp_path, process_started="1")
+    with DatasetLock(str(tmp_path)):
+        pass
+
+
+@pytest.mark.parametrize("elsewhere", [{"host": "elsewhere"}, {"pid_namespace": "another container"}])
+def test_a_holder_elsewhere_is_waited_for_until_its_lease_runs_out(tmp_path, elsewhere):
+    write_holder(tmp_path, process_started="1", **elsewhere)
+    with pytest.raises(OutputError, match="is being written by"):
+        DatasetLock(str(tmp_path)).__enter__()
+    write_holder(tmp_path, expires_s=time.time() - 1, **elsewhere)
+    with DatasetLock(str(tmp_path)):
+        pass
+
+
+def test_it_can_be_stolen_and_the_robbed_does_not_give_it_back(tmp_path):
+    other = write_holder(tmp_path)
+    with DatasetLock(str(tmp_path), steal=True) as thief:
+        assert holder_of(tmp_path).token == thief.token.token
+        with pytest.raises(OutputError, match="nothing more is committed"), still_locked(str(tmp_path), other):
+            pass
+        with DatasetLock(str(tmp_path), steal=True) as second:
+            pass
+        (tmp_path / "lock.json").write_text(json.dumps(dataclasses.asdict(other)))
+        del second
+    assert holder_of(tmp_path) == other
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"token": "x"}', "[" * 100_000])
+def test_a_damaged_lock_is_nobodys(tmp_path, text):
+    (tmp_path / "lock.json").write_text(text)
+    with DatasetLock(str(tmp_path)):
+        pass
+
+
+@pytest.mark.parametrize("changes", [{"expires_s": "soon"}, {"pid": None}, {"surplus": 1}])
+def test_a_lock_with_wrong_values_is_nobodys(tmp_path, changes):
+    token = dataclasses.asdict(write_holder(tmp_path))
+    (tmp_path / "lock.json").write_text(json.dumps({**token, **changes}))
+    with DatasetLock(str(tmp_path)):
+        pass
+
+
+def test_it_is_renewed_for_as_long_as_it_is_held(tmp_path):
+    with DatasetLock(str(tmp_path), lease_s=0.05) as held:
+        first = holder_of(tmp_path)
+        until(lambda: holder_of(tmp_path).expires_s > first.expires_s + 0.1)
+        assert holder_of(tmp_path).token == held.token.token
+
+
+def test_a_holder_that_was_robbed_stops_renewing_and_says_so(tmp_path, caplog):
+    with DatasetLock(str(tmp_path), lease_s=0.05):
+        other = write_holder(tmp_path)
+        until(lambda: "was taken over; this run will not commit" in caplog.text)
+        assert holder_of(tmp_path) == other
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OutputError("changed at the same moment")])
+def test_a_renewal_that_fails_is_tried_again(tmp_path, monkeypatch, caplog, error):
+    write = filesystem.write_atomically
+    failing = threading.Event()
+
+    def sometimes(path, data):
+        if failing.is_set():
+            failing.clear()
+            raise error
+        write(path, data)
+
+    monkeypatch.setattr(filesystem, "write_atomically", sometimes)
+    with DatasetLock(str(tmp_path), lease_s=0.05):
+        failing.set()
+        until(lambda: "could not be renewed" in caplog.text)
+        after = holder_of(tmp_path).expires_s
+        until(lambda: holder_of(tmp_path).expires_s > after)
+
+
+def test_a_lock_that_cannot_be_removed_is_told_of(tmp_path, monkeypatch, caplog):
+    with DatasetLock(str(tmp_path)):
+        monkeypatch.setattr(
+            lock._LocalLock, "remove", lambda _: (_ for _ in ()).throw(OSError(5, "Input/output error"))
+        )
+    assert "could not be removed" in caplog.text
+    assert "it runs out by itself" in caplog.text
+
+
+def test_what_a_killed_process_left_of_the_file_is_removed(tmp_path):
+    (tmp_path / f"lock.json.{'0a' * 16}.tmp").write_text("{")
+    with DatasetLock(str(tmp_path)):
+        assert [path.name for path in tmp_path.iterdir()] == ["lock.json"]
+
+
+def test_of_many_that_try_at_once_one_wins(tmp_path):
+    """In a directory that each of them makes if need be, and the winner removes."""
+    output = tmp_path / "out"
+    inside = 0
+    most = 0
+    wins = 0
+    guard = threading.Lock()
+    start = threading.Barrier(8)
+
+    def compete():
+        nonlocal inside, most, wins
+        start.wait()
+        for _ in range(20):
+            try:
+                with DatasetLock(str(output)):
+                    with guard:
+                        inside, wins = inside + 1, wins + 1
+                        most = max(most, inside)
+                    with guard:
+                        inside -= 1
+            except OutputError:
+                continue
+
+    threads = [threading.Thread(target=compete) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    assert wins >= 1
+
+
+def test_nobody_can_take_the_lock_while_it_is_relied_on(tmp_path):
+    entered = threading.Event()
+    with DatasetLock(str(tmp_path)) as held:
+        thief = DatasetLock(str(tmp_path), steal=True)
+
+        def steal():
+            with thief:
+                entered.set()
+
+        with still_locked(str(tmp_path), held.token):
+            thread = threading.Thread(target=steal)
+            thread.start()
+            assert not entered.wait(0.3)
+            assert holder_of(tmp_path).token == held.token.token
+        thread.join()
+        assert entered.is_set()
+
+
+def test_a_lock_that_is_relied_on_for_longer_than_its_lease_is_kept(tmp_path):
+    refused = []
+
+    def take():
+        try:
+            with DatasetLock(str(tmp_path)):
+                pass
+        except OutputError as error:
+            refused.append(str(error))
+
+    with DatasetLock(str(tmp_path), lease_s=0.2) as held:
+        with still_locked(str(tmp_path), held.token):
+            thread = threading.Thread(target=take)
+            thread.start()
+            thread.join(0.5)
+        thread.join()
+        assert len(refused) == 1
+        with still_locked(str(tmp_path), held.token):
+            pass
+
+
+def test_a_process_that_shows_nothing_of_itself_may_be_alive(tmp_path, monkeypatch):
+    write_holder(tmp_path, process_started="running")
+    monkeypatch.setattr(lock, "_process_started", lambda pid: "running")
+    with pytest.raises(OutputError, match="is being written by"), DatasetLock(str(tmp_path)):
+        pass
+    write_holder(tmp_path, process_started="12345")  # which only its own user can see
+    with pytest.raises(OutputError, match="is being written by"), DatasetLock(str(tmp_path)):
+        pass
+    monkeypatch.setattr(lock, "_process_started", lambda pid: "")
+    with DatasetLock(str(tmp_path)):
+        pass
+
+
+def test_another_users_process_is_alive(monkeypatch):
+    def refuse(pid, number):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(lock.Path, "read_text", lambda path: (_ for _ in ()).throw(FileNotFoundError()))
+    assert lock._process_started(os.getpid()) == "running"
+    monkeypatch.setattr(os, "kill", refuse)
+    assert lock._process_started(1) == "running"
+
+
+def test_nothing_is_asked_of_those_who_need_no_lock(tmp_path):
+    with still_locked(str(tmp_path / "out"), None):
+        pass
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_store_that_cannot_be_locked_is_written_with_a_warning(caplog):
+    with DatasetLock("hdfs://host/out") as held, still_locked("hdfs://host/out", held.token):
+        pass
+    assert "hdfs://host/out cannot be locked; make sure that one run at a time writes to it" in caplog.text
