@@ -8,14 +8,14 @@ lock=$1
 
 find_python() {
   local candidate
-  if [ -n "${PYTHON:-}" ]; then set -- "$PYTHON"; else set -- python3 python3.13 python3.12 python3.11 python3.10; fi
+  if [ -n "${PYTHON:-}" ]; then set -- "$PYTHON"; else set -- python3 python3.13 python3.12 python3.11; fi
   for candidate in "$@"; do
-    if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+    if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
       echo "$candidate"
       return
     fi
   done
-  echo "error: none of $* is a Python 3.10 to 3.13; install one, or set PYTHON to its path" >&2
+  echo "error: none of $* is a Python 3.11 to 3.13; install one, or set PYTHON to its path" >&2
   return 1
 }
 

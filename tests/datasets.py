@@ -25,7 +25,7 @@ from pipeline.storage import filesystem
 from pipeline.testing import jpeg_bytes
 from pipeline.tfrecords.examples import embedding_rows
 
-STARTED = datetime.datetime(2024, 5, 17, 8, 30, 15, 250000, tzinfo=datetime.timezone.utc)
+STARTED = datetime.datetime(2024, 5, 17, 8, 30, 15, 250000, tzinfo=datetime.UTC)
 SPEC = Spec(
     module="some/module",
     module_sha256="0123456789abcdef" * 4,

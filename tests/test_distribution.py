@@ -134,6 +134,6 @@ def test_the_metadata_names_whatever_is_imported(metadata):
 
 def test_the_metadata_is_that_of_pyproject(metadata):
     assert metadata["Name"] == "embedding-pipeline"
-    assert metadata["Requires-Python"] == "<3.14,>=3.10"
+    assert metadata["Requires-Python"] == "<3.14,>=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
     assert (REPOSITORY / "README.md").read_text() in metadata.get_payload()

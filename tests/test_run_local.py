@@ -141,4 +141,4 @@ def test_the_set_up_refuses_another_python(tmp_path):
         [clone / "run_local.sh"], env=clean_environment(PYTHON=str(fake)), capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert done.stderr == f"error: none of {fake} is a Python 3.10 to 3.13; install one, or set PYTHON to its path\n"
+    assert done.stderr == f"error: none of {fake} is a Python 3.11 to 3.13; install one, or set PYTHON to its path\n"

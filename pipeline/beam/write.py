@@ -80,7 +80,7 @@ class WriteEmbeddings(beam.PTransform):
 
 def _next_header(output: str) -> WaveHeader:
     name = metadata.next_wave(metadata.read_manifests(output))
-    return WaveHeader(name, datetime.datetime.now(datetime.timezone.utc), {})
+    return WaveHeader(name, datetime.datetime.now(datetime.UTC), {})
 
 
 def _commit(

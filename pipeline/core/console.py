@@ -9,7 +9,6 @@ import re
 import signal
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
@@ -90,8 +89,6 @@ def _configure_logging() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_is_no_job_error)
-    # On Python 3.10, each of Google's packages tells at every start how old it is.
-    warnings.filterwarnings("ignore", "You are using a .*Python version", FutureWarning)
 
 
 def _is_no_job_error(record: logging.LogRecord) -> bool:

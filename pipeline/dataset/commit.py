@@ -112,7 +112,7 @@ def _name_files(output: str, header: WaveHeader, staged: Iterable[StagedShard]) 
         failed=sum(reasons.values()),
         failures_by_reason=dict(sorted(reasons.items())),
         started=header.started.isoformat(),
-        seconds=round((datetime.datetime.now(datetime.timezone.utc) - header.started).total_seconds(), 3),
+        seconds=round((datetime.datetime.now(datetime.UTC) - header.started).total_seconds(), 3),
         versions=header.versions,
         key_feature=header.key_feature,
         image_feature=header.image_feature,

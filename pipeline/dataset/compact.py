@@ -84,7 +84,7 @@ def _rewrite(output: str, manifests: Sequence[Manifest], lock: LockToken) -> Com
         name for name in ("tfrecord", "parquet") if any(entry.format == name for entry in entries)
     ) or ("tfrecord",)
     compression: Compression = "gzip" if any(entry.path.endswith(".gz") for entry in entries) else "none"
-    started = datetime.datetime.now(datetime.timezone.utc)
+    started = datetime.datetime.now(datetime.UTC)
     name = next_wave(manifests)
     staged: list[StagedShard] = []
     rows = superseded = 0

@@ -233,7 +233,7 @@ class _Job:
         config = self.config
         header = WaveHeader(
             name=wave.name,
-            started=datetime.datetime.now(datetime.timezone.utc),
+            started=datetime.datetime.now(datetime.UTC),
             versions=package_versions(),
             plan_files=write_plan(self.output, wave),
             key_feature=config.input.key_feature,

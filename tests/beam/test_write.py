@@ -70,7 +70,7 @@ def test_a_second_pipeline_adds_a_wave(out):
 def test_a_second_pipeline_does_not_overwrite_the_first(out):
     run(out)
     before = contents(out)
-    header = WaveHeader("00000", datetime.datetime.now(datetime.timezone.utc), {})
+    header = WaveHeader("00000", datetime.datetime.now(datetime.UTC), {})
     with pytest.raises(OutputError, match=r"has a wave 00000 already.*give the new one another name"):
         run(out, header=header)
     assert {name: data for name, data in contents(out).items() if not name.startswith("staging")} == before

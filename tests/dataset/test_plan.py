@@ -13,7 +13,7 @@ from pipeline.dataset.plan import Wave, covered_inputs, make_plan, read_plan, wr
 from pipeline.inputs.find import UNKNOWN_BYTES, ImageFiles, InputFile, RecordFile
 from tests.datasets import entry
 
-STARTED = datetime.datetime(2024, 1, 1, tzinfo=datetime.timezone.utc).isoformat()
+STARTED = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC).isoformat()
 
 
 def image(name, *, size_bytes=10, mtime_s=1.5):

@@ -212,7 +212,7 @@ def test_nothing_makes_no_files(tmp_path):
 
 
 def test_what_was_abandoned_stays_staged(tmp_path):
-    wave_format = WaveFormat(("tfrecord", "parquet"), "gzip", datetime.datetime.now(datetime.timezone.utc), b"{}")
+    wave_format = WaveFormat(("tfrecord", "parquet"), "gzip", datetime.datetime.now(datetime.UTC), b"{}")
     writer = WaveWriter(str(tmp_path), "00000", wave_format)
     writer.add(make_batch({"a": [1, 2, 3]}, [make_failure("b")]))
     writer.abandon()
