@@ -26,7 +26,7 @@ from benchmarks import data
 from benchmarks.measure import Measurement, PeerError, measure
 from benchmarks.task import Task
 from pipeline.core.cores import usable_cores
-from pipeline.engines.base import EngineSpec
+from pipeline.engines.base import ModuleFunction
 from pipeline.engines.conversion import converted
 from pipeline.hub.handles import resolve
 from pipeline.savedmodel.module import choose_signature, read_module
@@ -117,7 +117,7 @@ def prepare_task(handle: str) -> Task:
     resolved = resolve(handle)
     info = read_module(resolved.path)
     signature = choose_signature(info)
-    converted(EngineSpec("openvino", resolved.path, resolved.sha256, signature))
+    converted(ModuleFunction(resolved.handle, resolved.path, resolved.sha256, signature))
     return Task(
         files=(),
         module=resolved.path,

@@ -16,7 +16,7 @@ import simplejpeg
 from benchmarks import data
 from benchmarks.run import DEFAULT_MODULE
 from pipeline.core.records import ImageRecord
-from pipeline.embedding.model import choose_embedder
+from pipeline.embedding.embedder import Embedder
 from pipeline.images.decoder import ImageDecoder
 from pipeline.tfrecords.examples import embedding_rows, encode_rows, parse_example
 from pipeline.tfrecords.framing import frame
@@ -69,10 +69,11 @@ def measure_stages(images: Sequence[bytes], module: str) -> dict[str, float]:
         found["read and parse"] = cost_us(lambda: read(paths), count)
         records = read(paths)
     for precision in ("float32", "bfloat16"):
-        chosen = choose_embedder(module, engine="openvino", precision=precision)
-        exact = chosen.spec.decoder
+        embedder = Embedder.from_module(module, engine="openvino", precision=precision)
+        assert embedder.spec is not None
+        exact = embedder.spec.decoder
         batch = np.zeros((1, exact.height, exact.width, 3), np.float32)
-        found[f"inference, {precision}"] = cost_us(each(lambda _: chosen.engine.infer(batch), images), count)  # noqa: B023
+        found[f"inference, {precision}"] = cost_us(each(lambda _: embedder.engine.infer(batch), images), count)  # noqa: B023
     fast = ImageDecoder(height=exact.height, width=exact.width, decode="fast")
     sizes = {"exact": {}, "fast": {"min_height": exact.height, "min_width": exact.width}}
     for decoder in (exact, fast):
@@ -81,7 +82,7 @@ def measure_stages(images: Sequence[bytes], module: str) -> dict[str, float]:
         whole = cost_us(each(lambda image: decoder(image, out=batch[0]), images), count)  # noqa: B023
         found[f"JPEG to pixels, {decoder.decode}"] = jpeg
         found[f"check, resize and scale, {decoder.decode}"] = whole - jpeg
-    vectors = np.random.default_rng(0).random((GROUP, chosen.engine.dimension), np.float32)
+    vectors = np.random.default_rng(0).random((GROUP, embedder.engine.dimension), np.float32)
     group = (records * GROUP)[:GROUP]
 
     def write() -> None:

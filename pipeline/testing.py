@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.records import Feature, ImageRecord
+from pipeline.engines.base import Engine
 from pipeline.tfrecords.examples import encode_example
 from pipeline.tfrecords.framing import frame
 
@@ -30,32 +31,40 @@ TINY_DIMENSION = 8
 _BLOCK = 16
 
 
-class FakeEngine:
+class FakeEngine(Engine):
     """An engine without a network: the vector of an image is the mean of each of its channels.
 
     Attributes:
-      name: `fake`.
-      batch_size: the largest number of images that one call takes.
-      dimension: 3.
-      batch_sizes: the number of images of each call so far.
+      calls: the number of images of each call so far.
     """
 
     name = "fake"
     dimension = 3
 
-    def __init__(self, batch_size: int = 8) -> None:
+    def __init__(
+        self,
+        batch_size: int = 8,
+        *,
+        dtype: Literal["float32", "uint8"] = "float32",
+        concurrent_calls: int | None = None,
+    ) -> None:
+        """Makes an engine that declares how it is to be fed; see `pipeline.engines.base.Engine`."""
         self.batch_size = batch_size
-        self.batch_sizes: list[int] = []
+        self.dtype = dtype
+        self.concurrent_calls = concurrent_calls
+        self.calls: list[int] = []
 
-    def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the vectors float32 [N, 3] of images float32 [N, height, width, 3].
+    def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Returns the vectors float32 [N, 3] of images [N, height, width, 3].
 
         Raises:
-          ValueError: there are no images, or more than `batch_size`.
+          ValueError: there are no images, more than `batch_size`, or of another dtype.
         """
-        if not 1 <= len(images) <= self.batch_size:
-            raise ValueError(f"{len(images)} images arrived; expected 1 to {self.batch_size}")
-        self.batch_sizes.append(len(images))
+        if not 1 <= len(images) <= self.batch_size or images.dtype != self.dtype:
+            raise ValueError(
+                f"{len(images)} images of {images.dtype} arrived; expected 1 to {self.batch_size} of {self.dtype}"
+            )
+        self.calls.append(len(images))
         means: NDArray[np.float32] = images.mean(axis=(1, 2), dtype=np.float64).astype(np.float32)
         return means
 

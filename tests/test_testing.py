@@ -33,13 +33,13 @@ def test_fake_engine_gives_the_mean_of_each_channel():
     images[1, :, :, 2] = 0.5
     engine = FakeEngine(batch_size=2)
     np.testing.assert_array_equal(engine.infer(images), [[0, 0, 0], [0, 0, 0.5]])
-    assert engine.batch_sizes == [2]
+    assert engine.calls == [2]
     assert engine.infer(images).dtype == np.float32
 
 
 @pytest.mark.parametrize("count", [0, 3])
 def test_fake_engine_refuses_other_batches(count):
-    with pytest.raises(ValueError, match=f"{count} images arrived; expected 1 to 2"):
+    with pytest.raises(ValueError, match=f"{count} images of float32 arrived; expected 1 to 2 of float32"):
         FakeEngine(batch_size=2).infer(np.zeros((count, 4, 4, 3), np.float32))
 
 

@@ -15,7 +15,7 @@ import simplejpeg
 from tfx_bsl.coders import example_coder
 
 from benchmarks.task import Task
-from pipeline.engines.base import EngineSpec
+from pipeline.engines.base import ModuleFunction
 from pipeline.engines.conversion import converted, import_openvino
 from pipeline.savedmodel.module import ImageSignature
 from pipeline.tfrecords.examples import parse_example
@@ -34,7 +34,7 @@ def run(task: Task) -> float:
             records += [item.data for item in read_records_sequential(file) if isinstance(item, Record)]
     cv2.setNumThreads(1)
     signature = ImageSignature(task.signature, task.input_key, task.output_key, task.height, task.width, None)
-    module = converted(EngineSpec("openvino", task.module, task.sha256, signature))
+    module = converted(ModuleFunction(task.module, task.module, task.sha256, signature))
     openvino = import_openvino()
     core = openvino.Core()
     model = core.read_model(module.model)

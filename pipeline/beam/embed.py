@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +15,12 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from pipeline.core.errors import UsageError
 from pipeline.core.records import EmbeddingBatch, Failure, ImageRecord
+from pipeline.core.settings import Normalization
 from pipeline.embedding.embedder import BatchesInFlight, Embedder
-from pipeline.embedding.model import EmbedderSpec, choose_embedder
+from pipeline.embedding.function import EmbedderSpec, OwnEngine
 from pipeline.embedding.spec import Spec, spec_of
+from pipeline.engines.base import Engine
+from pipeline.images.decoder import ImageDecoder
 
 LOADS_COUNTER = "embedder-loads"
 
@@ -59,8 +62,44 @@ class EmbedImages(beam.PTransform):
           UsageError: a setting is unknown or cannot be honoured.
           ModuleError: the module cannot be found, trusted or used.
         """
-        chosen = choose_embedder(handle, **settings)
-        return cls(chosen.spec, dataset_spec=spec_of(chosen))
+        with Embedder.from_module(handle, **settings) as embedder:
+            return cls.from_embedder(embedder)
+
+    @classmethod
+    def from_engine(
+        cls,
+        make: Callable[[], Engine],
+        *,
+        name: str,
+        height: int,
+        width: int,
+        normalize: Normalization = "none",
+    ) -> EmbedImages:
+        """Embeds with an engine of your own: `EmbedImages.from_engine(MyEngine, name="mine", height=224, width=224)`.
+
+        Args:
+          make: returns the engine, here once and then once in each worker process; any callable that can be
+            pickled, such as a class.
+          name: names the engine in the spec of a data set. Another name says that vectors are not comparable.
+          height: of the images that the engine takes, in pixels.
+          width: of the images, in pixels.
+          normalize: `l2` scales each vector to length 1.
+        """
+        decoder = ImageDecoder(height=height, width=width)
+        spec = EmbedderSpec(OwnEngine(make, name), decoder, normalize=normalize)
+        with Embedder.choose(spec) as embedder:
+            return cls.from_embedder(embedder)
+
+    @classmethod
+    def from_embedder(cls, embedder: Embedder) -> EmbedImages:
+        """Embeds as a loaded embedder does, which is not used itself.
+
+        Raises:
+          UsageError: the embedder has no spec.
+        """
+        spec = spec_of(embedder)
+        assert embedder.spec is not None
+        return cls(embedder.spec, dataset_spec=spec)
 
     def expand(self, records: beam.PCollection) -> beam.PCollection:
         """Applies the transform.

@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import apache_beam as beam
-from apache_beam.utils.shared import Shared
 
 from pipeline.beam.embed import EmbedImages
 from pipeline.beam.read import ReadImages
 from pipeline.beam.write import WriteEmbeddings
 from pipeline.core.settings import Compression, InputConfig, OutputFormat
 from pipeline.dataset.commit import WaveHeader
-from pipeline.embedding.model import EmbedderSpec
-from pipeline.embedding.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -27,9 +24,7 @@ class WaveJob:
       output: directory of the data set.
       formats: of the embeddings files.
       compression: of TFRecord files.
-      spec: the data set's spec.
-      embedder_spec: what workers load.
-      shared: the handle of what they load.
+      embed: the transform that embeds, which workers share.
       spread: whether what is to be read is dealt out to workers on several machines.
     """
 
@@ -39,17 +34,16 @@ class WaveJob:
     output: str
     formats: tuple[OutputFormat, ...]
     compression: Compression
-    spec: Spec
-    embedder_spec: EmbedderSpec
-    shared: Shared
+    embed: EmbedImages
     spread: bool
 
 
 def build(root: beam.Pipeline, job: WaveJob) -> None:
     """Adds to a pipeline all that reads, embeds and commits one wave."""
+    spec = job.embed.dataset_spec
     (
         root
         | "ReadImages" >> ReadImages.from_plan(job.header.plan_files, job.input, job.max_image_bytes, spread=job.spread)
-        | "EmbedImages" >> EmbedImages(job.embedder_spec, job.shared)
-        | "WriteEmbeddings" >> WriteEmbeddings(job.output, job.formats, job.compression, job.header, job.spec)
+        | "EmbedImages" >> job.embed
+        | "WriteEmbeddings" >> WriteEmbeddings(job.output, job.formats, job.compression, job.header, spec)
     )

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from pipeline.core.errors import OutputError
-from pipeline.core.settings import DecodeConfig, EngineConfig
-
-if TYPE_CHECKING:
-    from pipeline.embedding.model import ChosenEmbedder, ChosenModule
+from pipeline.core.errors import OutputError, UsageError
+from pipeline.embedding.embedder import Embedder
+from pipeline.embedding.function import EmbedderSpec
+from pipeline.engines.base import ModuleFunction
 
 FORMAT_VERSION = 1
 """Version of the data set's own format."""
@@ -73,54 +71,46 @@ class Spec:
     format_version: int = FORMAT_VERSION
 
 
-def make_spec(
-    module: ChosenModule,
-    decode: DecodeConfig,
-    engine: EngineConfig,
-    *,
-    dimension: int,
-    engine_name: str,
-    parity: float | None,
-) -> Spec:
-    """Returns what a data set says about the vectors of a module.
+def make_spec(embedder: EmbedderSpec, *, dimension: int, engine: str, parity: float | None) -> Spec:
+    """Returns what a data set says about the vectors of an embedder.
 
     Args:
-      module: the module.
-      decode: how its images are prepared.
-      engine: how its vectors are computed and normalised.
+      embedder: what the embedder is loaded from.
       dimension: length of a vector.
-      engine_name: what computes the vectors.
+      engine: name of the engine that computes the vectors.
       parity: see `Spec`.
     """
+    source, decoder = embedder.source, embedder.decoder
+    function = source if isinstance(source, ModuleFunction) else None
     return Spec(
-        module=module.handle,
-        module_sha256=module.sha256,
-        signature=module.signature.signature,
-        output_key=module.signature.output_key,
+        module=source.handle,
+        module_sha256=function.sha256 if function else "",
+        signature=function.signature.signature if function else "",
+        output_key=function.signature.output_key if function else "",
         dimension=dimension,
         preprocessing=Preprocessing(
-            height=module.signature.height,
-            width=module.signature.width,
-            decode=decode.decode,
-            exif_orientation=decode.exif_orientation,
+            height=decoder.height,
+            width=decoder.width,
+            decode=decoder.decode,
+            exif_orientation=decoder.exif_orientation,
         ),
-        normalization=engine.normalize,
-        engine=engine_name,
-        precision=engine.precision,
+        normalization=embedder.normalize,
+        engine=engine,
+        precision=function.precision if function else "float32",
         parity=parity,
     )
 
 
-def spec_of(embedder: ChosenEmbedder) -> Spec:
-    """Returns what a data set says about the vectors of a loaded module."""
-    return make_spec(
-        embedder.module,
-        embedder.decode_config,
-        embedder.engine_config,
-        dimension=embedder.engine.dimension,
-        engine_name=embedder.engine.name,
-        parity=embedder.parity,
-    )
+def spec_of(embedder: Embedder) -> Spec:
+    """Returns what a data set says about the vectors of a loaded embedder.
+
+    Raises:
+      UsageError: the embedder was made from an engine, without a spec.
+    """
+    if embedder.spec is None:
+        raise UsageError("this embedder was made from an engine and has no spec; make it with Embedder.choose(spec)")
+    engine = embedder.engine
+    return make_spec(embedder.spec, dimension=engine.dimension, engine=engine.name, parity=engine.parity)
 
 
 def differing_fields(old: Spec, new: Spec) -> list[str]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import ModuleError
 from pipeline.core.timing import timed
-from pipeline.engines.base import EngineSpec
+from pipeline.engines.base import ModuleFunction
 from pipeline.engines.parity import probe_images
 from pipeline.hub.cache import ModuleCache, cache_directory
 from pipeline.savedmodel.module import freeze
@@ -72,7 +72,7 @@ class ConvertedModule:
         self.reference: NDArray[np.float32] = np.load(directory / _PROBE)
 
 
-def converted(spec: EngineSpec) -> ConvertedModule:
+def converted(function: ModuleFunction) -> ConvertedModule:
     """Returns a module's function in OpenVINO's format, from the cache if it is there.
 
     Raises:
@@ -80,10 +80,10 @@ def converted(spec: EngineSpec) -> ConvertedModule:
       OpenVINOError: OpenVINO cannot convert the module.
       CacheError: the cache cannot be written.
     """
-    signature = spec.signature
+    signature = function.signature
     identity = (
         _VERSION,
-        spec.module_sha256,
+        function.sha256,
         (signature.signature, signature.input_key, signature.output_key, signature.height, signature.width),
         [(name, importlib.metadata.version(name)) for name in ("openvino", "tensorflow")],
     )
@@ -91,22 +91,22 @@ def converted(spec: EngineSpec) -> ConvertedModule:
     def make(work: Path) -> Path:
         (work / "model").mkdir()
         with timed("of that, converting it with TensorFlow's help"):
-            convert(spec, work / "model")
+            convert(function, work / "model")
         return work / "model"
 
     cache = ModuleCache(cache_directory(), kind="openvino", root_file=_MODEL)
-    return ConvertedModule(Path(cache.get(spec.module_path, identity, make, None).path))
+    return ConvertedModule(Path(cache.get(function.path, identity, make, None).path))
 
 
-def convert(spec: EngineSpec, directory: Path) -> None:
+def convert(function: ModuleFunction, directory: Path) -> None:
     """Writes a module's function in OpenVINO's format, and TensorFlow's vectors of the probe images.
 
     Raises:
       ModuleError: the module cannot be loaded, or its output is no vector.
       OpenVINOError: OpenVINO cannot convert the module.
     """
-    signature = spec.signature
-    graph = freeze(spec.module_path, signature, 1)
+    signature = function.signature
+    graph = freeze(function.path, signature, 1)
     probes = probe_images(signature.height, signature.width)
     reference = np.concatenate([_call(graph.function, probes[i : i + 1]) for i in range(len(probes))])
     np.save(directory / _PROBE, reference)
@@ -118,7 +118,7 @@ def convert(spec: EngineSpec, directory: Path) -> None:
         model.reshape([1, signature.height, signature.width, 3])
         openvino.save_model(model, directory / _MODEL, compress_to_fp16=False)
     except openvino_errors(openvino) as error:
-        text = f"OpenVINO cannot convert signature '{signature.signature}' of {spec.module_path}: {one_line(error)}"
+        text = f"OpenVINO cannot convert signature '{signature.signature}' of {function.path}: {one_line(error)}"
         raise OpenVINOError(text + ADVICE) from error
     finally:
         frozen.unlink()

@@ -10,28 +10,25 @@ from numpy.typing import NDArray
 
 from pipeline.core.cores import usable_cores
 from pipeline.core.errors import ModuleError
-from pipeline.engines.base import EngineSpec
+from pipeline.engines.base import Engine, ModuleFunction
 from pipeline.engines.conversion import ADVICE, OpenVINOError, converted, import_openvino, one_line, openvino_errors
 from pipeline.engines.parity import PARITY_LIMIT, probe_images, relative_difference
 
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 
-class OpenVINOEngine:
+class OpenVINOEngine(Engine):
     """A module's function, compiled for one image at a time.
 
     Each calling thread has an inference request of its own, and each request is computed by one thread,
     so that as many images are under way as there are threads. One image at a time is what costs the
     least: what a layer hands to the next one stays in the core's own cache.
-
-    Attributes:
-      parity: relative difference of the vectors of `probe_images` from TensorFlow's, the largest.
     """
 
     name = "openvino"
     batch_size = 1
 
-    def __init__(self, spec: EngineSpec) -> None:
+    def __init__(self, function: ModuleFunction) -> None:
         """Loads a module's function, converting it if that was not done before.
 
         Raises:
@@ -40,27 +37,28 @@ class OpenVINOEngine:
             TensorFlow.
           CacheError: the converted module cannot be stored.
         """
-        module = converted(spec)
+        module = converted(function)
         self._openvino = import_openvino()
         self._local = threading.local()
         try:
-            self._model = self._compile(module.model, spec)
+            self._model = self._compile(module.model, function)
         except openvino_errors(self._openvino) as error:
-            raise OpenVINOError(f"OpenVINO cannot compile {spec.module_path}: {one_line(error)}{ADVICE}") from error
+            raise OpenVINOError(f"OpenVINO cannot compile {function.path}: {one_line(error)}{ADVICE}") from error
         self.dimension = int(module.reference.shape[1])
-        probes = probe_images(spec.signature.height, spec.signature.width)
+        probes = probe_images(function.signature.height, function.signature.width)
         vectors = np.concatenate([self.infer(probes[i : i + 1]) for i in range(len(probes))])
-        self.parity = relative_difference(vectors, module.reference)
-        limit = PARITY_LIMIT if spec.precision == "float32" else np.finfo(np.float32).max
-        if not self.parity <= limit:
+        parity = relative_difference(vectors, module.reference)
+        limit = PARITY_LIMIT if function.precision == "float32" else np.finfo(np.float32).max
+        if not parity <= limit:
             raise OpenVINOError(
-                f"OpenVINO's vectors of {spec.module_path} differ from TensorFlow's by {self.parity:.1e}, relative "
+                f"OpenVINO's vectors of {function.path} differ from TensorFlow's by {parity:.1e}, relative "
                 f"L2; expected at most {PARITY_LIMIT:.0e}{ADVICE}"
             )
+        self.parity = float(f"{parity:.1e}")
 
-    def _compile(self, model: Any, spec: EngineSpec) -> Any:
-        threads = spec.threads or usable_cores()
-        precision = _PRECISIONS[spec.precision]
+    def _compile(self, model: Any, function: ModuleFunction) -> Any:
+        threads = function.threads or usable_cores()
+        precision = _PRECISIONS[function.precision]
         core = self._openvino.Core()
         if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise ModuleError("this CPU does not compute in bfloat16; use --precision=float32")

@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 from pipeline.core.cores import usable_cores
 from pipeline.core.errors import ModuleError
 from pipeline.core.quiet import import_tensorflow
-from pipeline.engines.base import EngineSpec
+from pipeline.engines import gpu
+from pipeline.engines.base import Engine, ModuleFunction
 from pipeline.savedmodel.module import freeze
 
-BATCH_SIZE = 32
+CPU_BATCH_SIZE = 32
+GPU_BATCH_SIZE = 128
+"""Images of a call on a GPU, unless `--batch_size` says otherwise."""
 
 
-class TensorFlowEngine:
+class TensorFlowEngine(Engine):
     """A module's function, frozen, with one fixed input shape.
 
     Every call runs the same graph on exactly `batch_size` images; a smaller batch is padded with
@@ -25,18 +28,22 @@ class TensorFlowEngine:
     """
 
     name = "tensorflow"
-    batch_size = BATCH_SIZE
 
-    def __init__(self, spec: EngineSpec) -> None:
+    def __init__(self, function: ModuleFunction) -> None:
         """Loads a module's function.
 
         Raises:
           ModuleError: the module cannot be loaded, or its output is no vector.
         """
-        signature = spec.signature
+        signature = function.signature
+        if gpu.sees_gpu():
+            self.batch_size = function.batch_size or GPU_BATCH_SIZE
+            self.concurrent_calls = 1
+        else:
+            self.batch_size = CPU_BATCH_SIZE
         self._shape = (self.batch_size, signature.height, signature.width, 3)
-        _limit_threads(spec.threads or usable_cores())
-        self._graph = freeze(spec.module_path, signature, self.batch_size)
+        _limit_threads(function.threads or usable_cores())
+        self._graph = freeze(function.path, signature, self.batch_size)
         probe = self._call(np.zeros(self._shape, np.float32))
         if probe.ndim != 2 or probe.shape[0] != self.batch_size:
             raise ModuleError(

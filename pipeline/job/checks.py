@@ -9,8 +9,9 @@ from pipeline.core.config import RunConfig
 from pipeline.core.console import describe_os_error
 from pipeline.core.errors import OutputError
 from pipeline.dataset import metadata
-from pipeline.embedding.model import ChosenModule
+from pipeline.embedding.function import EmbedderSpec
 from pipeline.embedding.spec import Spec, check_same_space, make_spec
+from pipeline.engines.base import ModuleFunction
 from pipeline.storage import filesystem
 
 _log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def check_directory(output: str) -> None:
         raise OutputError(f"--output={output} is a file; expected a directory")
 
 
-def check_output(config: RunConfig, output: str, chosen: ChosenModule) -> Spec | None:
+def check_output(config: RunConfig, output: str, embedder: EmbedderSpec) -> Spec | None:
     """Returns the spec of the data set that a run is to go on with, or None if it is to begin one.
 
     What shows only when the module is loaded is not checked.
@@ -39,7 +40,7 @@ def check_output(config: RunConfig, output: str, chosen: ChosenModule) -> Spec |
     Args:
       config: of the run.
       output: directory of the data set.
-      chosen: the run's module.
+      embedder: the run's.
 
     Raises:
       OutputError: what is there is of another kind.
@@ -55,13 +56,12 @@ def check_output(config: RunConfig, output: str, chosen: ChosenModule) -> Spec |
                 "are; put it back, or start anew with --overwrite"
             )
         return None
-    wanted = config.engine.engine
+    function = embedder.source
+    assert isinstance(function, ModuleFunction)
     expected = make_spec(
-        chosen,
-        config.decode,
-        config.engine,
-        dimension=chosen.signature.dimension or existing.dimension,
-        engine_name=existing.engine if wanted == "auto" else wanted,
+        embedder,
+        dimension=function.signature.dimension or existing.dimension,
+        engine=existing.engine if function.engine == "auto" else function.engine,
         parity=existing.parity,
     )
     check_same_space(output, existing, expected)

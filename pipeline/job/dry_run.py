@@ -73,12 +73,13 @@ def preview(config: RunConfig) -> Preview:
       UsageError: the job cannot be done as asked.
     """
     checked = check_run(config)
-    check_output(config, checked.output, checked.chosen)
+    check_output(config, checked.output, checked.embedder)
     plan = plan_run(config, checked.options, checked.output, checked.files)
-    module = load_module(checked.chosen, config, checked.options)
+    embed = load_module(checked.embedder, checked.options)
+    assert embed.dataset_spec is not None
     found = list(itertools.islice(_records(plan, config), SAMPLE_RECORDS))
     sample = [record for record in found if isinstance(record, ImageRecord)]
-    with module.shared.acquire(lambda: Embedder.load(module.embedder_spec)) as embedder:
+    with embed.shared.acquire(lambda: Embedder.load(embed.spec)) as embedder:
         started = time.monotonic()
         batches = list(embedder.stream(sample))
         seconds = time.monotonic() - started
@@ -89,19 +90,18 @@ def preview(config: RunConfig) -> Preview:
     input_bytes = sum(task_bytes(task) for wave in plan.waves for task in wave.tasks)
     is_all = len(found) < SAMPLE_RECORDS
     scale = 1.0 if is_all or not sample_bytes else input_bytes / sample_bytes
-    dimension = module.dataset_spec.dimension
     return Preview(
         files=sum(len(covered_inputs(wave.tasks, config.input.key_feature)) for wave in plan.waves),
         input_bytes=input_bytes,
         skipped=plan.skipped,
         waves=len(plan.waves),
-        spec=module.dataset_spec,
+        spec=embed.dataset_spec,
         sample_records=len(found),
         sample_embedded=embedded,
         failures=tuple(failures),
         records=round(scale * len(found)),
         seconds=scale * seconds,
-        output_bytes=round(scale * embedded * dimension * _VECTOR_VALUE_BYTES),
+        output_bytes=round(scale * embedded * embed.dataset_spec.dimension * _VECTOR_VALUE_BYTES),
     )
 
 

@@ -3,63 +3,47 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 
 from apache_beam.options.pipeline_options import DebugOptions, DirectOptions, PipelineOptions
-from apache_beam.utils.shared import Shared
 
 from pipeline.beam import options as beam_options
-from pipeline.core.config import RunConfig
+from pipeline.beam.embed import EmbedImages
 from pipeline.core.cores import usable_cores
 from pipeline.embedding.embedder import Embedder
-from pipeline.embedding.model import ChosenModule, EmbedderSpec, load_embedder
-from pipeline.embedding.spec import Spec, spec_of
+from pipeline.embedding.function import EmbedderSpec
+from pipeline.engines.base import ModuleFunction
 from pipeline.hub.staging import stage_module
 
 _DATAFLOW_RUNNERS = ("DataflowRunner", "TestDataflowRunner")
 
 
-@dataclass(frozen=True)
-class PreparedModule:
-    """A module that is known to work, and what its vectors are.
+def load_module(spec: EmbedderSpec, options: PipelineOptions) -> EmbedImages:
+    """Chooses the engine for a module and loads it, which shows that it works; returns the transform that embeds.
 
-    Attributes:
-      embedder_spec: what workers load.
-      dataset_spec: what the data set says about its vectors.
-      shared: the handle through which the threads of a process share one embedder. In this process it
-        is loaded already if the pipeline's workers are threads here.
-    """
-
-    embedder_spec: EmbedderSpec
-    dataset_spec: Spec
-    shared: Shared
-
-
-def load_module(chosen: ChosenModule, config: RunConfig, options: PipelineOptions) -> PreparedModule:
-    """Chooses the engine for a module and loads it, which shows that it works.
+    Where the pipeline's workers are threads of this process, they share what was loaded here.
 
     Raises:
       ModuleError: the module cannot be used.
     """
-    model = load_embedder(chosen, config.decode, config.engine, threads=threads_per_process(options))
-    shared = Shared()
+    embedder = Embedder.choose(spec)
+    embed = EmbedImages.from_embedder(embedder)
     if beam_options.runs_in_process(options):
-        shared.acquire(lambda: Embedder.with_engine(model.spec, model.engine))
-    return PreparedModule(model.spec, spec_of(model), shared)
+        embed.shared.acquire(lambda: embedder)
+    return embed
 
 
-def bring_to_workers(module: PreparedModule, options: PipelineOptions) -> PreparedModule:
-    """Returns a module that workers can load; where they run on other machines, after it was copied for them.
+def bring_to_workers(embed: EmbedImages, options: PipelineOptions) -> EmbedImages:
+    """Returns a transform whose module workers can load; if they run on other machines, it is copied for them.
 
     Raises:
-      UsageError: it cannot be copied.
+      UsageError: the module cannot be copied.
     """
     location = beam_options.staging_location(options)
-    if location is None:
-        return module
-    engine = module.embedder_spec.engine
-    engine = dataclasses.replace(engine, module_path=stage_module(engine.module_path, engine.module_sha256, location))
-    return dataclasses.replace(module, embedder_spec=dataclasses.replace(module.embedder_spec, engine=engine))
+    function = embed.spec.source
+    if location is None or not isinstance(function, ModuleFunction):
+        return embed
+    function = dataclasses.replace(function, path=stage_module(function.path, function.sha256, location))
+    return dataclasses.replace(embed, spec=dataclasses.replace(embed.spec, source=function))
 
 
 def threads_per_process(options: PipelineOptions) -> int | None:

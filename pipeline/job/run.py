@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.runner import PipelineResult
 
-    from pipeline.embedding.model import ChosenModule
+    from pipeline.beam.embed import EmbedImages
+    from pipeline.embedding.function import EmbedderSpec
     from pipeline.embedding.spec import Spec
-    from pipeline.job.prepare import PreparedModule
     from pipeline.storage.lock import LockToken
 
 _log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def run(config: RunConfig) -> Summary:
         except OSError as error:
             raise OutputError(f"--output={output} cannot be written: {describe_os_error(error)}") from error
         try:
-            return _Job(config, checked.options, output, checked.chosen, lock.token).run(checked.files, started)
+            return _Job(config, checked.options, output, checked.embedder, lock.token).run(checked.files, started)
         except OSError as error:
             raise PipelineError(
                 f"the run to --output={output} stopped: {describe_os_error(error)}; what was committed is kept, start "
@@ -129,13 +129,13 @@ class CheckedRun:
       options: Beam's.
       output: directory of the data set, absolute where it is local.
       files: all that the data set should cover.
-      chosen: the module.
+      embedder: what embeds, before its engine is chosen.
     """
 
     options: PipelineOptions
     output: str
     files: tuple[InputFile, ...]
-    chosen: ChosenModule
+    embedder: EmbedderSpec
 
 
 def check_run(config: RunConfig) -> CheckedRun:
@@ -149,8 +149,9 @@ def check_run(config: RunConfig) -> CheckedRun:
         from apache_beam.io.filesystems import FileSystems
 
         from pipeline.beam import options as beam_options
-        from pipeline.embedding.model import choose_module
+        from pipeline.embedding.function import EmbedderSpec, find_function
         from pipeline.job.checks import check_directory
+        from pipeline.job.prepare import threads_per_process
 
     options = beam_options.parse_beam_args(config.beam_args)
     beam_options.check_options(options)
@@ -160,9 +161,10 @@ def check_run(config: RunConfig) -> CheckedRun:
         files = find_inputs(config.input, ownership.output_test(output))
         check_records(files)
     with timed("finding the module"):
-        chosen = choose_module(config.module)
+        function = find_function(config.module, config.engine, threads=threads_per_process(options))
+        embedder = EmbedderSpec.of(function, config.decode, config.engine)
     check_directory(filesystem.normalize(config.output.output))
-    return CheckedRun(options, output, files, chosen)
+    return CheckedRun(options, output, files, embedder)
 
 
 def plan_run(config: RunConfig, options: PipelineOptions, output: str, files: Sequence[InputFile]) -> Plan:
@@ -187,7 +189,7 @@ class _Job:
     config: RunConfig
     options: PipelineOptions
     output: str
-    chosen: ChosenModule
+    embedder: EmbedderSpec
     lock: LockToken
 
     def run(self, files: Sequence[InputFile], started: float) -> Summary:
@@ -195,19 +197,20 @@ class _Job:
         from pipeline.job.prepare import bring_to_workers, load_module
 
         settings = self.config.output
-        existing = check_output(self.config, self.output, self.chosen)
+        existing = check_output(self.config, self.output, self.embedder)
         plan = plan_run(self.config, self.options, self.output, files)
         if existing is not None and not plan.waves:
             ownership.remove_uncommitted(self.output)
             summary = self._summarize([], existing, plan.skipped, started)
         else:
             with timed("loading the module"):
-                module = bring_to_workers(load_module(self.chosen, self.config, self.options), self.options)
+                embed = bring_to_workers(load_module(self.embedder, self.options), self.options)
             if settings.overwrite:  # now that the new one can begin
                 ownership.remove(self.output)
-            self._begin(existing, module.dataset_spec)
-            manifests = [self._run_wave(wave, module, index, len(plan.waves)) for index, wave in enumerate(plan.waves)]
-            summary = self._summarize(manifests, module.dataset_spec, plan.skipped, started)
+            assert embed.dataset_spec is not None
+            self._begin(existing, embed.dataset_spec)
+            manifests = [self._run_wave(wave, embed, index, len(plan.waves)) for index, wave in enumerate(plan.waves)]
+            summary = self._summarize(manifests, embed.dataset_spec, plan.skipped, started)
         filesystem.write_atomically(filesystem.join(self.output, metadata.SUMMARY_NAME), metadata.to_json(summary))
         _check_failures(summary, settings.max_failure_rate)
         return summary
@@ -221,7 +224,7 @@ class _Job:
         else:
             check_same_space(self.output, existing, spec)
 
-    def _run_wave(self, wave: Wave, module: PreparedModule, index: int, count: int) -> metadata.Manifest:
+    def _run_wave(self, wave: Wave, embed: EmbedImages, index: int, count: int) -> metadata.Manifest:
         """Runs the pipeline of one wave and returns what it committed."""
         import apache_beam as beam
 
@@ -248,9 +251,7 @@ class _Job:
             output=self.output,
             formats=config.output.output_format,
             compression=config.output.compression,
-            spec=module.dataset_spec,
-            embedder_spec=module.embedder_spec,
-            shared=module.shared,
+            embed=embed,
             spread=not beam_options.is_direct(self.options),
         )
         try:

@@ -13,8 +13,8 @@ from pipeline.beam.options import make_runner, parse_beam_args
 from pipeline.core.errors import UsageError
 from pipeline.core.records import Failure, Feature
 from pipeline.embedding.embedder import Embedder
-from pipeline.embedding.model import EmbedderSpec
-from pipeline.engines.base import EngineSpec
+from pipeline.embedding.function import EmbedderSpec
+from pipeline.engines.base import ModuleFunction
 from pipeline.hub.handles import resolve
 from pipeline.images.decoder import ImageDecoder
 from pipeline.savedmodel.module import choose_signature, read_module
@@ -27,8 +27,9 @@ PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
 @pytest.fixture(scope="module")
 def spec(tiny_module):
     module = resolve(str(tiny_module))
-    engine = EngineSpec("tensorflow", module.path, module.sha256, choose_signature(read_module(module.path)))
-    return EmbedderSpec(engine, ImageDecoder(height=32, width=32), batch_size=4)
+    signature = choose_signature(read_module(module.path))
+    function = ModuleFunction(module.handle, module.path, module.sha256, signature, "tensorflow")
+    return EmbedderSpec(function, ImageDecoder(height=32, width=32), batch_size=4)
 
 
 RECORDS = [make_record(f"key {i}", image=jpeg_bytes(seed=i)) for i in range(30)]

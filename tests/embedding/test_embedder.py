@@ -7,15 +7,14 @@ from hypothesis import strategies as st
 
 from pipeline.embedding import embedder as embedder_module
 from pipeline.embedding.embedder import (
-    BATCH_SIZE,
-    BATCHES_PER_THREAD,
+    GROUP_SIZE,
+    GROUPS_PER_THREAD,
     THREADS_PER_CORE,
     BatchesInFlight,
     Embedder,
-    EmbedderSpec,
 )
-from pipeline.engines.base import EngineSpec
-from pipeline.engines.choice import load_engine
+from pipeline.embedding.function import EmbedderSpec
+from pipeline.engines.base import ModuleFunction
 from pipeline.images.decoder import ImageDecoder
 from pipeline.savedmodel.digest import module_digest
 from pipeline.savedmodel.module import choose_signature, read_module
@@ -115,7 +114,7 @@ class TestEmbed:
     def test_the_engine_gets_no_more_than_it_takes(self):
         with make_embedder(batch_size=3) as embedder:
             embedder.embed(records(8))
-            assert embedder.engine.batch_sizes == [3, 3, 2]
+            assert embedder.engine.calls == [3, 3, 2]
 
     def test_an_error_of_the_engine_reaches_the_caller(self):
         class Broken(FakeEngine):
@@ -128,11 +127,11 @@ class TestEmbed:
 
 class TestBatches:
     @pytest.mark.parametrize(
-        ("asked", "engine", "taken"), [(None, 1, BATCH_SIZE), (None, 32, 32), (5, 1, 5), (5, 8, 8), (17, 8, 24)]
+        ("asked", "engine", "taken"), [(None, 1, GROUP_SIZE), (None, 32, 32), (5, 1, 5), (5, 8, 8), (17, 8, 24)]
     )
     def test_a_thread_takes_whole_calls_of_the_engine(self, asked, engine, taken):
         with Embedder(FakeEngine(engine), DECODER, batch_size=asked) as embedder:
-            assert embedder.batch_size == taken
+            assert embedder.group_size == taken
 
     @given(count=st.integers(0, 60), batch_size=st.integers(1, 20), threads=st.integers(1, 4))
     @settings(deadline=None, max_examples=25)
@@ -153,13 +152,13 @@ class TestBatches:
             def source():
                 for record in records(30):
                     taken.append(record)
-                    if len(taken) > BATCHES_PER_THREAD * 2:
+                    if len(taken) > GROUPS_PER_THREAD * 2:
                         gate.set()  # else the stream would wait for results that cannot come
                     yield record
 
             stream = embedder.stream(source())
             next(stream)
-            assert len(taken) == BATCHES_PER_THREAD * 2 + 1
+            assert len(taken) == GROUPS_PER_THREAD * 2 + 1
             assert len(list(stream)) == 29
 
     def test_all_streams_of_an_embedder_share_one_bound_of_bytes(self, monkeypatch):
@@ -185,7 +184,7 @@ class TestBatches:
             assert sum(rows) >= 3  # one that is larger than the bound goes alone
 
     def test_a_few_large_images_close_a_batch_early(self, monkeypatch):
-        monkeypatch.setattr(embedder_module, "MAX_BATCH_BYTES", 3 * len(jpeg_bytes()))
+        monkeypatch.setattr(embedder_module, "MAX_GROUP_BYTES", 3 * len(jpeg_bytes()))
         with make_embedder() as embedder:
             batches = list(embedder.stream([make_record(str(i)) for i in range(8)]))
         assert [batch.num_rows for batch in batches] == [3, 3, 2]
@@ -204,9 +203,10 @@ class TestBatches:
 class TestLoad:
     def test_a_spec_becomes_an_embedder(self, tiny_module):
         path = str(tiny_module)
-        engine = EngineSpec("tensorflow", path, module_digest(path), choose_signature(read_module(path)), threads=3)
+        signature = choose_signature(read_module(path))
+        engine = ModuleFunction(path, path, module_digest(path), signature, "tensorflow", threads=3)
         with Embedder.load(EmbedderSpec(engine, DECODER, batch_size=40)) as embedder:
-            assert (embedder.threads, embedder.batch_size, embedder.engine.name) == (
+            assert (embedder.threads, embedder.group_size, embedder.engine.name) == (
                 3 * THREADS_PER_CORE,
                 64,
                 "tensorflow",
@@ -219,9 +219,9 @@ class TestLoad:
 def test_the_same_image_has_the_same_bits_whatever_is_around_it(name, convolutions):
     """Whatever the batch size, the neighbours, the number of threads and the order."""
     path = convolutions
-    spec = EngineSpec(name, path, module_digest(path), choose_signature(read_module(path)))
+    function = ModuleFunction(path, path, module_digest(path), choose_signature(read_module(path)), name)
     decoder = ImageDecoder(height=96, width=96)
-    engine = load_engine(spec)
+    engine = function.compile()
     items = [make_record(f"{i:03d}", image=jpeg_bytes(100 + i, 120, seed=i)) for i in range(12)]
     bad = make_record("bad", image=b"no image")
     found = []

@@ -3,9 +3,12 @@ import re
 
 import pytest
 
-from pipeline.core.errors import OutputError
-from pipeline.embedding.model import choose_embedder
+from pipeline.core.errors import OutputError, UsageError
+from pipeline.embedding.embedder import Embedder
 from pipeline.embedding.spec import Preprocessing, Spec, check_same_space, differing_fields, spec_of
+from pipeline.images.decoder import ImageDecoder
+from pipeline.savedmodel.digest import module_digest
+from pipeline.testing import TINY_DIMENSION, FakeEngine
 from tests.datasets import SPEC
 
 OTHER = {
@@ -62,18 +65,25 @@ def test_vectors_of_one_kind_only_come_together():
 
 
 def test_the_spec_of_a_loaded_module(tiny_module):
-    chosen = choose_embedder(
-        str(tiny_module), engine="tensorflow", normalize="l2", decode="fast", exif_orientation=True
-    )
-    assert spec_of(chosen) == Spec(
-        module=str(tiny_module),
-        module_sha256=chosen.module.sha256,
-        signature="serving_default",
-        output_key=chosen.module.signature.output_key,
-        dimension=chosen.engine.dimension,
-        preprocessing=Preprocessing(height=32, width=32, decode="fast", exif_orientation=True),
-        normalization="l2",
-        engine="tensorflow",
-        precision="float32",
-        parity=None,
-    )
+    options = {"engine": "tensorflow", "normalize": "l2", "decode": "fast", "exif_orientation": True}
+    with Embedder.from_module(str(tiny_module), **options) as embedder:
+        assert spec_of(embedder) == Spec(
+            module=str(tiny_module),
+            module_sha256=module_digest(tiny_module),
+            signature="serving_default",
+            output_key="default",
+            dimension=TINY_DIMENSION,
+            preprocessing=Preprocessing(height=32, width=32, decode="fast", exif_orientation=True),
+            normalization="l2",
+            engine="tensorflow",
+            precision="float32",
+            parity=None,
+        )
+
+
+def test_an_embedder_around_a_bare_engine_has_no_spec():
+    with (
+        Embedder(FakeEngine(), ImageDecoder(height=32, width=32)) as embedder,
+        pytest.raises(UsageError, match=r"^this embedder was made from an engine and has no spec; make it with"),
+    ):
+        spec_of(embedder)

@@ -5,14 +5,15 @@ from typing import Any
 import pytest
 
 from pipeline.core.quiet import import_tensorflow
-from pipeline.engines.base import EngineSpec
+from pipeline.engines.base import ModuleFunction
 from pipeline.savedmodel.digest import module_digest
 from pipeline.savedmodel.module import choose_signature, read_module
 
 
-def engine_spec(directory: Path | str, name: str = "openvino", **options: Any) -> EngineSpec:
+def function_of(directory: Path | str, engine: str = "openvino", **options: Any) -> ModuleFunction:
     signature = choose_signature(read_module(str(directory)))
-    return EngineSpec(name, str(directory), module_digest(directory), signature, **options)
+    path = str(directory)
+    return ModuleFunction(path, path, module_digest(path), signature, engine, **options)
 
 
 @pytest.fixture

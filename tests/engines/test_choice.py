@@ -3,30 +3,31 @@ import logging
 import pytest
 
 from pipeline.core.errors import ModuleError
-from pipeline.engines import choice
-from pipeline.engines.choice import choose_engine, sees_gpu
+from pipeline.engines import gpu
+from pipeline.engines.choice import choose_engine
 from pipeline.engines.conversion import OpenVINOError
-from tests.engines.conftest import engine_spec
+from pipeline.engines.gpu import sees_gpu
+from tests.engines.conftest import function_of
 
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch):
-    monkeypatch.setattr(choice, "sees_gpu", lambda: False)
+    monkeypatch.setattr(gpu, "sees_gpu", lambda: False)
 
 
 def test_auto_takes_openvino_where_it_agrees(tiny_module, caplog):
     caplog.set_level(logging.INFO)
-    chosen = choose_engine("auto", engine_spec(tiny_module, "auto"))
-    assert (chosen.spec.name, chosen.engine.name) == ("openvino", "openvino")
+    chosen = choose_engine(function_of(tiny_module, "auto"))
+    assert chosen.name == "openvino"
     assert 0 <= chosen.parity < 1e-4
     assert caplog.messages == []
 
 
 def test_auto_takes_tensorflow_where_it_sees_a_gpu(tiny_module, monkeypatch, caplog):
-    monkeypatch.setattr(choice, "sees_gpu", lambda: True)
+    monkeypatch.setattr(gpu, "sees_gpu", lambda: True)
     caplog.set_level(logging.INFO)
-    chosen = choose_engine("auto", engine_spec(tiny_module, "auto"))
-    assert (chosen.spec.name, chosen.engine.name, chosen.parity) == ("tensorflow", "tensorflow", None)
+    chosen = choose_engine(function_of(tiny_module, "auto"))
+    assert (chosen.name, chosen.parity) == ("tensorflow", None)
     assert caplog.messages == ["engine tensorflow: it sees a GPU"]
 
 
@@ -34,8 +35,8 @@ def test_auto_takes_tensorflow_and_says_why_where_openvino_fails(write_module, c
     import tensorflow as tf
 
     directory = write_module(lambda images: tf.math.lgamma(1 + images[:, 0, :8, 0]))
-    chosen = choose_engine("auto", engine_spec(directory, "auto"))
-    assert chosen.engine.name == "tensorflow"
+    chosen = choose_engine(function_of(directory, "auto"))
+    assert chosen.name == "tensorflow"
     # TensorFlow has its own to say where the module was made.
     (message,) = (record.getMessage() for record in caplog.records if record.name.startswith("pipeline"))
     assert message.startswith("engine tensorflow, because openvino does not work: OpenVINO cannot convert signature")
@@ -45,7 +46,7 @@ def test_auto_takes_tensorflow_and_says_why_where_openvino_fails(write_module, c
 def test_auto_takes_tensorflow_where_the_cache_cannot_be_written(tiny_module, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "file"))
-    assert choose_engine("auto", engine_spec(tiny_module, "auto")).engine.name == "tensorflow"
+    assert choose_engine(function_of(tiny_module, "auto")).name == "tensorflow"
     assert "cannot be stored in the cache directory" in caplog.text
 
 
@@ -54,18 +55,18 @@ def test_openvino_on_request_fails_rather_than_being_replaced(write_module):
 
     directory = write_module(lambda images: tf.math.lgamma(1 + images[:, 0, :8, 0]))
     with pytest.raises(OpenVINOError, match="Lgamma; use --engine=tensorflow"):
-        choose_engine("openvino", engine_spec(directory, "openvino"))
+        choose_engine(function_of(directory, "openvino"))
 
 
 def test_tensorflow_on_request(tiny_module):
-    assert choose_engine("tensorflow", engine_spec(tiny_module)).engine.name == "tensorflow"
+    assert choose_engine(function_of(tiny_module, "tensorflow")).name == "tensorflow"
 
 
 def test_bfloat16_leaves_no_choice(tiny_module, monkeypatch):
-    monkeypatch.setattr(choice, "sees_gpu", lambda: True)
-    spec = engine_spec(tiny_module, "auto", precision="bfloat16")
+    monkeypatch.setattr(gpu, "sees_gpu", lambda: True)
+    spec = function_of(tiny_module, "auto", precision="bfloat16")
     try:
-        assert choose_engine("auto", spec).engine.name == "openvino"
+        assert choose_engine(spec).name == "openvino"
     except ModuleError as error:
         assert "does not compute in bfloat16" in str(error)  # noqa: PT017 - not every CPU has it
 

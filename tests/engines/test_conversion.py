@@ -11,7 +11,7 @@ from pipeline.engines.conversion import OpenVINOError, converted
 from pipeline.engines.parity import probe_images
 from pipeline.hub.cache import CacheError
 from pipeline.testing import tiny_vectors
-from tests.engines.conftest import engine_spec
+from tests.engines.conftest import function_of
 
 
 def run_python(code: str, **environment: str) -> str:
@@ -23,35 +23,34 @@ def run_python(code: str, **environment: str) -> str:
 
 
 def test_the_reference_is_what_the_module_computes(tiny_module):
-    module = converted(engine_spec(tiny_module))
+    module = converted(function_of(tiny_module))
     assert module.model.is_file()
     np.testing.assert_allclose(module.reference, tiny_vectors(probe_images(32, 32)), rtol=1e-5, atol=1e-6)
 
 
 def test_both_formats_are_converted(tiny_module, tiny_tf1_module):
-    first, second = (converted(engine_spec(path)) for path in (tiny_module, tiny_tf1_module))
+    first, second = (converted(function_of(path)) for path in (tiny_module, tiny_tf1_module))
     assert first.model != second.model
     np.testing.assert_allclose(first.reference, second.reference, rtol=1e-6)
 
 
 def test_what_is_converted_once_is_loaded_without_tensorflow(tiny_module):
-    spec = engine_spec(tiny_module)
+    spec = function_of(tiny_module)
     converted(spec)
     code = f"""
 import sys
-from pipeline.engines.base import EngineSpec
-from pipeline.engines.choice import load_engine
+from pipeline.engines.base import ModuleFunction
 from pipeline.savedmodel.module import ImageSignature
-load_engine({spec!r})
+{spec!r}.compile()
 print("tensorflow" in sys.modules)
 """
     assert run_python(code) == "False"
 
 
 def test_a_damaged_conversion_is_made_anew(tiny_module):
-    model = converted(engine_spec(tiny_module)).model
+    model = converted(function_of(tiny_module)).model
     model.write_bytes(model.read_bytes()[:-10])
-    assert converted(engine_spec(tiny_module)).model.read_bytes().endswith(b"</net>\n")
+    assert converted(function_of(tiny_module)).model.read_bytes().endswith(b"</net>\n")
 
 
 def test_importing_openvino_tells_nobody_and_writes_nothing(tmp_path):
@@ -77,16 +76,16 @@ def test_operations_that_openvino_lacks_are_named(write_module):
         f"OpenVINO cannot convert signature 'serving_default' of {directory}: .*: Lgamma; use --engine=tensorflow"
     )
     with pytest.raises(OpenVINOError, match=f"^{expected}$"):
-        converted(engine_spec(directory))
+        converted(function_of(directory))
 
 
 def test_a_cache_that_cannot_be_written_is_told(tiny_module, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "file"))
     with pytest.raises(CacheError, match=re.escape(f"cannot be stored in the cache directory {tmp_path / 'file'}")):
-        converted(engine_spec(tiny_module))
+        converted(function_of(tiny_module))
 
 
 def test_nothing_but_the_model_and_the_reference_is_kept(tiny_module):
-    directory = Path(converted(engine_spec(tiny_module)).model).parent
+    directory = Path(converted(function_of(tiny_module)).model).parent
     assert sorted(path.name for path in directory.iterdir()) == ["model.bin", "model.xml", "probe.npy"]

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import ModuleError
-from pipeline.engines.choice import load_engine
 from pipeline.engines.conversion import OpenVINOError, import_openvino
 from pipeline.engines.parity import probe_images, relative_difference
 from pipeline.testing import TINY_DIMENSION, tiny_vectors
-from tests.engines.conftest import engine_spec
+from tests.engines.conftest import function_of
 
 ENGINES = ("openvino", "tensorflow")
 
@@ -23,7 +22,7 @@ def infer(engine, images):
 @pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.parametrize("module", ["tiny_module", "tiny_tf1_module"])
 def test_vectors_are_those_of_the_module(name, module, request):
-    engine = load_engine(engine_spec(request.getfixturevalue(module), name))
+    engine = function_of(request.getfixturevalue(module), name).compile()
     images = probe_images(32, 32)
     assert (engine.name, engine.dimension) == (name, TINY_DIMENSION)
     vectors = infer(engine, images)
@@ -33,7 +32,7 @@ def test_vectors_are_those_of_the_module(name, module, request):
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_vector_depends_on_its_image_only(name, convolutions):
-    engine = load_engine(engine_spec(convolutions, name))
+    engine = function_of(convolutions, name).compile()
     images = np.random.default_rng(0).random((engine.batch_size + 3, 96, 96, 3), np.float32)
     images[:4] = probe_images(96, 96)
     vectors = infer(engine, images)
@@ -45,7 +44,7 @@ def test_a_vector_depends_on_its_image_only(name, convolutions):
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_threads_share_an_engine_and_get_the_same_bits(name, convolutions):
-    engine = load_engine(engine_spec(convolutions, name))
+    engine = function_of(convolutions, name).compile()
     images = probe_images(96, 96)
     expected = infer(engine, images)
     results = {}
@@ -65,18 +64,18 @@ def test_threads_share_an_engine_and_get_the_same_bits(name, convolutions):
 
 def test_openvino_gives_the_same_bits_with_any_number_of_threads(convolutions):
     images = probe_images(96, 96)
-    one, three = (load_engine(engine_spec(convolutions, threads=threads)) for threads in (1, 3))
+    one, three = (function_of(convolutions, threads=threads).compile() for threads in (1, 3))
     np.testing.assert_array_equal(infer(one, images), infer(three, images))
 
 
 def test_engines_agree(convolutions):
     images = np.random.default_rng(2).random((8, 96, 96, 3), np.float32)
-    vectors, reference = (infer(load_engine(engine_spec(convolutions, name)), images) for name in ENGINES)
+    vectors, reference = (infer(function_of(convolutions, name).compile(), images) for name in ENGINES)
     assert relative_difference(vectors, reference) < 1e-4
 
 
 def test_openvino_tells_its_difference_from_tensorflow(convolutions):
-    assert 0 < load_engine(engine_spec(convolutions)).parity < 1e-4
+    assert 0 < function_of(convolutions).compile().parity < 1e-4
 
 
 def test_openvino_refuses_a_module_that_it_computes_otherwise(write_module):
@@ -85,29 +84,29 @@ def test_openvino_refuses_a_module_that_it_computes_otherwise(write_module):
     directory = write_module(lambda images: images[:, 0, :8, 0] + tf.random.uniform([tf.shape(images)[0], 8]))
     expected = r"vectors of .* differ from TensorFlow's by .*, relative L2; expected at most 1e-04; use --engine=tensor"
     with pytest.raises(OpenVINOError, match=expected):
-        load_engine(engine_spec(directory))
+        function_of(directory).compile()
 
 
 def test_bfloat16_is_near_where_the_cpu_has_it_and_refused_elsewhere(convolutions):
-    spec = engine_spec(convolutions, precision="bfloat16")
+    spec = function_of(convolutions, precision="bfloat16")
     if "BF16" not in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(ModuleError, match="does not compute in bfloat16; use --precision=float32"):
-            load_engine(spec)
+            spec.compile()
         return
     images = probe_images(96, 96)
-    vectors = infer(load_engine(spec), images)
-    assert 1e-4 < relative_difference(vectors, infer(load_engine(engine_spec(convolutions)), images)) < 0.3
+    vectors = infer(spec.compile(), images)
+    assert 1e-4 < relative_difference(vectors, infer(function_of(convolutions).compile(), images)) < 0.3
 
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_module_that_is_not_whole_is_refused(name, tiny_module, tmp_path):
     (tmp_path / "saved_model.pb").write_bytes((tiny_module / "saved_model.pb").read_bytes())
     with pytest.raises(ModuleError, match=r"cannot be loaded: .*; is the module complete"):
-        load_engine(engine_spec(tmp_path, name))
+        function_of(tmp_path, name).compile()
 
 
 def test_tensorflow_traces_once_whatever_the_batches(tiny_module):
-    engine = load_engine(engine_spec(tiny_module, "tensorflow"))
+    engine = function_of(tiny_module, "tensorflow").compile()
     for count in (1, 5, engine.batch_size):
         assert engine.infer(np.zeros((count, 32, 32, 3), np.float32)).shape == (count, TINY_DIMENSION)
     assert engine.trace_count == 1

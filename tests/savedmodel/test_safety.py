@@ -7,8 +7,8 @@ import pytest
 
 from pipeline.commands.hub import main
 from pipeline.core.errors import ModuleError
-from pipeline.core.settings import ModuleConfig
-from pipeline.embedding.model import choose_module
+from pipeline.core.settings import EngineConfig, ModuleConfig
+from pipeline.embedding.function import find_function
 from pipeline.finetune.run import FinetuneConfig, finetune
 from pipeline.hub.describe import describe
 from pipeline.savedmodel.messages import parse_saved_model
@@ -393,9 +393,9 @@ def test_unsafe_module_is_refused_unless_allowed(tmp_path, caplog):
     with pytest.raises(
         ModuleError, match=rf"module {path} has operations that reach beyond it: WriteFile \(files; node"
     ):
-        choose_module(ModuleConfig(path))
+        find_function(ModuleConfig(path), EngineConfig())
     with caplog.at_level(logging.WARNING):
-        assert choose_module(ModuleConfig(path, allow_unsafe_module=True)).path == path
+        assert find_function(ModuleConfig(path, allow_unsafe_module=True), EngineConfig()).path == path
     (message,) = (record.getMessage() for record in caplog.records if record.name.startswith("pipeline"))
     assert message.startswith(f"WARNING: module {path} has operations that reach beyond it: WriteFile")
 

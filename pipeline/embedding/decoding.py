@@ -1,0 +1,61 @@
+"""The first stage of embedding: encoded images to pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.errors import ImageError
+from pipeline.core.records import Failure, FailureReason, ImageRecord
+from pipeline.engines.base import Engine
+from pipeline.images.decoder import ImageDecoder
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedImages:
+    """Consecutive images that were decoded.
+
+    Attributes:
+      records: the records whose images have pixels, without the encoded bytes, which need no memory any more.
+      pixels: the engine's dtype [N, height, width, 3]; a part of a buffer that is used again.
+      failures: the records whose images could not be decoded.
+    """
+
+    records: tuple[ImageRecord, ...]
+    pixels: NDArray[Any]
+    failures: tuple[Failure, ...]
+
+
+def make_buffer(engine: Engine, decoder: ImageDecoder, images: int) -> NDArray[Any]:
+    """Returns room for some decoded images: the engine's dtype [images, height, width, 3]."""
+    return np.zeros((images, decoder.height, decoder.width, 3), engine.dtype)
+
+
+def decode(records: Sequence[ImageRecord], decoder: ImageDecoder, buffer: NDArray[Any]) -> Iterator[DecodedImages]:
+    """Decodes images into a buffer; yields them whenever it is full, and at the end.
+
+    The buffer is written again after each `DecodedImages` that is yielded.
+    """
+    decoded: list[ImageRecord] = []
+    failures: list[Failure] = []
+    for record in records:
+        try:
+            decoder(record.image, out=buffer[len(decoded)])
+        except ImageError as error:
+            failures.append(Failure(record.key, record.source, "decode", _reason(error), str(error)))
+            continue
+        decoded.append(dataclasses.replace(record, image=b""))
+        if len(decoded) == len(buffer):
+            yield DecodedImages(tuple(decoded), buffer, tuple(failures))
+            decoded, failures = [], []
+    if decoded or failures:
+        yield DecodedImages(tuple(decoded), buffer[: len(decoded)], tuple(failures))
+
+
+def _reason(error: ImageError) -> FailureReason:
+    return error.reason  # type: ignore[return-value]

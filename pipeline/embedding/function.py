@@ -1,0 +1,100 @@
+"""From a module's handle to what an embedder is loaded from.
+
+Three classes stand for a module on its way: `Module` is what is on disk, `ModuleFunction` how it is called, and
+`Embedder` what is loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.core.settings import DecodeConfig, EngineConfig, ModuleConfig, Normalization
+from pipeline.engines.base import Engine, ModuleFunction
+from pipeline.hub.handles import resolve
+from pipeline.images.decoder import ImageDecoder
+from pipeline.savedmodel.module import choose_signature, read_module
+from pipeline.savedmodel.safety import check_operations
+
+
+@dataclass(frozen=True)
+class OwnEngine:
+    """An engine of your own, in the place of a module's function.
+
+    Attributes:
+      make: returns the engine, once in each worker process; any callable that can be pickled, such as a class.
+      handle: names the engine in the spec of a data set, as the handle of a module does.
+      threads: how many threads decode at a time; None for all cores that the process may use.
+    """
+
+    make: Callable[[], Engine]
+    handle: str
+    threads: int | None = None
+
+    def load(self) -> Engine:
+        """Returns the engine."""
+        return self.make()
+
+
+@dataclass(frozen=True)
+class EmbedderSpec:
+    """All that an `Embedder` is loaded from; it travels to the workers.
+
+    Attributes:
+      source: loads the engine.
+      decoder: how encoded bytes become pixels.
+      batch_size: records that a thread takes at a time, or None for a choice that suits the engine.
+      normalize: whether vectors are scaled to length 1 (`l2`) or not (`none`).
+    """
+
+    source: ModuleFunction | OwnEngine
+    decoder: ImageDecoder
+    batch_size: int | None = None
+    normalize: Normalization = "none"
+
+    @classmethod
+    def of(cls, function: ModuleFunction, decode: DecodeConfig, engine: EngineConfig) -> EmbedderSpec:
+        """Returns the spec of a module's function under some settings."""
+        decoder = ImageDecoder(
+            height=function.signature.height,
+            width=function.signature.width,
+            decode=decode.decode,
+            exif_orientation=decode.exif_orientation,
+            max_pixels=decode.max_pixels,
+            max_image_bytes=decode.max_image_bytes,
+        )
+        return cls(function, decoder, engine.batch_size, engine.normalize)
+
+    def with_engine_name(self, name: str) -> EmbedderSpec:
+        """Returns the spec with the engine that was chosen."""
+        if isinstance(self.source, OwnEngine):
+            return self
+        return dataclasses.replace(self, source=dataclasses.replace(self.source, engine=name))
+
+
+def find_function(module: ModuleConfig, engine: EngineConfig, *, threads: int | None = None) -> ModuleFunction:
+    """Finds a module and the function of it to call, without loading it.
+
+    Raises:
+      ModuleError: the module cannot be found or trusted, or has no function that fits.
+    """
+    resolved = resolve(module.module, sha256=module.module_sha256)
+    info = read_module(resolved.path)
+    check_operations(resolved.handle, info.unsafe_operations, allow=module.allow_unsafe_module)
+    signature = choose_signature(
+        info,
+        signature=module.signature,
+        output_key=module.output_key,
+        image_size=module.image_size,
+    )
+    return ModuleFunction(
+        handle=resolved.handle,
+        path=resolved.path,
+        sha256=resolved.sha256,
+        signature=signature,
+        engine=engine.engine,
+        precision=engine.precision,
+        threads=threads,
+        batch_size=engine.batch_size,
+    )
