@@ -14,11 +14,13 @@ import numpy as np
 import pipeline
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import TooManyFailures
+from pipeline.core.json import to_json
 from pipeline.core.records import EmbeddingBatch, Failure, Feature, ImageRecord
 from pipeline.dataset import metadata
 from pipeline.dataset.commit import WaveHeader, commit_wave
 from pipeline.dataset.reader import read_embeddings
-from pipeline.dataset.shards import StagedShard, WaveFormat, WaveWriter
+from pipeline.dataset.sinks.base import SinkSettings, StagedShard, make_sinks
+from pipeline.dataset.writer import BundleWriter, StagedBundle
 from pipeline.embedding.spec import Preprocessing, Spec
 from pipeline.job.run import Summary
 from pipeline.storage import filesystem
@@ -119,11 +121,20 @@ def stage(
     wave: str = "00000",
     formats: tuple = ("tfrecord",),
     compression: str = "none",
-) -> list[StagedShard]:
-    """Writes batches to staged files of a wave."""
-    writer = WaveWriter(str(output), wave, WaveFormat(formats, compression, STARTED, metadata.to_json(SPEC)))
-    staged = [shard for batch in batches for shard in writer.add(batch)]
-    return staged + writer.close()
+) -> list[StagedBundle]:
+    """Writes batches to staged shards of a wave, as one bundle."""
+    with BundleWriter(
+        str(output), wave, make_sinks(formats), SinkSettings(compression, STARTED, to_json(SPEC))
+    ) as writer:
+        for batch in batches:
+            writer.add(batch)
+        return [writer.close()]
+
+
+def stage_shards(output: Path, *batches: EmbeddingBatch, **options: object) -> list[StagedShard]:
+    """Writes batches to staged shards and returns these."""
+    (bundle,) = stage(output, *batches, **options)
+    return list(bundle.shards)
 
 
 def entry(name: str, *, size_bytes: int = 10, mtime_s: float = 1.5, records: int = 1) -> metadata.InputEntry:

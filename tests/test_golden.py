@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from pipeline.core.json import to_json
 from pipeline.core.records import Failure, Feature
 from pipeline.dataset.compact import compact
-from pipeline.dataset.metadata import read_manifests, read_spec, to_json
+from pipeline.dataset.metadata import read_manifests, read_spec
 from pipeline.dataset.reader import read_embeddings, read_failures
 from pipeline.dataset.verify import verify
 from pipeline.tfrecords.examples import encode_example

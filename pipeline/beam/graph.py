@@ -9,7 +9,7 @@ import apache_beam as beam
 from pipeline.beam.embed import EmbedImages
 from pipeline.beam.read import ReadImages
 from pipeline.beam.write import WriteEmbeddings
-from pipeline.core.settings import Compression, InputConfig, OutputFormat
+from pipeline.core.settings import Compression, InputConfig
 from pipeline.dataset.commit import WaveHeader
 
 
@@ -32,7 +32,7 @@ class WaveJob:
     input: InputConfig
     max_image_bytes: int
     output: str
-    formats: tuple[OutputFormat, ...]
+    formats: tuple[str, ...]
     compression: Compression
     embed: EmbedImages
     spread: bool

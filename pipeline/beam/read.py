@@ -17,8 +17,9 @@ from pipeline.core.errors import TooManyFailures
 from pipeline.core.records import Failure, ImageRecord
 from pipeline.core.settings import DecodeConfig, InputConfig
 from pipeline.dataset.plan import read_plan
-from pipeline.inputs.find import ReadTask, find_inputs, make_tasks
-from pipeline.inputs.read import TaskPart, cut_task, read_task
+from pipeline.inputs.base import InputKind, ReadSettings, ReadTask, TaskPart
+from pipeline.inputs.find import find_inputs
+from pipeline.inputs.tasks import cut_task, make_tasks, read_part
 
 READ_COUNTER = "records-read"
 
@@ -36,12 +37,13 @@ class ReadImages(beam.PTransform):
     slow worker to an idle one. The bytes of an image never cross a shuffle.
 
     Attributes:
-      tasks: what to read, as `pipeline.inputs.find.make_tasks` makes it.
+      tasks: what to read, as `pipeline.inputs.tasks.make_tasks` returns it.
       config: names of the features to read; only needed for TFRecords.
       max_image_bytes: an image file larger than this is a failure.
       plan_files: files with more tasks, as `pipeline.dataset.plan.write_plan` writes them.
       spread: whether the parts are dealt out before they are read. Some runners, Flink's among them, would leave all
         that one worker has listed to that worker; on a single machine it is not needed, and costs some 20 ms.
+      kinds: input kinds besides the registered ones.
     """
 
     tasks: Sequence[ReadTask] = ()
@@ -49,24 +51,29 @@ class ReadImages(beam.PTransform):
     max_image_bytes: int = DecodeConfig.max_image_bytes
     plan_files: Sequence[str] = ()
     spread: bool = True
+    kinds: Sequence[InputKind] = ()
 
     def __post_init__(self) -> None:
         """Lets Beam give the transform its label."""
         super().__init__()
 
     @classmethod
-    def from_patterns(cls, *patterns: str | os.PathLike[str], **settings: Any) -> ReadImages:
+    def from_patterns(
+        cls, *patterns: str | os.PathLike[str], kinds: Sequence[InputKind] = (), **settings: Any
+    ) -> ReadImages:
         """Reads what files, directories and globs name: `ReadImages.from_patterns("photos", "more/*.png")`.
 
         Args:
           *patterns: as in `--input`.
+          kinds: input kinds besides the registered ones; a file is of the first kind that recognises its name.
           **settings: other fields of `pipeline.core.settings.InputConfig`, such as `key_feature`.
 
         Raises:
           InputError: nothing matched.
         """
         config = InputConfig(tuple(os.fspath(pattern) for pattern in patterns), **settings)
-        return cls(make_tasks(find_inputs(config)), config)
+        files = find_inputs(config, kinds=kinds)
+        return cls(make_tasks(files, kinds), config, kinds=kinds)
 
     @classmethod
     def from_plan(
@@ -77,21 +84,25 @@ class ReadImages(beam.PTransform):
 
     def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
         """Applies the transform to the root of a pipeline."""
-        parts = root | "Once" >> beam.Impulse() | "Parts" >> beam.ParDo(_PartsFn(self.tasks, self.plan_files))
+        parts = (
+            root | "Once" >> beam.Impulse() | "Parts" >> beam.ParDo(_PartsFn(self.tasks, self.plan_files, self.kinds))
+        )
         if self.spread:
             parts |= "Spread" >> beam.Reshuffle()
-        return parts | "Read" >> beam.ParDo(_ReadFn(self.config, self.max_image_bytes))
+        settings = ReadSettings(self.config, self.max_image_bytes)
+        return parts | "Read" >> beam.ParDo(_ReadFn(settings, self.kinds))
 
 
 class _PartsFn(beam.DoFn):
-    def __init__(self, tasks: Sequence[ReadTask], plan_files: Sequence[str]) -> None:
+    def __init__(self, tasks: Sequence[ReadTask], plan_files: Sequence[str], kinds: Sequence[InputKind]) -> None:
         self._tasks = tuple(tasks)
         self._plan_files = tuple(plan_files)
+        self._kinds = tuple(kinds)
 
     def process(self, _: bytes) -> Iterator[TaskPart]:
         planned = itertools.chain.from_iterable(map(read_plan, self._plan_files))  # one file at a time in memory
         for task in itertools.chain(self._tasks, planned):
-            yield from cut_task(task, PART_BYTES)
+            yield from cut_task(task, PART_BYTES, self._kinds)
 
 
 class _PartRestrictions(RestrictionProvider):
@@ -108,9 +119,9 @@ class _PartRestrictions(RestrictionProvider):
 
 
 class _ReadFn(beam.DoFn):
-    def __init__(self, config: InputConfig, max_image_bytes: int) -> None:
-        self._config = config
-        self._max_image_bytes = max_image_bytes
+    def __init__(self, settings: ReadSettings, kinds: Sequence[InputKind]) -> None:
+        self._settings = settings
+        self._kinds = tuple(kinds)
         self._read = Metrics.counter("pipeline", READ_COUNTER)
 
     def process(
@@ -132,17 +143,14 @@ class _ReadFn(beam.DoFn):
             return stop
 
         restriction = tracker.current_restriction()
-        for record in read_task(
-            part.task,
-            restriction.start,
-            restriction.stop,
-            claim,
-            config=self._config,
-            max_image_bytes=self._max_image_bytes,
-            end=end,
-        ):
+        claimed = TaskPart(part.task, restriction.start, restriction.stop)
+        for record in read_part(claimed, claim, self._settings, end=end, kinds=self._kinds):
             self._read.inc()
-            if self._config.on_corrupt == "fail" and isinstance(record, Failure) and record.reason == "corrupt_record":
+            if (
+                self._settings.config.on_corrupt == "fail"
+                and isinstance(record, Failure)
+                and record.reason == "corrupt_record"
+            ):
                 raise TooManyFailures(f"{record.source}: {record.message}, and --on_corrupt=fail")
             yield record
         if not refused:

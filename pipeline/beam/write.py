@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -13,12 +13,14 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from pipeline.core.errors import UsageError
+from pipeline.core.json import to_json
 from pipeline.core.records import EmbeddingBatch
-from pipeline.core.settings import Compression, OutputFormat
+from pipeline.core.settings import Compression
 from pipeline.dataset import metadata
 from pipeline.dataset.commit import WaveHeader, commit_wave
 from pipeline.dataset.metadata import Manifest
-from pipeline.dataset.shards import StagedShard, WaveFormat, WaveWriter
+from pipeline.dataset.sinks.base import Sink, SinkSettings, make_sinks
+from pipeline.dataset.writer import BundleWriter, StagedBundle
 from pipeline.embedding.spec import Spec, check_same_space
 from pipeline.storage import filesystem
 
@@ -33,14 +35,14 @@ class WriteEmbeddings(beam.PTransform):
 
     Attributes:
       output: directory of the data set, local or remote.
-      formats: of the embeddings files.
+      formats: of the rows: names of `--output_format`, or sinks.
       compression: of TFRecord files.
       header: what the manifest says of the wave; by default that it comes after all others and covers no files.
       spec: what the vectors are, such as `EmbedImages.dataset_spec`. The data set gets it, or must have the same.
     """
 
     output: str
-    formats: tuple[OutputFormat, ...] = ("tfrecord",)
+    formats: Sequence[str | Sink] = ("tfrecord",)
     compression: Compression = "none"
     header: WaveHeader | None = None
     spec: Spec | None = None
@@ -48,9 +50,9 @@ class WriteEmbeddings(beam.PTransform):
     def __post_init__(self) -> None:
         """Lets Beam give the transform its label, and refuses formats that do not exist."""
         super().__init__()
-        known = get_args(OutputFormat)
-        if not self.formats or not set(self.formats) <= set(known):
-            raise UsageError(f"WriteEmbeddings got formats={self.formats!r}; expected a tuple with some of {known}")
+        if isinstance(self.formats, str):
+            raise UsageError(f"WriteEmbeddings got formats={self.formats!r}; expected a tuple of names or sinks")
+        self._sinks = make_sinks(self.formats)
         if self.compression not in get_args(Compression):
             raise UsageError(
                 f"WriteEmbeddings got compression={self.compression!r}; expected one of {get_args(Compression)}"
@@ -68,14 +70,14 @@ class WriteEmbeddings(beam.PTransform):
             existing = metadata.read_spec(output)
             is_new = existing is None
             check_same_space(output, existing or self.spec, self.spec)
-        spec_json = b"{}" if self.spec is None else metadata.to_json(self.spec)
+        spec_json = b"{}" if self.spec is None else to_json(self.spec)
         header = self.header or _next_header(output)
-        wave_format = WaveFormat(self.formats, self.compression, header.started, spec_json)
-        staged = batches | "Stage" >> beam.ParDo(_StageFn(output, header.name, wave_format))
+        settings = SinkSettings(self.compression, header.started, spec_json)
+        staged = batches | "Stage" >> beam.ParDo(_StageFn(output, header.name, self._sinks, settings))
         # A wave without any record has no staged files, and must be committed all the same.
         once = batches.pipeline | f"{self.label}/Once" >> beam.Impulse()
         new_spec = self.spec if is_new else None
-        return once | "Commit" >> beam.Map(_commit, beam.pvalue.AsIter(staged), output, header, new_spec)
+        return once | "Commit" >> beam.Map(_commit, beam.pvalue.AsIter(staged), output, header, new_spec, self._sinks)
 
 
 def _next_header(output: str) -> WaveHeader:
@@ -84,36 +86,40 @@ def _next_header(output: str) -> WaveHeader:
 
 
 def _commit(
-    _: bytes, staged: Iterable[StagedShard], output: str, header: WaveHeader, new_spec: Spec | None
+    _: bytes,
+    staged: Iterable[StagedBundle],
+    output: str,
+    header: WaveHeader,
+    new_spec: Spec | None,
+    sinks: Sequence[Sink],
 ) -> Manifest:
     if new_spec is not None:
         metadata.write_spec(output, new_spec)
-    return commit_wave(output, header, staged)
+    return commit_wave(output, header, staged, sinks)
 
 
 class _StageFn(beam.DoFn):
-    def __init__(self, output: str, wave: str, wave_format: WaveFormat) -> None:
+    def __init__(self, output: str, wave: str, sinks: Sequence[Sink], settings: SinkSettings) -> None:
         self._output = output
         self._wave = wave
-        self._format = wave_format
-        self._writer: WaveWriter | None = None
+        self._sinks = sinks
+        self._settings = settings
+        self._writer: BundleWriter | None = None
 
     def start_bundle(self) -> None:
         self._abandon()
-        self._writer = WaveWriter(self._output, self._wave, self._format)
+        self._writer = BundleWriter(self._output, self._wave, self._sinks, self._settings)
 
-    def process(self, batch: EmbeddingBatch) -> Iterator[StagedShard]:
+    def process(self, batch: EmbeddingBatch) -> None:
         with self._abandoned_on_error() as writer:
-            staged = writer.add(batch)
-        yield from staged
+            writer.add(batch)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         with self._abandoned_on_error() as writer:
             staged = writer.close()
         self._writer = None
         window = GlobalWindow()
-        for shard in staged:
-            yield WindowedValue(shard, window.max_timestamp(), [window])
+        yield WindowedValue(staged, window.max_timestamp(), [window])
 
     def teardown(self) -> None:
         self._abandon()
@@ -125,7 +131,7 @@ class _StageFn(beam.DoFn):
             self._writer = None
 
     @contextlib.contextmanager
-    def _abandoned_on_error(self) -> Iterator[WaveWriter]:
+    def _abandoned_on_error(self) -> Iterator[BundleWriter]:
         """Closes the files of a bundle that fails; the runner tries it again from its start, or gives up."""
         assert self._writer is not None
         try:

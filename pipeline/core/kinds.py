@@ -46,9 +46,9 @@ class Kinds:
 INPUT_KINDS = Kinds(
     "input_format",
     {
-        "images": "pipeline.inputs.images:ImageFiles",
-        "tfrecord": "pipeline.inputs.tfrecord:TFRecordFiles",
-        "list": "pipeline.inputs.list:ListFiles",
+        "images": "pipeline.inputs.image_files:ImageFiles",
+        "tfrecord": "pipeline.inputs.tfrecord_files:TFRecordFiles",
+        "list": "pipeline.inputs.list_files:ListFiles",
     },
 )
 """Classes without arguments that implement `pipeline.inputs.base.InputKind`."""

@@ -5,13 +5,14 @@ Frozen and typed; nothing here imports TensorFlow or Beam.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import pyarrow as pa
+
+from pipeline.core.json import from_json, to_json_line
 
 FailureStage = Literal["read", "decode", "embed"]
 FailureReason = Literal[
@@ -116,27 +117,28 @@ class Failure:
         Bytes of the key that are not UTF-8 appear as the lone surrogates of Python's
         `surrogateescape` handler (`\udc80` to `\udcff`), so that `from_json` gives them back.
         """
-        return json.dumps(
-            {
-                "key": key_to_text(self.key),
-                "source": self.source,
-                "stage": self.stage,
-                "reason": self.reason,
-                "message": self.message,
-            }
-        )
+        return to_json_line(FailureLine(key_to_text(self.key), self.source, self.stage, self.reason, self.message))
 
     @classmethod
     def from_json(cls, line: str) -> Failure:
-        """Returns the failure that `to_json` wrote as `line`."""
-        fields = json.loads(line)
-        return cls(
-            key=key_to_bytes(fields["key"]),
-            source=fields["source"],
-            stage=fields["stage"],
-            reason=fields["reason"],
-            message=fields["message"],
-        )
+        """Returns the failure that `to_json` wrote as `line`.
+
+        Raises:
+          ValueError: the line holds no failure.
+        """
+        found = from_json(FailureLine, line)
+        return cls(key_to_bytes(found.key), found.source, found.stage, found.reason, found.message)
+
+
+@dataclass(frozen=True, slots=True)
+class FailureLine:
+    """A failure as JSON holds it: its key as text."""
+
+    key: str
+    source: str
+    stage: FailureStage
+    reason: FailureReason
+    message: str
 
 
 @dataclass(frozen=True, slots=True)

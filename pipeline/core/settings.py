@@ -14,12 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from pipeline.core.errors import UsageError
+from pipeline.core.kinds import ENGINES, INPUT_KINDS, SINKS
 
-InputFormat = Literal["auto", "tfrecord", "images", "list"]
 CorruptPolicy = Literal["skip", "fail"]
-OutputFormat = Literal["tfrecord", "parquet"]
 Compression = Literal["none", "gzip"]
-EngineName = Literal["auto", "openvino", "tensorflow"]
 Precision = Literal["float32", "bfloat16"]
 DecodeMode = Literal["exact", "fast"]
 Normalization = Literal["none", "l2"]
@@ -100,11 +98,11 @@ class InputConfig:
         repeat=True,
         metavar="PATTERN",
     )
-    input_format: InputFormat = _flag(
+    input_format: str = _flag(
         "what the inputs are: tfrecord, images, list (a text file with one image path or URI a line) or auto, "
         "which goes by the file name. Default: auto",
         default="auto",
-        choices=get_args(InputFormat),
+        choices=("auto", *INPUT_KINDS.names),
     )
     image_feature: str = _flag(
         "TFRecord: the feature that holds the encoded image. Default: image/encoded",
@@ -221,11 +219,11 @@ class DecodeConfig:
 class EngineConfig:
     """What computes the vectors."""
 
-    engine: EngineName = _flag(
+    engine: str = _flag(
         "inference engine; auto: tensorflow where it sees a GPU, else openvino if its vectors of the module are "
         "tensorflow's to 1e-4, else tensorflow. Default: auto",
         default="auto",
-        choices=get_args(EngineName),
+        choices=("auto", *ENGINES.names),
     )
     precision: Precision = _flag(
         "precision of the inference; bfloat16 is quicker on CPUs that have it, and changes the vectors by some "
@@ -259,7 +257,7 @@ class OutputConfig:
     """Where the vectors go."""
 
     output: str = _flag("directory of the output data set, local or gs://. Required", metavar="DIR")
-    output_format: tuple[OutputFormat, ...] = _flag(
+    output_format: tuple[str, ...] = _flag(
         "tfrecord, parquet, or both: tfrecord,parquet. Default: tfrecord",
         default=("tfrecord",),
         parse=parse_names,
@@ -301,10 +299,10 @@ class OutputConfig:
         """Refuses an empty directory and a rate that is not one."""
         if not self.output:
             raise UsageError("no output: --output=DIRECTORY is required")
-        unknown = [name for name in self.output_format if name not in get_args(OutputFormat)]
+        unknown = [name for name in self.output_format if name not in SINKS.names]
         if unknown or not self.output_format:
             raise UsageError(
-                f"--output_format={','.join(self.output_format)}: expected tfrecord, parquet or tfrecord,parquet"
+                f"--output_format={','.join(self.output_format)}: expected some of {','.join(SINKS.names)}"
             )
         _check_choices(self)
         if self.wave_bytes is not None and self.wave_bytes < 1:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.core.errors import OutputError
@@ -21,7 +21,9 @@ from pipeline.dataset.metadata import (
 )
 from pipeline.dataset.ownership import remove_staged
 from pipeline.dataset.plan import covered_inputs, read_plan
-from pipeline.dataset.shards import StagedShard
+from pipeline.dataset.sinks.base import Sink, find_sink
+from pipeline.dataset.sinks.files import publish_file
+from pipeline.dataset.writer import BundleCounts, StagedBundle
 from pipeline.storage import filesystem
 from pipeline.storage.lock import LockToken, still_locked
 
@@ -55,10 +57,18 @@ class WaveHeader:
     lock: LockToken | None = None
 
 
-def commit_wave(output: str, header: WaveHeader, staged: Iterable[StagedShard]) -> Manifest:
+def commit_wave(
+    output: str, header: WaveHeader, staged: Iterable[StagedBundle], sinks: Sequence[Sink] = ()
+) -> Manifest:
     """Gives staged files their names in the data set and writes the manifest that makes them count.
 
     Doing it again after an interruption, with the same files, comes to the same end.
+
+    Args:
+      output: directory of the data set.
+      header: what is known of the wave.
+      staged: what its bundles wrote.
+      sinks: those that are not registered.
 
     Raises:
       OSError: a file cannot be moved or the manifest cannot be written; the wave is then not committed.
@@ -74,7 +84,7 @@ def commit_wave(output: str, header: WaveHeader, staged: Iterable[StagedShard]) 
                     "name"
                 )
             return committed
-        manifest = _name_files(output, header, staged)
+        manifest = _name_files(output, header, staged, sinks)
     # Once more: in an object store the lock may have been taken meanwhile.
     with still_locked(output, header.lock):
         commit(output, manifest)
@@ -83,12 +93,13 @@ def commit_wave(output: str, header: WaveHeader, staged: Iterable[StagedShard]) 
     return manifest
 
 
-def _name_files(output: str, header: WaveHeader, staged: Iterable[StagedShard]) -> Manifest:
+def _name_files(output: str, header: WaveHeader, staged: Iterable[StagedBundle], sinks: Sequence[Sink]) -> Manifest:
     """Moves staged files to their names in the data set, and returns the manifest that is to make them count."""
+    bundles = list(staged)
+    counts = sum((bundle.counts for bundle in bundles), BundleCounts())
     outputs: list[OutputEntry] = []
-    reasons: Counter[str] = Counter()
-    records: Counter[str] = Counter()
-    ordered = sorted(staged, key=lambda shard: (shard.kind, shard.extension, shard.first_key, shard.path))
+    shards = [shard for bundle in bundles for shard in bundle.shards]
+    ordered = sorted(shards, key=lambda shard: (shard.kind, shard.extension, shard.first_key, shard.path))
     total = Counter((shard.kind, shard.extension) for shard in ordered)
     index: Counter[tuple[str, str]] = Counter()
     for shard in ordered:
@@ -96,21 +107,19 @@ def _name_files(output: str, header: WaveHeader, staged: Iterable[StagedShard]) 
         name = shard_path(shard.kind, header.name, index[group], total[group], shard.extension)
         index[group] += 1
         target = filesystem.join(output, name)
-        if filesystem.exists(shard.path) or not filesystem.exists(target):
-            filesystem.rename(shard.path, target)
+        publish = publish_file if shard.kind == "failures" else find_sink(shard.format, sinks).publish
+        publish(shard.path, target)
         crc32c = f"{shard.crc32c:08x}"
         outputs.append(OutputEntry(name, shard.kind, shard.format, shard.size_bytes, crc32c, shard.rows))
-        reasons.update(dict(shard.reasons))
-        records.update(dict(shard.inputs))
     tasks = (task for path in header.plan_files for task in read_plan(path))
     planned = covered_inputs(tasks, header.key_feature)
-    manifest = Manifest(
+    return Manifest(
         wave=header.name,
-        inputs=tuple(_with_records(entry, records) for entry in (*planned, *header.inputs)),
+        inputs=tuple(_with_records(entry, counts.inputs) for entry in (*planned, *header.inputs)),
         outputs=tuple(outputs),
-        embedded=0,
-        failed=sum(reasons.values()),
-        failures_by_reason=dict(sorted(reasons.items())),
+        embedded=counts.embedded,
+        failed=sum(counts.reasons.values()),
+        failures_by_reason=dict(sorted(counts.reasons.items())),
         started=header.started.isoformat(),
         seconds=round((datetime.datetime.now(datetime.UTC) - header.started).total_seconds(), 3),
         versions=header.versions,
@@ -118,13 +127,11 @@ def _name_files(output: str, header: WaveHeader, staged: Iterable[StagedShard]) 
         image_feature=header.image_feature,
         retried=header.retried,
         replaces=header.replaces,
-        zero_vectors=sum(shard.zero_vectors for shard in ordered),
-        duplicate_vectors=sum(shard.duplicate_vectors for shard in ordered),
+        zero_vectors=counts.zero_vectors,
+        duplicate_vectors=counts.duplicate_vectors,
     )
-    embedded = sum(entry.rows for entry in manifest.files("embeddings"))
-    return dataclasses.replace(manifest, embedded=embedded)
 
 
 def _with_records(entry: InputEntry, records: Mapping[str, int]) -> InputEntry:
     """Returns an input with the number of its records, as many as were met where it is not known."""
-    return entry if entry.records else dataclasses.replace(entry, records=records[entry.path])
+    return entry if entry.records else dataclasses.replace(entry, records=records.get(entry.path, 0))

@@ -8,22 +8,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.core.errors import OutputError
+from pipeline.core.json import to_json
+from pipeline.core.kinds import SINKS
 from pipeline.core.records import EmbeddingBatch
-from pipeline.core.settings import Compression, OutputFormat
+from pipeline.core.settings import Compression
 from pipeline.dataset.commit import WaveHeader, commit_wave
 from pipeline.dataset.metadata import (
     InputEntry,
     Manifest,
     live,
-    manifest_path,
     next_wave,
     read_manifests,
     read_spec,
-    to_json,
 )
-from pipeline.dataset.ownership import remove_uncommitted
+from pipeline.dataset.ownership import remove_uncommitted, remove_waves
 from pipeline.dataset.reader import live_waves
-from pipeline.dataset.shards import StagedShard, WaveFormat, WaveWriter
+from pipeline.dataset.sinks.base import SinkSettings, make_sinks
+from pipeline.dataset.writer import BundleWriter
 from pipeline.storage import filesystem
 from pipeline.storage.lock import DatasetLock, LockToken
 
@@ -70,34 +71,29 @@ def _remove_replaced(output: str) -> None:
     """Removes the manifests that others replace, then their files."""
     manifests = read_manifests(output)
     counting = live(manifests)
-    for manifest in manifests:
-        if manifest not in counting:
-            filesystem.delete([manifest_path(output, manifest.wave)])
-            filesystem.delete(filesystem.join(output, entry.path) for entry in manifest.outputs)
+    remove_waves(output, [manifest for manifest in manifests if manifest not in counting])
 
 
 def _rewrite(output: str, manifests: Sequence[Manifest], lock: LockToken) -> Compaction:
     spec = read_spec(output)
     counting = live(manifests)
     entries = [entry for manifest in counting for entry in manifest.outputs if entry.kind == "embeddings"]
-    formats: tuple[OutputFormat, ...] = tuple(
-        name for name in ("tfrecord", "parquet") if any(entry.format == name for entry in entries)
-    ) or ("tfrecord",)
+    formats = {entry.format for entry in entries}
+    sinks = make_sinks([name for name in SINKS.names if name in formats] or SINKS.names[:1])
     compression: Compression = "gzip" if any(entry.path.endswith(".gz") for entry in entries) else "none"
     started = datetime.datetime.now(datetime.UTC)
     name = next_wave(manifests)
-    staged: list[StagedShard] = []
     rows = superseded = 0
-    with WaveWriter(output, name, WaveFormat(formats, compression, started, to_json(spec))) as writer:
+    with BundleWriter(output, name, sinks, SinkSettings(compression, started, to_json(spec))) as writer:
         for wave in live_waves(output):
             for batch in wave.rows():
                 kept = wave.current(batch)
                 rows += kept.num_rows
                 superseded += batch.num_rows - kept.num_rows
                 if kept.num_rows:
-                    staged += writer.add(EmbeddingBatch((kept,), (), ()))
-            staged += writer.add(EmbeddingBatch((), tuple(wave.current_failures()), ()))
-        staged += writer.close()
+                    writer.add(EmbeddingBatch((kept,), (), ()))
+            writer.add(EmbeddingBatch((), tuple(wave.current_failures()), ()))
+        staged = writer.close()
     inputs: dict[str, InputEntry] = {}
     for manifest in counting:
         for entry in manifest.inputs:
@@ -113,5 +109,5 @@ def _rewrite(output: str, manifests: Sequence[Manifest], lock: LockToken) -> Com
         replaces=tuple(manifest.wave for manifest in manifests),
         lock=lock,
     )
-    commit_wave(output, header, staged)
+    commit_wave(output, header, [staged])
     return Compaction(len(counting), rows, superseded)

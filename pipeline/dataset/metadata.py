@@ -15,17 +15,16 @@ A wave is committed by its manifest alone: a file that no manifest names is not 
 
 from __future__ import annotations
 
-import collections.abc
-import dataclasses
-import functools
 import json
 import re
-import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Literal, TypeVar
 
 from pipeline.core.errors import OutputError
+from pipeline.core.json import from_json, to_json
+from pipeline.core.kinds import SINKS
+from pipeline.dataset.sinks.base import ShardKind
 from pipeline.embedding.spec import FORMAT_VERSION, Spec
 from pipeline.storage import filesystem
 
@@ -34,8 +33,6 @@ SUMMARY_NAME = "summary.json"
 STAGING_NAME = "staging"
 MANIFESTS_NAME = "manifests"
 
-ShardKind = Literal["embeddings", "failures"]
-ShardFormat = Literal["tfrecord", "parquet", "jsonl"]
 KeyKind = Literal["name", "offset", "feature"]
 _T = TypeVar("_T")
 _SHARD_PATH = re.compile(r"(?:embeddings|failures)/\w[\w.-]*", re.ASCII)
@@ -70,7 +67,7 @@ class OutputEntry:
     Attributes:
       path: relative to the data set, with `/`.
       kind: `embeddings` or `failures`.
-      format: `tfrecord`, `parquet` or `jsonl`.
+      format: name of the sink, or `jsonl` for failures.
       size_bytes: its size.
       crc32c: CRC-32C (Castagnoli) of its bytes, as 8 hexadecimal digits.
       rows: number of records in it.
@@ -78,7 +75,7 @@ class OutputEntry:
 
     path: str
     kind: ShardKind
-    format: ShardFormat
+    format: str
     size_bytes: int
     crc32c: str
     rows: int
@@ -139,11 +136,11 @@ class Manifest:
     def files(self, kind: ShardKind) -> tuple[OutputEntry, ...]:
         """Returns the files that hold each record of a kind once, whatever the number of formats.
 
-        That is TFRecord where there is a choice, whose keys are bytes; in Parquet they are text.
+        The first registered format is preferred: TFRecord keeps keys as bytes, Parquet as text.
         """
         entries = [entry for entry in self.outputs if entry.kind == kind]
         formats = {entry.format for entry in entries}
-        chosen = "tfrecord" if "tfrecord" in formats else next(iter(formats), None)
+        chosen = next((name for name in (*SINKS.names, *sorted(formats)) if name in formats), None)
         return tuple(entry for entry in entries if entry.format == chosen)
 
 
@@ -152,64 +149,25 @@ def shard_path(kind: ShardKind, wave: str, index: int, count: int, extension: st
     return f"{kind}/{kind}-{wave}-{index:05d}-of-{count:05d}{extension}"
 
 
-def to_json(value: Any) -> bytes:
-    """Returns a record, such as a spec or a manifest, as indented JSON, the same bytes for the same values."""
-    return (json.dumps(dataclasses.asdict(value), indent=2, ensure_ascii=True) + "\n").encode()
-
-
 def _from_json(kind: type[_T], path: str) -> _T:
     """Reads a record of this module.
 
     Raises:
       OutputError: the file is not one of ours, or of a later format.
     """
+    data = filesystem.read_bytes(path)
     try:
-        fields = json.loads(filesystem.read_bytes(path))
-        version = fields.get("format_version")
+        version = json.loads(data).get("format_version")
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise OutputError(
                 f"{path} has format version {version}; this program reads up to {FORMAT_VERSION}; update it"
             )
-        return cast(_T, _build(kind, fields))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        return from_json(kind, data)
+    except (ValueError, AttributeError, RecursionError) as error:
         text = " ".join(str(error).split())
         again = "remove it to have what it covers embedded again"
         advice = f"restore it, or {again if kind is Manifest else 'name another directory'}"
         raise OutputError(f"{path} is not a {kind.__name__.lower()} of this program: {text}; {advice}") from None
-
-
-_types = functools.cache(get_type_hints)
-
-
-def _build(kind: Any, fields: Mapping[str, Any]) -> Any:
-    wanted = _types(kind)
-    return kind(
-        **{
-            name: value if type(value) is wanted[name] else _convert(value, wanted[name], name)
-            for name, value in fields.items()
-        }
-    )
-
-
-def _convert(value: Any, wanted: Any, name: str) -> Any:
-    """Returns a value of JSON as the type that a field declares.
-
-    Raises:
-      TypeError: it is of another type.
-    """
-    origin, args = get_origin(wanted), get_args(wanted)
-    if origin in (types.UnionType, Union):
-        return None if value is None else _convert(value, args[0], name)
-    if origin is tuple and isinstance(value, list) and (args[-1] is Ellipsis or len(args) == len(value)):
-        kinds = args[:1] * len(value) if args[-1] is Ellipsis else args
-        return tuple(_convert(item, kind, name) for item, kind in zip(value, kinds, strict=True))
-    if origin is collections.abc.Mapping and isinstance(value, dict):
-        return {key: _convert(item, args[1], name) for key, item in value.items()}
-    if dataclasses.is_dataclass(wanted) and isinstance(value, dict):
-        return _build(wanted, value)
-    if (origin is Literal and value in args) or type(value) is wanted or (wanted is float and type(value) is int):
-        return value
-    raise TypeError(f"'{name}' has a value of type {type(value).__name__} that does not belong there")
 
 
 def read_spec(output: str) -> Spec | None:

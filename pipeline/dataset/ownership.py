@@ -5,30 +5,31 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import get_args
 
+from pipeline.core.kinds import SINKS
 from pipeline.dataset.metadata import (
     MANIFESTS_NAME,
     SPEC_NAME,
     STAGING_NAME,
     SUMMARY_NAME,
     Manifest,
-    ShardKind,
     manifest_path,
     read_manifests,
     read_spec,
 )
+from pipeline.dataset.sinks.base import ShardKind, find_sink
 from pipeline.storage import filesystem
 from pipeline.storage.lock import LOCK_NAME
 
 _TEMPORARY_END = r"\.[0-9a-f]{32}\.tmp"
-_SHARD = re.compile(
-    r"(embeddings|failures)/\1-\d{5,}-\d{5,}-of-\d{5,}\.(?:tfrecord|tfrecord\.gz|parquet|jsonl)", re.ASCII
-)
+# A shard's extension begins with the name of its sink.
+_FORMATS = "|".join((*SINKS.names, "jsonl"))
+_SHARD = re.compile(rf"(embeddings|failures)/\1-\d{{5,}}-\d{{5,}}-of-\d{{5,}}\.(?:{_FORMATS})(?:\.gz)?", re.ASCII)
 _STAGED = re.compile(
-    rf"\d{{5,}}/(?:plan-\d{{5,}}\.jsonl(?:{_TEMPORARY_END})?|(?:embeddings|failures)-[0-9a-f]+)", re.ASCII
+    rf"\d{{5,}}/(?:plan-\d{{5,}}\.jsonl(?:{_TEMPORARY_END})?|(?:embeddings|failures)-[0-9a-f]+(?:/.*)?)", re.ASCII
 )
 _TEMPORARY = re.compile(rf"(?:spec|summary|\d{{5,}})\.json{_TEMPORARY_END}", re.ASCII)
 _FIXED = re.compile(
@@ -100,7 +101,23 @@ def remove(output: str) -> None:
     remove_uncommitted(output)
     manifests = read_manifests(output)
     if manifests or read_spec(output) is not None:  # else a summary.json there is somebody else's
-        filesystem.delete(owned_files(output, manifests))
+        remove_waves(output, manifests)
+        filesystem.delete([filesystem.join(output, SUMMARY_NAME), filesystem.join(output, SPEC_NAME)])
+
+
+def remove_waves(output: str, manifests: Sequence[Manifest]) -> None:
+    """Removes waves: their manifests, and then their files. An interruption leaves no manifest without its files.
+
+    Raises:
+      OSError: a file cannot be removed.
+    """
+    filesystem.delete(manifest_path(output, manifest.wave) for manifest in manifests)
+    for entry in (entry for manifest in manifests for entry in manifest.outputs):
+        path = filesystem.join(output, entry.path)
+        if entry.kind == "embeddings" and entry.format in SINKS.paths:
+            find_sink(entry.format).discard([path])
+        else:
+            filesystem.delete([path])
 
 
 def remove_uncommitted(output: str) -> None:

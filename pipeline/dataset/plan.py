@@ -7,14 +7,15 @@ pipeline's graph, which runners limit to some megabytes, does not grow with the 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
+from pipeline.core.json import from_json, to_json_line
 from pipeline.core.records import Address, Failure, key_to_text
 from pipeline.dataset.metadata import STAGING_NAME, InputEntry, KeyKind, Manifest, live, next_wave
-from pipeline.inputs.find import UNKNOWN_BYTES, ImageFiles, InputFile, ReadTask, RecordFile, make_tasks
+from pipeline.inputs.base import UNKNOWN_BYTES, InputFile, ReadTask
+from pipeline.inputs.tasks import find_kind, make_tasks
 from pipeline.storage import filesystem
 
 _log = logging.getLogger(__name__)
@@ -84,7 +85,8 @@ def make_plan(
     done = {
         file.path: file
         for file in files
-        if _is_covered(file, covered.get(file.path), owners) and (file.kind == "image" or file.path not in again_whole)
+        if _is_covered(file, covered.get(file.path), owners)
+        and (file.path not in again_whole or not find_kind(file.kind).has_records)
     }
     missing = [file for file in files if file.path not in done]
     _warn_of_taken_names(missing, owners, {file.path for file in files})
@@ -125,7 +127,7 @@ def write_plan(output: str, wave: Wave) -> tuple[str, ...]:
     paths: list[str] = []
     for start in range(0, len(wave.tasks), TASKS_PER_PLAN_FILE):
         path = filesystem.join(directory, f"plan-{len(paths):05d}.jsonl")
-        lines = [json.dumps(dataclasses.asdict(task)) for task in wave.tasks[start : start + TASKS_PER_PLAN_FILE]]
+        lines = [to_json_line(task) for task in wave.tasks[start : start + TASKS_PER_PLAN_FILE]]
         filesystem.write_atomically(path, "\n".join(lines).encode())
         paths.append(path)
     return tuple(paths)
@@ -137,16 +139,7 @@ def read_plan(path: str) -> list[ReadTask]:
     Raises:
       OSError: the file cannot be read.
     """
-    tasks: list[ReadTask] = []
-    for line in filesystem.read_bytes(path).decode().splitlines():
-        fields = json.loads(line)
-        if "files" in fields:
-            tasks.append(ImageFiles(tuple(InputFile(**file) for file in fields["files"])))
-        else:
-            ranges = fields["ranges"]
-            chosen = None if ranges is None else tuple((start, stop) for start, stop in ranges)
-            tasks.append(RecordFile(InputFile(**fields["file"]), chosen, fields["aligned"]))
-    return tasks
+    return [from_json(ReadTask, line) for line in filesystem.read_bytes(path).decode().splitlines()]
 
 
 def covered_inputs(tasks: Iterable[ReadTask], key_feature: str | None) -> tuple[InputEntry, ...]:
@@ -158,10 +151,14 @@ def covered_inputs(tasks: Iterable[ReadTask], key_feature: str | None) -> tuple[
     """
     entries: list[InputEntry] = []
     for task in tasks:
-        if isinstance(task, ImageFiles):
-            entries.extend(_entry(file, "name") for file in task.files)
-        elif task.ranges is None:
-            entries.append(_entry(task.file, "offset" if key_feature is None else "feature"))
+        if task.ranges is not None:
+            continue
+        # How many records a file has is known when it is read.
+        has_records = find_kind(task.kind).has_records
+        records = 0 if has_records else 1
+        keys: KeyKind = "name" if not has_records else "offset" if key_feature is None else "feature"
+        for file in task.files:
+            entries.append(InputEntry(file.path, file.name, file.size_bytes, file.mtime_s, records, keys))
     return tuple(entries)
 
 
@@ -192,12 +189,6 @@ def _warn_of_taken_names(files: Iterable[InputFile], owners: Mapping[str, str], 
         )
 
 
-def _entry(file: InputFile, keys: KeyKind) -> InputEntry:
-    # How many records a TFRecord file has is known when it is read.
-    records = 1 if file.kind == "image" else 0
-    return InputEntry(file.path, file.name, file.size_bytes, file.mtime_s, records, keys)
-
-
 def _group(files: Sequence[InputFile], wave_bytes: int | None) -> Iterator[list[InputFile]]:
     group: list[InputFile] = []
     size_bytes = 0
@@ -221,13 +212,13 @@ class _Work:
 def _retry_work(files: Mapping[str, InputFile], failures: Iterable[Failure]) -> _Work:
     """Returns tasks that read again just what failed before, by the sources that the failures name."""
     retried: list[str] = []
-    images: list[InputFile] = []
+    whole: list[InputFile] = []
     ranges: dict[tuple[str, bool], set[tuple[int, int]]] = {}
     for failure in failures:
         key = key_to_text(failure.key)
         address = Address.parse(failure.source)
         if failure.source in files:
-            images.append(files[failure.source])
+            whole.append(files[failure.source])
         elif address is not None and address.path in files:
             start, stop = address.start, address.stop or 0
             if failure.reason == "read_error" and address.stop is None:
@@ -238,8 +229,8 @@ def _retry_work(files: Mapping[str, InputFile], failures: Iterable[Failure]) -> 
         else:
             continue
         retried.append(failure.source)
-    records = [
-        RecordFile(files[path], tuple(sorted(found)), aligned) for (path, aligned), found in sorted(ranges.items())
+    parts = [
+        ReadTask(files[path].kind, (files[path],), tuple(sorted(found)), aligned)
+        for (path, aligned), found in sorted(ranges.items())
     ]
-    groups = [task for task in make_tasks(images) if isinstance(task, ImageFiles)]
-    return _Work((*records, *groups), tuple(retried))
+    return _Work((*parts, *make_tasks(whole)), tuple(retried))

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.core.errors import OutputError
 from pipeline.core.records import Address, Failure, key_to_bytes, key_to_text
-from pipeline.core.settings import TIMESTAMP_COLUMN
 from pipeline.dataset.metadata import SPEC_NAME, Manifest, OutputEntry, live, read_manifests, read_spec
+from pipeline.dataset.sinks.base import Sink, find_sink
 from pipeline.storage import filesystem
-from pipeline.tfrecords import tfrecord
-from pipeline.tfrecords.examples import decode_rows
-from pipeline.tfrecords.gzip_stream import ByteStream, GzipStream
-
-_ROWS_PER_BATCH = 1024
 
 
 @dataclass
@@ -105,17 +99,21 @@ def _as_keys(name: str) -> set[bytes]:
     return {key, key.decode("utf-8", "backslashreplace").encode()}
 
 
-def read_embeddings(output: str | os.PathLike[str]) -> Iterator[pa.RecordBatch]:
+def read_embeddings(output: str | os.PathLike[str], *, sinks: Sequence[Sink] = ()) -> Iterator[pa.RecordBatch]:
     """Yields the committed rows of the data set in directory `output`; for a repeated key, the newest wave's.
 
     Columns: `key` (binary), `embedding` (fixed_size_list<float32>[D]) and the features that were
     passed through (lists of binary, float32 or int64). Rows of one wave that share a key are all kept.
 
+    Args:
+      output: directory of the data set.
+      sinks: those that wrote it, if they are not registered.
+
     Raises:
       OutputError: there is no data set in `output`, or it is damaged.
     """
     output = filesystem.normalize(output)
-    for wave in live_waves(output):
+    for wave in live_waves(output, sinks):
         yield from map(wave.current, wave.rows())
 
 
@@ -137,11 +135,12 @@ class LiveWave:
     output: str
     manifest: Manifest
     newer: Superseded
+    sinks: Sequence[Sink] = ()
 
     def rows(self) -> Iterator[pa.RecordBatch]:
         """Yields all rows that the wave wrote."""
         for entry in self.manifest.files("embeddings"):
-            yield from read_shard(filesystem.join(self.output, entry.path), entry)
+            yield from read_shard(filesystem.join(self.output, entry.path), entry, self.sinks)
 
     def failures(self) -> Iterator[Failure]:
         """Yields all failures that the wave wrote."""
@@ -167,7 +166,7 @@ class LiveWave:
         return frozenset(entry.path for entry in self.manifest.inputs)
 
 
-def live_waves(output: str) -> Iterator[LiveWave]:
+def live_waves(output: str, sinks: Sequence[Sink] = ()) -> Iterator[LiveWave]:
     """Yields the waves of a data set that count, the newest first.
 
     What is `newer` grows as the iteration goes on.
@@ -181,7 +180,7 @@ def live_waves(output: str) -> Iterator[LiveWave]:
     names_tell = all(map(_names_tell, manifests))
     newer = Superseded()
     for index, manifest in enumerate(reversed(manifests), start=1):
-        wave = LiveWave(output, manifest, newer)
+        wave = LiveWave(output, manifest, newer, sinks)
         yield wave
         newer.add(manifest)
         if not names_tell and index < len(manifests):
@@ -203,38 +202,16 @@ def _is_of_another_pipeline(manifest: Manifest) -> bool:
     return not (manifest.inputs or manifest.retried) and bool(manifest.embedded or manifest.failed)
 
 
-def read_shard(path: str, entry: OutputEntry) -> Iterator[pa.RecordBatch]:
-    """Yields the rows of one embeddings file.
+def read_shard(path: str, entry: OutputEntry, sinks: Sequence[Sink] = ()) -> Iterator[pa.RecordBatch]:
+    """Yields the rows of one shard.
 
     Raises:
-      OutputError: the file is damaged.
+      OutputError: the shard is damaged, or no sink reads its format.
     """
     try:
-        with filesystem.open_read(path) as file:
-            yield from _read_parquet(file) if entry.format == "parquet" else _read_tfrecord(path, file)
+        yield from find_sink(entry.format, sinks).read(path)
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise OutputError(f"{path} cannot be read: {error}; run python -m pipeline.verify") from error
-
-
-def _read_tfrecord(path: str, file: ByteStream) -> Iterator[pa.RecordBatch]:
-    waiting: list[bytes] = []
-    stream = GzipStream(file) if path.endswith(".gz") else file
-    for item in tfrecord.read_records_sequential(stream):
-        if not isinstance(item, tfrecord.Record):
-            raise ValueError(f"damaged record: {item}")
-        waiting.append(item.data)
-        if len(waiting) == _ROWS_PER_BATCH:
-            yield from decode_rows(waiting)
-            waiting = []
-    yield from decode_rows(waiting)
-
-
-def _read_parquet(file: object) -> Iterator[pa.RecordBatch]:
-    for rows in pq.ParquetFile(file).iter_batches(_ROWS_PER_BATCH):
-        columns = {name: rows.column(name) for name in rows.schema.names if name != TIMESTAMP_COLUMN}
-        if not pa.types.is_fixed_size_list(columns["embedding"].type) or columns["embedding"].null_count:
-            raise ValueError("a row has no embedding")
-        yield pa.RecordBatch.from_pydict({**columns, "key": columns["key"].cast(pa.binary())})
 
 
 def read_failures_file(path: str) -> Iterator[Failure]:
@@ -246,5 +223,5 @@ def read_failures_file(path: str) -> Iterator[Failure]:
     try:
         for line in filesystem.read_bytes(path).decode("utf-8").splitlines():
             yield Failure.from_json(line)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be read: {error}; run python -m pipeline.verify") from error

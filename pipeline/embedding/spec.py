@@ -115,7 +115,7 @@ def spec_of(embedder: Embedder) -> Spec:
 
 def differing_fields(old: Spec, new: Spec) -> list[str]:
     """Returns what makes the vectors of two specs different things, as `field: old, now new`."""
-    ours, theirs = ({**vars(spec), **vars(spec.preprocessing)} for spec in (old, new))
+    ours, theirs = ({**dataclasses.asdict(spec), **dataclasses.asdict(spec.preprocessing)} for spec in (old, new))
     vectors = ("signature", "output_key", "dimension", "normalization", "engine", "precision", "dtype")
     preprocessing = [item.name for item in dataclasses.fields(Preprocessing)]
     return [

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from pipeline.core.cores import usable_cores
 from pipeline.core.errors import ImageError, InputError
 from pipeline.core.records import Failure, ImageRecord
-from pipeline.core.settings import DecodeConfig, InputConfig
+from pipeline.core.settings import InputConfig
 from pipeline.images.decoder import ImageDecoder
-from pipeline.inputs.find import RecordFile, check_records, find_inputs
-from pipeline.inputs.read import read_task, task_positions
+from pipeline.inputs.base import ReadSettings
+from pipeline.inputs.find import check_records, find_inputs
+from pipeline.inputs.tasks import make_tasks, read_tasks
 
 Label = int | str
 
@@ -193,14 +194,11 @@ class _Reader:
         )
         files = find_inputs(config)
         check_records(files)
-        for file in files:
-            task = RecordFile(file)
-            positions, limit = task_positions(task), DecodeConfig().max_image_bytes
-            for record in read_task(task, 0, positions, lambda _: True, config=config, max_image_bytes=limit):
-                if isinstance(record, Failure):
-                    self._leave_out(record.source, record.reason, record.message)
-                elif (label := self._label(record)) is not None:
-                    yield _Labelled(record, label)
+        for record in read_tasks(make_tasks(files), ReadSettings(config)):
+            if isinstance(record, Failure):
+                self._leave_out(record.source, record.reason, record.message)
+            elif (label := self._label(record)) is not None:
+                yield _Labelled(record, label)
 
     def _label(self, record: ImageRecord) -> Label | None:
         name = self.label_feature

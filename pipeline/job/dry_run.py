@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.core.config import RunConfig
 from pipeline.core.records import Failure, ImageRecord
-from pipeline.dataset.plan import Plan, covered_inputs
+from pipeline.dataset.plan import covered_inputs
 from pipeline.embedding.embedder import Embedder
 from pipeline.embedding.spec import Spec
-from pipeline.inputs.read import read_task, task_bytes, task_positions
+from pipeline.inputs.base import ReadSettings
+from pipeline.inputs.tasks import find_kind, read_tasks
 from pipeline.job.checks import check_output
 from pipeline.job.prepare import load_module
 from pipeline.job.run import check_run, plan_run
@@ -77,7 +77,9 @@ def preview(config: RunConfig) -> Preview:
     plan = plan_run(config, checked.options, checked.output, checked.files)
     embed = load_module(checked.embedder, checked.options)
     assert embed.dataset_spec is not None
-    found = list(itertools.islice(_records(plan, config), SAMPLE_RECORDS))
+    tasks = [task for wave in plan.waves for task in wave.tasks]
+    settings = ReadSettings(config.input, config.decode.max_image_bytes)
+    found = list(itertools.islice(read_tasks(tasks, settings), SAMPLE_RECORDS))
     sample = [record for record in found if isinstance(record, ImageRecord)]
     with embed.shared.acquire(lambda: Embedder.load(embed.spec)) as embedder:
         started = time.monotonic()
@@ -87,7 +89,7 @@ def preview(config: RunConfig) -> Preview:
     failures = [record for record in found if isinstance(record, Failure)]
     failures += [failure for batch in batches for failure in batch.failures]
     sample_bytes = sum(len(record.image) for record in sample)
-    input_bytes = sum(task_bytes(task) for wave in plan.waves for task in wave.tasks)
+    input_bytes = sum(find_kind(task.kind).size_bytes(task) for task in tasks)
     is_all = len(found) < SAMPLE_RECORDS
     scale = 1.0 if is_all or not sample_bytes else input_bytes / sample_bytes
     return Preview(
@@ -103,16 +105,3 @@ def preview(config: RunConfig) -> Preview:
         seconds=scale * seconds,
         output_bytes=round(scale * embedded * embed.dataset_spec.dimension * _VECTOR_VALUE_BYTES),
     )
-
-
-def _records(plan: Plan, config: RunConfig) -> Iterator[ImageRecord | Failure]:
-    for wave in plan.waves:
-        for task in wave.tasks:
-            yield from read_task(
-                task,
-                0,
-                task_positions(task),
-                lambda _: True,
-                config=config.input,
-                max_image_bytes=config.decode.max_image_bytes,
-            )

@@ -19,11 +19,13 @@ from pipeline.core import errors
 from pipeline.core.config import RunConfig
 from pipeline.core.console import describe_os_error
 from pipeline.core.errors import IntegrityError, OutputError, PipelineError, TooManyFailures, UsageError
+from pipeline.core.json import to_json
 from pipeline.core.timing import timed
 from pipeline.dataset import metadata, ownership
 from pipeline.dataset.plan import Plan, Wave, make_plan, write_plan
 from pipeline.dataset.reader import read_failures
-from pipeline.inputs.find import InputFile, check_records, find_inputs
+from pipeline.inputs.base import InputFile
+from pipeline.inputs.find import check_records, find_inputs
 from pipeline.storage import filesystem
 
 if TYPE_CHECKING:
@@ -211,7 +213,7 @@ class _Job:
             self._begin(existing, embed.dataset_spec)
             manifests = [self._run_wave(wave, embed, index, len(plan.waves)) for index, wave in enumerate(plan.waves)]
             summary = self._summarize(manifests, embed.dataset_spec, plan.skipped, started)
-        filesystem.write_atomically(filesystem.join(self.output, metadata.SUMMARY_NAME), metadata.to_json(summary))
+        filesystem.write_atomically(filesystem.join(self.output, metadata.SUMMARY_NAME), to_json(summary))
         _check_failures(summary, settings.max_failure_rate)
         return summary
 

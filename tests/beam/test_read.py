@@ -8,7 +8,8 @@ from pipeline.beam.options import make_runner, parse_beam_args
 from pipeline.beam.read import READ_COUNTER, ReadImages
 from pipeline.core.records import ImageRecord
 from pipeline.core.settings import InputConfig
-from pipeline.inputs.find import find_inputs, make_tasks
+from pipeline.inputs.find import find_inputs
+from pipeline.inputs.tasks import make_tasks
 from pipeline.testing import make_example, make_tfrecord
 
 EXAMPLES = [make_example({"image/encoded": f"{i}" * 500, "id": f"id{i}"}) for i in range(60)]

@@ -10,10 +10,11 @@ import pytest
 from pipeline.beam.options import make_runner, parse_beam_args
 from pipeline.beam.write import WriteEmbeddings, _StageFn
 from pipeline.core.errors import OutputError, UsageError
+from pipeline.core.json import to_json
 from pipeline.dataset import metadata
 from pipeline.dataset.commit import WaveHeader
 from pipeline.dataset.metadata import read_manifests
-from pipeline.dataset.shards import WaveFormat
+from pipeline.dataset.sinks.base import SinkSettings, make_sinks
 from pipeline.dataset.verify import verify
 from pipeline.storage import filesystem
 from tests.datasets import SPEC, STARTED, contents, entry, make_batch, make_failure, read_rows
@@ -51,7 +52,7 @@ def test_what_is_written_and_what_the_manifest_says(out):
     assert (manifest.wave, manifest.key_feature, manifest.inputs) == ("00042", "id", (entry("a"),))
     path = out / manifest.outputs[0].path
     assert path.name == "embeddings-00042-00000-of-00001.parquet"
-    assert pq.read_metadata(path).metadata[b"spec.json"] == metadata.to_json(SPEC)
+    assert pq.read_metadata(path).metadata[b"spec.json"] == to_json(SPEC)
     assert pq.read_table(path)["event_timestamp"][0].as_py() == STARTED
 
 
@@ -110,22 +111,22 @@ def test_a_disk_that_fails_commits_nothing(out, monkeypatch):
 
 
 def test_a_bundle_that_another_step_failed_leaves_no_file_open(out):
-    write = _StageFn(str(out), "00000", WaveFormat(("parquet",), "none", STARTED, b"{}"))
+    write = _StageFn(str(out), "00000", make_sinks(["parquet"]), SinkSettings("none", STARTED, b"{}"))
     for end in (write.start_bundle, write.teardown):
         write.start_bundle()
-        list(write.process(BATCHES[0]))
+        write.process(BATCHES[0])
         writer = write._writer
         end()
         assert writer is not write._writer
-        assert writer.close() == []
+        assert writer.close().shards == ()
 
 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"formats": "parquet"}, "got formats='parquet'; expected a tuple with some of ('tfrecord', 'parquet')"),
-        ({"formats": ()}, "got formats=(); expected a tuple"),
-        ({"formats": ("csv",)}, "got formats=('csv',); expected a tuple"),
+        ({"formats": "parquet"}, "got formats='parquet'; expected a tuple of names or sinks"),
+        ({"formats": ()}, "no output format was given; expected some of tfrecord, parquet"),
+        ({"formats": ("csv",)}, "--output_format='csv' is unknown; expected one of tfrecord, parquet"),
         ({"compression": "zip"}, "got compression='zip'; expected one of ('none', 'gzip')"),
     ],
 )

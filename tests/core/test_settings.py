@@ -102,7 +102,7 @@ DIGEST = "0123456789abcdef" * 4
         (lambda: InputConfig(("a",), passthrough="label"), "passthrough='label' is one text; expected a tuple of them"),
         (
             lambda: InputConfig(("a",), input_format="jpeg"),
-            "--input_format='jpeg' is not one of its choices: auto, tfrecord, images, list",
+            "--input_format='jpeg' is not one of its choices: auto, images, tfrecord, list",
         ),
         (
             lambda: InputConfig(("a",), passthrough=("*", "label")),
@@ -144,11 +144,11 @@ DIGEST = "0123456789abcdef" * 4
         (lambda: OutputConfig(""), "no output: --output=DIRECTORY is required"),
         (
             lambda: OutputConfig("o", output_format=("tfrecord", "csv")),
-            "--output_format=tfrecord,csv: expected tfrecord, parquet or tfrecord,parquet",
+            "--output_format=tfrecord,csv: expected some of tfrecord,parquet",
         ),
         (
             lambda: OutputConfig("o", output_format=()),
-            "--output_format=: expected tfrecord, parquet or tfrecord,parquet",
+            "--output_format=: expected some of tfrecord,parquet",
         ),
         (lambda: OutputConfig("o", compression="zip"), "--compression='zip' is not one of its choices: none, gzip"),
         *(

@@ -11,10 +11,11 @@ from pipeline.dataset.commit import WaveHeader, commit_wave
 from pipeline.dataset.metadata import read_manifests, write_spec
 from pipeline.dataset.plan import Wave, write_plan
 from pipeline.dataset.verify import verify
-from pipeline.inputs.find import ImageFiles, InputFile, RecordFile
+from pipeline.inputs.base import InputFile
 from pipeline.storage import filesystem
 from pipeline.storage.lock import DatasetLock
 from tests.datasets import SPEC, STARTED, add_wave, contents, entry, make_batch, make_failure, read_vectors, stage
+from tests.inputs.tasks import image_task, record_task
 
 HEADER = WaveHeader("00000", STARTED, {"numpy": "2"}, inputs=(entry("a"),))
 
@@ -54,8 +55,8 @@ def test_a_wave_without_records_is_a_manifest(tmp_path):
 def test_inputs_are_those_of_the_plan_with_the_number_of_their_records(tmp_path):
     tfrecord = InputFile("/in/r", "r", "tfrecord", 99, 2.5)
     unreadable = InputFile("/in/u", "u", "tfrecord", 99, 2.5)
-    images = ImageFiles((InputFile("/in/i", "i", "image", 5, 1.5),))
-    plan = write_plan(str(tmp_path), Wave("00000", (RecordFile(tfrecord), RecordFile(unreadable), images)))
+    images = image_task((InputFile("/in/i", "i", "images", 5, 1.5),))
+    plan = write_plan(str(tmp_path), Wave("00000", (record_task(tfrecord), record_task(unreadable), images)))
     batch = make_batch({"r@0": [1, 2, 3], "r@9": [1, 2, 3]}, [make_failure("r@50-60"), make_failure("u")])
     header = dataclasses.replace(HEADER, plan_files=plan, inputs=())
     manifest = commit_wave(str(tmp_path), header, stage(tmp_path, batch))

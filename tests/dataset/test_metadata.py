@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.errors import OutputError
+from pipeline.core.json import to_json
 from pipeline.dataset import metadata, ownership
 from pipeline.dataset.metadata import Manifest, OutputEntry, live, next_wave, read_manifests, read_spec
 from pipeline.embedding.spec import differing_fields
@@ -45,7 +46,7 @@ def test_spec_and_manifest_survive_the_round_trip(tmp_path):
     assert read_spec(str(tmp_path)) == SPEC
     assert read_manifests(str(tmp_path)) == (MANIFEST,)
     assert metadata.read_manifest(str(tmp_path), "00003") == MANIFEST
-    assert metadata.to_json(read_spec(str(tmp_path))) == (tmp_path / "spec.json").read_bytes()
+    assert to_json(read_spec(str(tmp_path))) == (tmp_path / "spec.json").read_bytes()
 
 
 def test_waves_are_in_order_when_there_are_a_hundred_thousand(tmp_path):
@@ -77,7 +78,8 @@ def test_a_copied_manifest_does_not_count_twice(tmp_path):
         read_manifests(str(tmp_path))
 
 
-FIELDS = json.loads(metadata.to_json(MANIFEST))
+FIELDS = json.loads(to_json(MANIFEST))
+WITH_KIND = {**FIELDS, "outputs": [{**FIELDS["outputs"][0], "kind": "secrets"}]}
 
 
 @pytest.mark.parametrize(
@@ -87,17 +89,17 @@ FIELDS = json.loads(metadata.to_json(MANIFEST))
         ("{", "Expecting property name"),
         ("[]", "no attribute 'get'"),
         ("[" * 100_000, "recursion"),
-        ({}, "missing .* required positional arguments"),
-        ({**FIELDS, "surplus": 1}, "surplus"),
-        ({**FIELDS, "embedded": "8"}, "'embedded' has a value of type str"),
-        ({**FIELDS, "embedded": True}, "'embedded' has a value of type bool"),
-        ({**FIELDS, "inputs": {}}, "'inputs' has a value of type dict"),
-        ({**FIELDS, "inputs": [3]}, "'inputs' has a value of type int"),
-        ({**FIELDS, "versions": {"numpy": 2}}, "'versions' has a value of type int"),
+        ({}, "missing required field `wave`"),
+        ({**FIELDS, "surplus": 1}, "has no field 'surplus'"),
+        ({**FIELDS, "embedded": "8"}, r"Expected `int`, got `str` - at `\$\.embedded`"),
+        ({**FIELDS, "embedded": True}, r"Expected `int`, got `bool` - at `\$\.embedded`"),
+        ({**FIELDS, "inputs": {}}, r"Expected `array`, got `object` - at `\$\.inputs`"),
+        ({**FIELDS, "inputs": [3]}, r"Expected `object`, got `int` - at `\$\.inputs\[0\]`"),
+        ({**FIELDS, "versions": {"numpy": 2}}, r"Expected `str`, got `int` - at `\$\.versions"),
         ({**FIELDS, "wave": "../3"}, "the wave is called '../3'"),
         ({**FIELDS, "outputs": [{**FIELDS["outputs"][0], "path": "../../etc/passwd"}]}, "an output is called"),
         ({**FIELDS, "outputs": [{**FIELDS["outputs"][0], "path": "embeddings/.."}]}, "an output is called"),
-        ({**FIELDS, "outputs": [{**FIELDS["outputs"][0], "kind": "secrets"}]}, "'kind' has a value of type str"),
+        (WITH_KIND, r"Invalid enum value 'secrets' - at `\$\.outputs\[0\]\.kind`"),
     ],
 )
 def test_a_file_that_is_no_manifest_is_refused(tmp_path, fields, message):
@@ -158,7 +160,7 @@ def mutated(draw, original):
 
 
 @settings(deadline=None, max_examples=300)
-@given(data=st.binary(max_size=50) | mutated(metadata.to_json(MANIFEST)))
+@given(data=st.binary(max_size=50) | mutated(to_json(MANIFEST)))
 def test_any_bytes_in_a_manifest_are_read_or_refused(tmp_path_factory, data):
     output = tmp_path_factory.getbasetemp() / "fuzz-manifest"
     write_manifest(output, "")
@@ -168,13 +170,13 @@ def test_any_bytes_in_a_manifest_are_read_or_refused(tmp_path_factory, data):
         assert "\n" not in str(found)
     else:
         (manifest,) = found
-        assert metadata.to_json(manifest)
+        assert to_json(manifest)
         assert all(Path(path).is_relative_to(output) for path in ownership.owned_files(str(output), [manifest]))
         assert next_wave([manifest]) == "00004"
 
 
 @settings(deadline=None, max_examples=200)
-@given(data=st.binary(max_size=50) | mutated(metadata.to_json(SPEC)))
+@given(data=st.binary(max_size=50) | mutated(to_json(SPEC)))
 def test_any_bytes_in_a_spec_are_read_or_refused(tmp_path_factory, data):
     output = tmp_path_factory.getbasetemp() / "fuzz-spec"
     output.mkdir(exist_ok=True)

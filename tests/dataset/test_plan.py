@@ -10,14 +10,15 @@ from pipeline.core.records import Failure
 from pipeline.dataset import plan as plan_module
 from pipeline.dataset.metadata import Manifest
 from pipeline.dataset.plan import Wave, covered_inputs, make_plan, read_plan, write_plan
-from pipeline.inputs.find import UNKNOWN_BYTES, ImageFiles, InputFile, RecordFile
+from pipeline.inputs.base import UNKNOWN_BYTES, InputFile
 from tests.datasets import entry
+from tests.inputs.tasks import image_task, record_task
 
 STARTED = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC).isoformat()
 
 
 def image(name, *, size_bytes=10, mtime_s=1.5):
-    return InputFile(f"/in/{name}", name, "image", size_bytes, mtime_s)
+    return InputFile(f"/in/{name}", name, "images", size_bytes, mtime_s)
 
 
 def records(name, *, size_bytes=1000, mtime_s=1.5):
@@ -55,21 +56,21 @@ class TestWhatIsMissing:
         assert (found.waves, found.skipped) == ((), 8)
 
     def test_a_file_that_changed_keeps_its_name(self):
-        found = plan([InputFile("/in/a", "in/a", "image", 11, 1.5)], [manifest("00000", entry("a"))])
+        found = plan([InputFile("/in/a", "in/a", "images", 11, 1.5)], [manifest("00000", entry("a"))])
         (task,) = found.waves[0].tasks
         assert [file.name for file in task.files] == ["a"]
 
     def test_files_whose_keys_went_to_others_are_done_again(self, caplog):
         first, second = entry("a"), dataclasses.replace(entry("a"), path="/other/a")
         manifests = [manifest("00000", first)]
-        other = InputFile("/other/a", "a", "image", 10, 1.5)
+        other = InputFile("/other/a", "a", "images", 10, 1.5)
         assert plan([other], manifests).skipped == 0
         assert caplog.messages == [
             "1 files have keys that the data set has from other files, and replace their rows: a is from /other/a now, "
             "and was from /in/a; to keep both, name both inputs in one run"
         ]
         manifests.append(manifest("00001", second))
-        both = [InputFile("/in/a", "in/a", "image", 10, 1.5), InputFile("/other/a", "other/a", "image", 10, 1.5)]
+        both = [InputFile("/in/a", "in/a", "images", 10, 1.5), InputFile("/other/a", "other/a", "images", 10, 1.5)]
         found = plan(both, manifests)
         assert ([file.name for file in found.waves[0].tasks[0].files], found.skipped) == (["in/a"], 1)
         third = dataclasses.replace(entry("a"), name="in/a")
@@ -135,7 +136,7 @@ class TestGroups:
 class TestNames:
     """A folder was embedded, and then one above it, in which another file has the name."""
 
-    FOLDER = (InputFile("/in/x/a", "x/a", "image", 10, 1.5), InputFile("/in/a", "a", "image", 10, 1.5))
+    FOLDER = (InputFile("/in/x/a", "x/a", "images", 10, 1.5), InputFile("/in/a", "a", "images", 10, 1.5))
 
     @pytest.mark.parametrize("mtime_s", [1.5, 2.5])
     def test_both_files_have_a_key_of_their_own_after_one_run(self, mtime_s, caplog):
@@ -151,17 +152,17 @@ class TestNames:
         files = (InputFile("/in/x/a", "x/a", "tfrecord", 10, 1.5), InputFile("/in/a", "a", "tfrecord", 10, 1.5))
         first = dataclasses.replace(entry("a"), path="/in/x/a", keys="feature")
         found = plan(files, [manifest("00000", first, key_feature="id")])
-        assert [task.file.path for task in found.waves[0].tasks] == ["/in/a"]
+        assert [task.files[0].path for task in found.waves[0].tasks] == ["/in/a"]
 
     def test_images_have_their_names_beside_records_with_a_key_feature(self):
         first = dataclasses.replace(entry("a"), keys="name")
-        changed = InputFile("/in/a", "in/a", "image", 11, 1.5)
+        changed = InputFile("/in/a", "in/a", "images", 11, 1.5)
         (task,) = plan([changed], [manifest("00000", first, key_feature="id")]).waves[0].tasks
         assert [file.name for file in task.files] == ["a"]
 
     def test_what_is_tried_again_keeps_its_name(self):
         done = manifest("00000", dataclasses.replace(entry("a"), keys="name"))
-        file = InputFile("/in/a", "in/a", "image", 10, 1.5)
+        file = InputFile("/in/a", "in/a", "images", 10, 1.5)
         (task,) = plan([file], [done], failures=[failure("a")]).waves[0].tasks
         assert [file.name for file in task.files] == ["a"]
 
@@ -171,7 +172,7 @@ class TestRetry:
         files = [image("a"), image("b"), image("c@7.jpg")]
         done = [manifest("00000", *(entry(file.name) for file in files))]
         found = plan(files, done, failures=[failure("b"), failure("c@7.jpg")])
-        assert found.waves == (Wave("00001", (ImageFiles((files[1], files[2])),), ("/in/b", "/in/c@7.jpg")),)
+        assert found.waves == (Wave("00001", (image_task((files[1], files[2])),), ("/in/b", "/in/c@7.jpg")),)
         assert found.skipped == 1
 
     def test_records_and_ranges_by_their_addresses(self):
@@ -185,8 +186,8 @@ class TestRetry:
         ]
         found = plan([file], done, failures=failures)
         assert found.waves[0].tasks == (
-            RecordFile(file, ((900, 1000),), aligned=False),
-            RecordFile(file, ((20, 21), (500, 600), (700, 800))),
+            record_task(file, ((900, 1000),), aligned=False),
+            record_task(file, ((20, 21), (500, 600), (700, 800))),
         )
         assert found.waves[0].retried == ("/in/a@500-600", "/in/a@20", "/in/a@900-1000", "/in/a@700-800")
         assert found.skipped == 5
@@ -206,13 +207,13 @@ class TestRetry:
         file = records("a")
         done = [manifest("00000", entry("a", size_bytes=1000, records=1))]
         found = plan([file], done, failures=[failure("a", reason="read_error")])
-        assert found.waves == (Wave("00001", (RecordFile(file),)),)
+        assert found.waves == (Wave("00001", (record_task(file),)),)
         assert found.skipped == 0
 
     def test_a_changed_file_is_read_anyway_and_a_file_that_is_gone_never(self):
         done = [manifest("00000", entry("a"), entry("gone"))]
         found = plan([image("a", size_bytes=11)], done, failures=[failure("a"), failure("gone")])
-        assert found.waves == (Wave("00001", (ImageFiles((image("a", size_bytes=11),)),)),)
+        assert found.waves == (Wave("00001", (image_task((image("a", size_bytes=11),)),)),)
 
     def test_comes_after_what_is_new(self):
         found = plan([image("a"), image("b")], [manifest("00000", entry("a"))], failures=[failure("a")])
@@ -231,13 +232,13 @@ class TestWrittenPlan:
         InputFile,
         path=NAMES,
         name=NAMES,
-        kind=st.just("image"),
+        kind=st.just("images"),
         size_bytes=st.integers(0, 1 << 62),
         mtime_s=st.floats(0, 1e10),
     )
     RANGES = st.none() | st.lists(st.tuples(st.integers(0, 9), st.integers(10, 1 << 62)), max_size=3).map(tuple)
-    TASKS = st.builds(ImageFiles, st.lists(FILES, max_size=3).map(tuple)) | st.builds(
-        RecordFile, FILES, RANGES, st.booleans()
+    TASKS = st.builds(image_task, st.lists(FILES, max_size=3).map(tuple)) | st.builds(
+        record_task, FILES, RANGES, st.booleans()
     )
 
     @given(tasks=st.lists(TASKS, max_size=6))
@@ -251,11 +252,11 @@ class TestWrittenPlan:
         assert [task for path in written for task in read_plan(path)] == tasks
 
     def test_is_staged(self, tmp_path):
-        (path,) = write_plan(str(tmp_path), Wave("00007", (RecordFile(records("a")),)))
+        (path,) = write_plan(str(tmp_path), Wave("00007", (record_task(records("a")),)))
         assert path == f"{tmp_path}/staging/00007/plan-00000.jsonl"
 
     def test_covers_the_files_that_are_read_whole(self):
-        tasks = [RecordFile(records("a")), RecordFile(records("b"), ((0, 9),)), ImageFiles((image("c"), image("d")))]
+        tasks = [record_task(records("a")), record_task(records("b"), ((0, 9),)), image_task((image("c"), image("d")))]
         images = tuple(dataclasses.replace(entry(name), keys="name") for name in "cd")
         file = entry("a", size_bytes=1000, records=0)
         assert covered_inputs(tasks, None) == (dataclasses.replace(file, keys="offset"), *images)

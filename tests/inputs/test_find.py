@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from pipeline.core.errors import InputError
 from pipeline.core.settings import InputConfig
 from pipeline.dataset.ownership import output_test
-from pipeline.inputs import find as find_module
-from pipeline.inputs.find import ImageFiles, InputFile, RecordFile, check_records, find_inputs, make_tasks
+from pipeline.inputs import image_files
+from pipeline.inputs.base import InputFile
+from pipeline.inputs.find import check_records, find_inputs
+from pipeline.inputs.tasks import make_tasks
 from pipeline.storage import filesystem
 from pipeline.testing import make_example, make_tfrecord
 
@@ -94,7 +96,7 @@ class TestKeys:
 
     def test_what_is_known_of_a_file(self, tree):
         stat = os.stat(tree / "photos/a.jpg")
-        expected = InputFile(f"{tree}/photos/a.jpg", "a.jpg", "image", 5, stat.st_mtime)
+        expected = InputFile(f"{tree}/photos/a.jpg", "a.jpg", "images", 5, stat.st_mtime)
         assert find(tree / "photos/a.jpg") == (expected,)
         assert not expected.is_compressed
 
@@ -181,9 +183,9 @@ class TestKinds:
     @pytest.mark.parametrize(
         ("name", "kind"),
         [
-            *((f"a{extension}", "image") for extension in find_module.IMAGE_EXTENSIONS),
-            ("a.JPG", "image"),
-            ("a.tfrecord.jpg", "image"),
+            *((f"a{extension}", "images") for extension in image_files.EXTENSIONS),
+            ("a.JPG", "images"),
+            ("a.tfrecord.jpg", "images"),
             ("a.tfrecord", "tfrecord"),
             ("a.tfrecords", "tfrecord"),
             ("a.TFRecord", "tfrecord"),
@@ -205,7 +207,7 @@ class TestKinds:
     @pytest.mark.parametrize("name", ["a.md", "noextension", "a.jpg.bak", "jpg", "a-0-of-1", "a.csv", "a.tfrecord.idx"])
     def test_a_file_that_was_named_must_tell_what_it_is(self, tmp_path, name):
         (tmp_path / name).write_bytes(b"")
-        message = f"cannot tell from its name what {tmp_path / name} is; say --input_format=tfrecord, images or list"
+        message = f"cannot tell from its name what {tmp_path / name} is; say --input_format=images, tfrecord or list"
         with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
             find(tmp_path / name)
 
@@ -221,10 +223,10 @@ class TestKinds:
 
     def test_both_kinds_at_once(self, tree):
         kinds = {file.name: file.kind for file in find("photos", "records")}
-        assert kinds["photos/a.jpg"] == "image"
+        assert kinds["photos/a.jpg"] == "images"
         assert kinds["records/x.tfrecord.gz"] == kinds["records/train-00000-of-00002"] == "tfrecord"
 
-    @pytest.mark.parametrize(("wanted", "kind"), [("images", "image"), ("tfrecord", "tfrecord")])
+    @pytest.mark.parametrize(("wanted", "kind"), [("images", "images"), ("tfrecord", "tfrecord")])
     def test_the_format_that_is_asked_for_is_believed(self, tree, wanted, kind):
         files = find("photos", input_format=wanted)
         assert names(files) == ["2024/c.jpeg", "2024/d.webp", "a.jpg", "b.PNG", "notes.md"]
@@ -237,7 +239,7 @@ class TestLists:
         (tree / "all.txt").write_text("\n".join(["", *lines, "   ", ""]))
         files = find("all.txt")
         assert sorted(names(files)) == sorted(lines)
-        assert {file.kind for file in files} == {"image"}
+        assert {file.kind for file in files} == {"images"}
         by_name = {file.name: file for file in files}
         assert by_name["./other/f.tif"].path == f"{tree}/other/f.tif"
         assert by_name["photos/a.jpg"].size_bytes == 5
@@ -355,7 +357,7 @@ class TestCheckRecords:
         check_records(files_of(tmp_path, **contents))
 
     def test_images_are_not_looked_at(self, tmp_path):
-        check_records([InputFile("nowhere.jpg", "a", "image", 0, 0.0)])
+        check_records([InputFile("nowhere.jpg", "a", "images", 0, 0.0)])
 
     @pytest.mark.parametrize(
         ("contents", "what"),
@@ -391,16 +393,16 @@ class TestCheckRecords:
 
 
 def test_every_file_is_in_one_task():
-    count = 2 * find_module.IMAGES_PER_TASK + 1
-    files = [InputFile(f"{i}.jpg", f"{i}.jpg", "image", 1, 0.0) for i in range(count)]
+    count = 2 * image_files.IMAGES_PER_TASK + 1
+    files = [InputFile(f"{i}.jpg", f"{i}.jpg", "images", 1, 0.0) for i in range(count)]
     files.insert(3, InputFile("a.tfrecord", "a.tfrecord", "tfrecord", 1, 0.0))
     files.append(InputFile("b.tfrecord.gz", "b.tfrecord.gz", "tfrecord", 1, 0.0))
     tasks = make_tasks(iter(files))
-    records = [task.file for task in tasks if isinstance(task, RecordFile)]
-    images = [task.files for task in tasks if isinstance(task, ImageFiles)]
+    records = [task.files[0] for task in tasks if task.kind == "tfrecord"]
+    images = [task.files for task in tasks if task.kind == "images"]
     assert [file.path for file in records] == ["a.tfrecord", "b.tfrecord.gz"]
-    assert [len(group) for group in images] == [find_module.IMAGES_PER_TASK, find_module.IMAGES_PER_TASK, 1]
-    assert [file for group in images for file in group] == [file for file in files if file.kind == "image"]
+    assert [len(group) for group in images] == [image_files.IMAGES_PER_TASK, image_files.IMAGES_PER_TASK, 1]
+    assert [file for group in images for file in group] == [file for file in files if file.kind == "images"]
     assert make_tasks([]) == []
 
 

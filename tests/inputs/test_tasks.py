@@ -11,30 +11,41 @@ from hypothesis import strategies as st
 
 from pipeline.core.records import Failure, Feature, ImageRecord
 from pipeline.core.settings import InputConfig
-from pipeline.inputs import read as read_module
-from pipeline.inputs.find import ImageFiles, InputFile, RecordFile, find_inputs, make_tasks
-from pipeline.inputs.read import cut_task, read_task, task_bytes, task_positions
+from pipeline.inputs import image_files as image_files_module
+from pipeline.inputs import tfrecord_files
+from pipeline.inputs.base import InputFile, ReadSettings, TaskPart
+from pipeline.inputs.find import find_inputs
+from pipeline.inputs.tasks import cut_task, find_kind, make_tasks, read_part
 from pipeline.storage import filesystem
 from pipeline.testing import make_example, make_tfrecord
+from tests.inputs.tasks import image_task, record_task
 
 EXAMPLES = [make_example({"image/encoded": bytes([i]) * (i + 1), "id": f"id{i}", "label": i}) for i in range(6)]
 RECORDS = make_tfrecord(EXAMPLES)
 OFFSETS = list(itertools.accumulate((len(make_tfrecord([example])) for example in EXAMPLES), initial=0))
 
 
-def read(task, start=0, stop=None, *, claim=lambda _: True, max_image_bytes=1000, **options):
-    config = InputConfig(("unused",), **options)
-    stop = task_positions(task) if stop is None else stop
-    return list(read_task(task, start, stop, claim, config=config, max_image_bytes=max_image_bytes))
+def task_positions(task):
+    return find_kind(task.kind).positions(task)
+
+
+def task_bytes(task):
+    return find_kind(task.kind).size_bytes(task)
+
+
+def read(task, start=0, stop=None, *, claim=lambda _: True, max_image_bytes=1000, end=None, **options):
+    part = TaskPart(task, start, task_positions(task) if stop is None else stop)
+    settings = ReadSettings(InputConfig(("unused",), **options), max_image_bytes)
+    return list(read_part(part, claim, settings, end=end))
 
 
 def record_file(path, content, **options):
     Path(path).write_bytes(content)
-    return RecordFile(InputFile(str(path), Path(path).name, "tfrecord", len(content), 0.0), **options)
+    return record_task(InputFile(str(path), Path(path).name, "tfrecord", len(content), 0.0), **options)
 
 
 def image_files(*paths):
-    return ImageFiles(tuple(InputFile(str(path), Path(path).name, "image", 0, 0.0) for path in paths))
+    return image_task(tuple(InputFile(str(path), Path(path).name, "images", 0, 0.0) for path in paths))
 
 
 class TestImages:
@@ -102,7 +113,7 @@ class TestImages:
         assert record.key == b"caf\xe9.jpg"
 
     def test_remote_files_come_in_order_with_their_failures(self, gcs):
-        names = [f"gs://bucket/{i:02d}.jpg" for i in range(2 * read_module.REMOTE_READERS + 3)]
+        names = [f"gs://bucket/{i:02d}.jpg" for i in range(2 * image_files_module.REMOTE_READERS + 3)]
         for name in names[:-2]:
             gcs.write(name, name.encode())
         found = read(image_files(*names))
@@ -194,7 +205,7 @@ class TestRecords:
         ]
 
     def test_a_file_that_vanished_before_it_was_planned(self, tmp_path):
-        task = RecordFile(InputFile(f"{tmp_path}/a", "a", "tfrecord", 0, 0.0))
+        task = record_task(InputFile(f"{tmp_path}/a", "a", "tfrecord", 0, 0.0))
         (failure,) = read(task)
         assert failure.reason == "read_error"
 
@@ -211,10 +222,7 @@ class TestRecords:
         task, large = breaking_file(tmp_path, monkeypatch)
 
         def failures(end):
-            config = InputConfig(("unused",))
-            found = read_task(
-                task, 0, len(large), lambda _: True, config=config, max_image_bytes=1 << 20, end=lambda: end
-            )
+            found = read(task, max_image_bytes=1 << 20, end=lambda: end)
             return [item.source for item in found if isinstance(item, Failure)]
 
         position = int(failures(len(large))[0].rpartition("@")[2].partition("-")[0])
@@ -222,7 +230,7 @@ class TestRecords:
         assert failures(position) == []
 
     def test_a_record_that_is_too_long_is_not_read(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(read_module.tfrecord, "MAX_RECORD_BYTES", 50)
+        monkeypatch.setattr(tfrecord_files.tfrecord, "MAX_RECORD_BYTES", 50)
         content = make_tfrecord([EXAMPLES[0], make_example({"image/encoded": bytes(200)}), EXAMPLES[1]])
         found = read(record_file(tmp_path / "a", content), max_image_bytes=100)
         assert [type(item) for item in found] == [ImageRecord, Failure, ImageRecord]
@@ -254,7 +262,7 @@ class TestParts:
     def test_chosen_ranges(self, tmp_path):
         ranges = ((OFFSETS[1], OFFSETS[2]), (OFFSETS[4], OFFSETS[6]))
         task = record_file(tmp_path / "a", RECORDS, ranges=ranges)
-        whole = read(RecordFile(task.file))
+        whole = read(record_task(task.files[0]))
         assert task_positions(task) == 2
         assert task_bytes(task) == OFFSETS[2] - OFFSETS[1] + OFFSETS[6] - OFFSETS[4]
         assert read(task) == [whole[1], whole[4], whole[5]]
@@ -280,7 +288,7 @@ class TestParts:
     @given(part_bytes=st.integers(1, 2 * len(RECORDS)))
     @settings(deadline=None, max_examples=30)
     def test_a_task_is_cut_into_parts_of_about_the_bytes_asked_for(self, part_bytes):
-        task = RecordFile(InputFile("a", "a", "tfrecord", len(RECORDS), 0.0))
+        task = record_task(InputFile("a", "a", "tfrecord", len(RECORDS), 0.0))
         parts = list(cut_task(task, part_bytes))
         assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
         assert parts[-1].stop == len(RECORDS)
@@ -289,22 +297,22 @@ class TestParts:
         assert max(sizes) < 2 * part_bytes or part_bytes > len(RECORDS)
 
     def test_what_cannot_be_cut_is_one_part(self):
-        packed = RecordFile(InputFile("a.gz", "a.gz", "tfrecord", 1000, 0.0))
-        empty = RecordFile(InputFile("a", "a", "tfrecord", 0, 0.0))
-        image = ImageFiles((InputFile("a", "a", "image", 1000, 0.0),))
+        packed = record_task(InputFile("a.gz", "a.gz", "tfrecord", 1000, 0.0))
+        empty = record_task(InputFile("a", "a", "tfrecord", 0, 0.0))
+        image = image_task((InputFile("a", "a", "images", 1000, 0.0),))
         for task in (packed, empty, image):
             assert [(part.start, part.stop) for part in cut_task(task, 10)] == [(0, 1)]
 
     def test_bytes(self, tmp_path):
         assert task_bytes(record_file(tmp_path / "a", RECORDS)) == len(RECORDS)
-        task = ImageFiles((InputFile("a", "a", "image", 3, 0.0), InputFile("b", "b", "image", 4, 0.0)))
+        task = image_task((InputFile("a", "a", "images", 3, 0.0), InputFile("b", "b", "images", 4, 0.0)))
         assert task_bytes(task) == 7
-        assert task_positions(RecordFile(InputFile("a", "a", "tfrecord", 0, 0.0))) == 1
+        assert task_positions(record_task(InputFile("a", "a", "tfrecord", 0, 0.0))) == 1
 
     def test_bytes_of_what_is_not_known_before_it_is_read(self):
-        packed = RecordFile(InputFile("a.gz", "a.gz", "tfrecord", 100, 0.0), ((50, 1 << 62),))
+        packed = record_task(InputFile("a.gz", "a.gz", "tfrecord", 100, 0.0), ((50, 1 << 62),))
         assert task_bytes(packed) == 100
-        assert task_bytes(ImageFiles((InputFile("gs://b/a", "gs://b/a", "image", 0, 0.0),))) == 256 << 10
+        assert task_bytes(image_task((InputFile("gs://b/a", "gs://b/a", "images", 0, 0.0),))) == 256 << 10
 
     def test_reading_ends_where_a_claim_is_refused(self, tmp_path, gcs):
         claimed = []

@@ -1,0 +1,42 @@
+"""Records as JSON: from frozen dataclasses to text and back, with every type checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+_T = TypeVar("_T")
+
+
+def to_json(record: Any) -> bytes:
+    r"""Returns a record as indented JSON, the same bytes for equal records.
+
+    Text that stands for bytes outside UTF-8 keeps its lone surrogates, as `\udc80` to `\udcff`.
+    """
+    return (json.dumps(msgspec.to_builtins(record), indent=2, ensure_ascii=True) + "\n").encode()
+
+
+def to_json_line(record: Any) -> str:
+    """Returns a record as one line of JSON, without the line's end."""
+    return json.dumps(msgspec.to_builtins(record), ensure_ascii=True)
+
+
+def from_json(kind: type[_T], data: bytes | str) -> _T:
+    """Returns the record of a dataclass that JSON text holds.
+
+    Raises:
+      ValueError: the text is not a JSON object, lacks a field, has one that the class does not know, or a value has
+        another type than the class declares.
+    """
+    try:
+        loaded = json.loads(data)
+        record = msgspec.convert(loaded, kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    unknown = sorted(loaded.keys() - {item.name for item in dataclasses.fields(cast(Any, kind))})
+    if unknown:
+        raise ValueError(f"a {kind.__name__} has no field '{unknown[0]}'")
+    return record

@@ -1,0 +1,102 @@
+"""Rows as Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.core.settings import TIMESTAMP_COLUMN
+from pipeline.dataset.sinks.base import SinkSettings
+from pipeline.dataset.sinks.files import FileSink
+from pipeline.storage import filesystem
+
+ROW_GROUP_ROWS = 4096
+"""Rows of a Parquet row group: some 20 MB of vectors, enough to read fast and little enough to skip."""
+_ROWS_PER_BATCH = 1024
+
+
+class ParquetSink(FileSink):
+    """Columns `key` (string), `embedding`, the copied features (lists), and `event_timestamp`."""
+
+    name = "parquet"
+
+    def encoder(self, file: BinaryIO, settings: SinkSettings) -> _Encoder:
+        """See `FileSink`."""
+        return _Encoder(file, settings)
+
+    def read(self, path: str) -> Iterator[pa.RecordBatch]:
+        """See `Sink`."""
+        with filesystem.open_read(path) as file:
+            for rows in pq.ParquetFile(file).iter_batches(_ROWS_PER_BATCH):
+                columns = {name: rows.column(name) for name in rows.schema.names if name != TIMESTAMP_COLUMN}
+                if not pa.types.is_fixed_size_list(columns["embedding"].type) or columns["embedding"].null_count:
+                    raise ValueError("a row has no embedding")
+                yield pa.RecordBatch.from_pydict({**columns, "key": columns["key"].cast(pa.binary())})
+
+
+class _Encoder:
+    r"""Columns: `key` (string), `embedding`, the copied features (lists), `event_timestamp`.
+
+    The features of the first row group make the file's columns; rows that lack one have a null there.
+    Rows with a feature that has no column there go to another file. Bytes of a key that are not UTF-8
+    become `\xNN`, as a Parquet string cannot hold them.
+    """
+
+    def __init__(self, file: BinaryIO, settings: SinkSettings) -> None:
+        self._file = file
+        self._settings = settings
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_rows = 0
+        self._fields: dict[str, pa.Field] = {}
+        self._writer: pq.ParquetWriter | None = None
+
+    def accepts(self, rows: pa.RecordBatch) -> bool:
+        for item in rows.schema:
+            known = self._fields.get(item.name)
+            if (known is None and self._writer is not None) or (known is not None and known.type != item.type):
+                return False
+        return True
+
+    def write(self, rows: pa.RecordBatch) -> None:
+        for item in rows.schema:
+            self._fields.setdefault(item.name, item)
+        self._waiting.append(rows)
+        self._waiting_rows += rows.num_rows
+        if self._waiting_rows >= ROW_GROUP_ROWS:
+            self._flush()
+
+    def close(self) -> None:
+        if self._waiting:
+            self._flush()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _flush(self) -> None:
+        table = pa.concat_tables(
+            [pa.Table.from_batches([rows]) for rows in self._waiting], promote_options="default"
+        ).combine_chunks()
+        columns = {name: self._column(table, name) for name in self._fields}
+        timestamp = pa.scalar(self._settings.started, pa.timestamp("us", tz="UTC"))
+        columns[TIMESTAMP_COLUMN] = pa.array([timestamp] * len(table), timestamp.type)
+        table = pa.table(columns)
+        if self._writer is None:
+            schema = table.schema.with_metadata({"spec.json": self._settings.spec_json})
+            self._writer = pq.ParquetWriter(
+                self._file,
+                schema,
+                compression="zstd",
+                use_dictionary=False,
+                use_byte_stream_split=["embedding.list.element"],
+            )
+        self._writer.write_table(table.cast(self._writer.schema), row_group_size=ROW_GROUP_ROWS)
+        self._waiting, self._waiting_rows = [], 0
+
+    def _column(self, table: pa.Table, name: str) -> Any:
+        if name == "key":
+            return pa.array([key.decode("utf-8", "backslashreplace") for key in table["key"].to_pylist()], pa.string())
+        if name in table.schema.names:
+            return table[name]
+        return pa.nulls(len(table), self._fields[name].type)

@@ -1,0 +1,173 @@
+"""Writing a bundle: its rows to the sinks, its failures to a file, and its counts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from pipeline.core.records import Address, EmbeddingBatch, Failure
+from pipeline.dataset.metadata import STAGING_NAME
+from pipeline.dataset.sinks.base import RowsWriter, Sink, SinkSettings, StagedShard
+from pipeline.dataset.sinks.files import StagedFile
+from pipeline.storage import filesystem
+
+_REMEMBERED_VECTORS = 1 << 16
+"""Vectors among which duplicates are found."""
+
+
+@dataclass(frozen=True)
+class BundleCounts:
+    """What a bundle holds, in numbers.
+
+    Attributes:
+      embedded: rows.
+      reasons: failures by reason.
+      inputs: records by the TFRecord file that they are from.
+      zero_vectors: rows whose vector has only zeros.
+      duplicate_vectors: rows whose vector is, to the bit, that of another row not long before it.
+    """
+
+    embedded: int = 0
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    inputs: Mapping[str, int] = field(default_factory=dict)
+    zero_vectors: int = 0
+    duplicate_vectors: int = 0
+
+    def __add__(self, other: BundleCounts) -> BundleCounts:
+        """Returns the sums."""
+        return BundleCounts(
+            self.embedded + other.embedded,
+            Counter(self.reasons) + Counter(other.reasons),
+            Counter(self.inputs) + Counter(other.inputs),
+            self.zero_vectors + other.zero_vectors,
+            self.duplicate_vectors + other.duplicate_vectors,
+        )
+
+
+@dataclass(frozen=True)
+class StagedBundle:
+    """A bundle that is written, but not committed: its shards and what they hold."""
+
+    shards: tuple[StagedShard, ...]
+    counts: BundleCounts
+
+
+class BundleWriter:
+    """Writes the rows and failures of one bundle to staged shards of a wave.
+
+    Shards that are begun but not finished, because the work on them failed and is tried again, stay in
+    the staging directory, which no reader looks at.
+    """
+
+    def __init__(self, output: str, wave: str, sinks: Sequence[Sink], settings: SinkSettings) -> None:
+        """Prepares to write.
+
+        Args:
+          output: directory of the data set.
+          wave: name of the wave.
+          sinks: each gets all rows.
+          settings: of the sinks.
+        """
+        directory = filesystem.join(output, STAGING_NAME, wave)
+        self._rows = [sink.stage(directory, settings) for sink in sinks]
+        self._failures = _FailuresWriter(directory)
+        self._writers: list[RowsWriter | _FailuresWriter] = [*self._rows, self._failures]
+        self._counter = _Counter()
+        self._shards: list[StagedShard] = []
+
+    def __enter__(self) -> BundleWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abandon()
+
+    def add(self, batch: EmbeddingBatch) -> None:
+        """Writes a batch."""
+        start = 0
+        for rows in batch.rows:
+            self._counter.count_rows(rows, batch.sources[start : start + rows.num_rows])
+            start += rows.num_rows
+            for writer in self._rows:
+                self._shards += writer.write(rows)
+        for failure in batch.failures:
+            self._counter.count_failure(failure)
+            self._failures.write(failure)
+
+    def close(self) -> StagedBundle:
+        """Finishes the open shards; returns all shards of the bundle."""
+        for writer in self._writers:
+            self._shards += writer.close()
+        return StagedBundle(tuple(self._shards), self._counter.counts())
+
+    def abandon(self) -> None:
+        """Closes the open shards without finishing them."""
+        for writer in self._writers:
+            writer.abandon()
+
+
+class _FailuresWriter:
+    """Writes failures as JSON lines into one staged file."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._file: StagedFile | None = None
+
+    def write(self, failure: Failure) -> None:
+        if self._file is None:
+            self._file = StagedFile(self._directory, "failures", failure.key)
+        self._file.file.write(f"{failure.to_json()}\n".encode())
+        self._file.rows += 1
+
+    def close(self) -> list[StagedShard]:
+        staged = [self._file.close("jsonl", ".jsonl")] if self._file is not None else []
+        self._file = None
+        return staged
+
+    def abandon(self) -> None:
+        if self._file is not None:
+            self._file.abandon()
+        self._file = None
+
+
+class _Counter:
+    def __init__(self) -> None:
+        self._embedded = 0
+        self._reasons: Counter[str] = Counter()
+        self._inputs: Counter[str] = Counter()
+        self._zero_vectors = 0
+        self._duplicate_vectors = 0
+        self._digests: set[bytes] = set()
+
+    def count_rows(self, rows: pa.RecordBatch, sources: tuple[str, ...]) -> None:
+        self._embedded += rows.num_rows
+        self._inputs.update(_record_files(sources))
+        vectors = rows.column("embedding").flatten().to_numpy().reshape(rows.num_rows, -1)
+        self._zero_vectors += int(rows.num_rows - vectors.any(axis=1).sum())
+        for vector in vectors:
+            digest = hashlib.blake2b(vector.tobytes(), digest_size=8).digest()
+            self._duplicate_vectors += digest in self._digests
+            self._digests.add(digest)
+        if len(self._digests) > _REMEMBERED_VECTORS:
+            self._digests.clear()
+
+    def count_failure(self, failure: Failure) -> None:
+        self._reasons[failure.reason] += 1
+        # A file of records that could not be opened is one failure, whose source is the file.
+        self._inputs.update(list(_record_files((failure.source,))) or [failure.source])
+
+    def counts(self) -> BundleCounts:
+        return BundleCounts(
+            self._embedded, dict(self._reasons), dict(self._inputs), self._zero_vectors, self._duplicate_vectors
+        )
+
+
+def _record_files(sources: tuple[str, ...]) -> Iterator[str]:
+    """Yields the TFRecord file of each source that is `path@offset`; an image file is its one record."""
+    for source in sources:
+        address = Address.parse(source)
+        if address is not None:
+            yield address.path

@@ -1,0 +1,209 @@
+"""What an input kind is: it recognises files, cuts them into tasks, and reads a task to records and failures.
+
+A task is read from one *position* to another, so that a runner can cut it into parts. Each position is claimed
+before it is read, and reading ends where a claim is refused: another worker then has the rest of the task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.core.records import Address, Failure, ImageRecord, key_to_bytes
+from pipeline.core.settings import DecodeConfig, InputConfig
+from pipeline.storage.filesystem import FileStat
+
+UNKNOWN_BYTES = 256 << 10
+"""Size that is assumed for a file of unknown size: remote images of a list file are not looked up."""
+
+Claim = Callable[[int], bool]
+"""Called with each position, in rising order, before it is read; False ends the reading."""
+End = Callable[[], int]
+"""Called if reading ends early. Freezes the end of the part and returns it (exclusive)."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One file to read.
+
+    Attributes:
+      path: its path or URI.
+      name: the part of its records' keys that names the file: its path relative to the inputs' base, with `/`; for
+        a line of a list file, the line as it stands.
+      kind: name of its input kind.
+      size_bytes: its size when the run was planned; 0 if unknown.
+      mtime_s: when it was last changed, in seconds since 1970.
+    """
+
+    path: str
+    name: str
+    kind: str
+    size_bytes: int
+    mtime_s: float
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether the file's bytes are gzip, by its name."""
+        return self.path.lower().endswith(".gz")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTask:
+    """Files of one kind that are read together, or parts of one file.
+
+    Attributes:
+      kind: name of the input kind.
+      files: the files.
+      ranges: ranges (start, stop) of offsets whose records are read, of a single file; None for all records.
+      aligned: whether a record is known to begin at the start of each range.
+    """
+
+    kind: str
+    files: tuple[InputFile, ...]
+    ranges: tuple[tuple[int, int], ...] | None = None
+    aligned: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPart:
+    """A part of a task.
+
+    Attributes:
+      task: the task.
+      start: its first position in the part.
+      stop: its last position in the part (exclusive).
+      size_bytes: about how many bytes there are to read.
+    """
+
+    task: ReadTask
+    start: int
+    stop: int
+    size_bytes: int = 0
+
+    def bytes_between(self, start: int, stop: int) -> int:
+        """Returns about how many bytes there are to read between two positions of the part."""
+        return self.size_bytes * (stop - start) // max(1, self.stop - self.start)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSettings:
+    """How files are read.
+
+    Attributes:
+      config: names of the features, and other flags about inputs.
+      max_image_bytes: a larger image is a failure and is not read into memory.
+    """
+
+    config: InputConfig
+    max_image_bytes: int = DecodeConfig.max_image_bytes
+
+
+class InputKind(Protocol):
+    """A kind of files with images in them. Subclass it for a kind of your own; it can be pickled.
+
+    A subclass has `name`, `recognizes` and `read_file`; it overrides the other methods to read a file in parts.
+
+    Attributes:
+      name: the value of `--input_format`.
+      has_records: whether a file holds records, whose sources are `path@offset`; else a file is one image.
+      in_directories: whether files of this kind are found in directories; else they must be named.
+    """
+
+    name: str
+    has_records: bool = False
+    in_directories: bool = True
+
+    def recognizes(self, name: str) -> bool:
+        """Returns whether a file is of this kind, by its name, in lower case and without its directory."""
+        ...
+
+    def find(self, stat: FileStat, name: str) -> Iterator[InputFile]:
+        """Yields the files that are read for a file that was found.
+
+        Args:
+          stat: the file.
+          name: its name in keys.
+
+        Raises:
+          InputError: the file cannot be used.
+        """
+        yield InputFile(stat.path, name, self.name, stat.size_bytes, stat.mtime_s)
+
+    def describe_problem(self, file: InputFile) -> str:
+        """Returns why nothing can be read from a file, such as `is empty`; empty if something can.
+
+        Looks at the beginning of the file only.
+
+        Raises:
+          OSError: the file cannot be read.
+        """
+        return ""
+
+    def tasks(self, files: Sequence[InputFile]) -> Iterator[ReadTask]:
+        """Yields tasks that together read some files of this kind."""
+        for file in files:
+            yield ReadTask(self.name, (file,))
+
+    def positions(self, task: ReadTask) -> int:
+        """Returns the number of positions of a task; they begin with 0."""
+        return len(task.files)
+
+    def size_bytes(self, task: ReadTask) -> int:
+        """Returns about how many bytes a task has to read."""
+        return sum(file.size_bytes or UNKNOWN_BYTES for file in task.files)
+
+    def read(
+        self, part: TaskPart, claim: Claim, settings: ReadSettings, end: End | None = None
+    ) -> Iterator[ImageRecord | Failure]:
+        """Yields each record of a part of a task, or why it cannot be read.
+
+        Args:
+          part: the part.
+          claim: asks whether a position may be read.
+          settings: how.
+          end: freezes the end of the part, if it may shrink while it is read.
+        """
+        del end
+        for index, file in enumerate(part.task.files[part.start : part.stop], part.start):
+            if not claim(index):
+                return
+            try:
+                for item in self.read_file(file, settings):
+                    if part.task.ranges is None or _is_within(item.source, part.task.ranges):
+                        yield item
+            except OSError as error:
+                yield unreadable(file, error)
+
+    def read_file(self, file: InputFile, settings: ReadSettings) -> Iterator[ImageRecord | Failure]:
+        """Yields each record of a file, or why it cannot be read.
+
+        Raises:
+          OSError: the file cannot be read any further.
+        """
+        ...
+
+
+def _is_within(source: str, ranges: Sequence[tuple[int, int]]) -> bool:
+    address = Address.parse(source)
+    return address is not None and any(start <= address.start < stop for start, stop in ranges)
+
+
+def unreadable(
+    file: InputFile, error: OSError, start: int = 0, stop: int | None = None, *, aligned: bool = True
+) -> Failure:
+    """Returns the failure of a file of which some bytes cannot be read.
+
+    Its source is the file if nothing was read, else `path@start-stop`, or `path@start` for all the rest
+    of a compressed file. Its key names the record at `start`, or the range if no record is known to begin there.
+    """
+    text = error.strerror or " ".join(str(error).split())
+    name, source = file.name, file.path
+    if stop is None and start:
+        name, source = f"{name}@{start}", f"{source}@{start}"
+    elif stop is not None and (start or stop < file.size_bytes):
+        name, source = (
+            f"{name}@{start}" if aligned or not start else f"{name}@{start}-{stop}",
+            f"{source}@{start}-{stop}",
+        )
+    return Failure(key_to_bytes(name), source, "read", "read_error", text)

@@ -1,0 +1,62 @@
+"""From files to what workers read: tasks, and parts of tasks."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+
+from pipeline.core.kinds import INPUT_KINDS
+from pipeline.core.records import Failure, ImageRecord
+from pipeline.inputs.base import Claim, End, InputFile, InputKind, ReadSettings, ReadTask, TaskPart
+
+
+@functools.cache
+def _registered(name: str) -> InputKind:
+    kind: InputKind = INPUT_KINDS.load(name)()
+    return kind
+
+
+def registered_kinds() -> tuple[InputKind, ...]:
+    """Returns all registered input kinds, in the order in which `--input_format=auto` asks them."""
+    return tuple(map(_registered, INPUT_KINDS.names))
+
+
+def find_kind(name: str, kinds: Sequence[InputKind] = ()) -> InputKind:
+    """Returns the input kind of a name: one of `kinds`, or a registered one.
+
+    Raises:
+      UsageError: there is none.
+    """
+    return next((kind for kind in kinds if kind.name == name), None) or _registered(name)
+
+
+def make_tasks(files: Iterable[InputFile], kinds: Sequence[InputKind] = ()) -> list[ReadTask]:
+    """Returns the tasks that read some files, grouped by kind."""
+    by_kind: dict[str, list[InputFile]] = {}
+    for file in files:
+        by_kind.setdefault(file.kind, []).append(file)
+    return [task for name, group in by_kind.items() for task in find_kind(name, kinds).tasks(group)]
+
+
+def cut_task(task: ReadTask, part_bytes: int, kinds: Sequence[InputKind] = ()) -> Iterator[TaskPart]:
+    """Yields equal parts that make up a task, each of `part_bytes` or somewhat more, or all of a smaller task."""
+    kind = find_kind(task.kind, kinds)
+    positions, size_bytes = kind.positions(task), kind.size_bytes(task)
+    count = min(max(1, size_bytes // part_bytes), positions)
+    for index in range(count):
+        start, stop = positions * index // count, positions * (index + 1) // count
+        yield TaskPart(task, start, stop, size_bytes * (stop - start) // positions)
+
+
+def read_part(
+    part: TaskPart, claim: Claim, settings: ReadSettings, *, end: End | None = None, kinds: Sequence[InputKind] = ()
+) -> Iterator[ImageRecord | Failure]:
+    """Yields each record of a part of a task, or why it cannot be read; see `InputKind.read`."""
+    return find_kind(part.task.kind, kinds).read(part, claim, settings, end)
+
+
+def read_tasks(tasks: Iterable[ReadTask], settings: ReadSettings) -> Iterator[ImageRecord | Failure]:
+    """Yields each record of some tasks, or why it cannot be read, one after the other and without Beam."""
+    for task in tasks:
+        part = TaskPart(task, 0, find_kind(task.kind).positions(task))
+        yield from read_part(part, lambda _: True, settings)
