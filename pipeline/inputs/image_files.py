@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipeline.core.records import Failure, ImageRecord, key_to_bytes
+from pipeline.images.formats.registry import EXTENSIONS
 from pipeline.inputs.base import Claim, End, InputFile, InputKind, ReadSettings, ReadTask, TaskPart, unreadable
 from pipeline.storage import filesystem
 
-EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 IMAGES_PER_TASK = 64
 """Image files that one task names."""
 REMOTE_READERS = 16

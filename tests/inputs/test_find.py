@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pipeline.core.errors import InputError
 from pipeline.core.settings import InputConfig
 from pipeline.dataset.ownership import output_test
+from pipeline.images.formats.registry import EXTENSIONS
 from pipeline.inputs import image_files
 from pipeline.inputs.base import InputFile
 from pipeline.inputs.find import check_records, find_inputs
@@ -183,7 +184,7 @@ class TestKinds:
     @pytest.mark.parametrize(
         ("name", "kind"),
         [
-            *((f"a{extension}", "images") for extension in image_files.EXTENSIONS),
+            *((f"a{extension}", "images") for extension in EXTENSIONS),
             ("a.JPG", "images"),
             ("a.tfrecord.jpg", "images"),
             ("a.tfrecord", "tfrecord"),

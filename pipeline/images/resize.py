@@ -1,0 +1,73 @@
+"""Bilinear resizing of pixels, as `tf.image.resize(method="bilinear", antialias=False)` does it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from pipeline.images.formats.base import Pixels
+
+
+def resize(pixels: Pixels, out: npt.NDArray[np.float32] | npt.NDArray[np.uint8]) -> None:
+    """Resizes an image bilinearly, without antialiasing.
+
+    Args:
+      pixels: the image, uint8 [h, w, 3].
+      out: where to write the result, [H, W, 3]: float32 in [0, 1], or uint8, which holds the same result
+        times 255, rounded to the nearest level.
+    """
+    height, width, _ = out.shape
+    # Both branches compute the same resize, up to the rounding of the places between pixels. OpenCV on the
+    # whole image is faster up to a few times the size of the result; beyond, gathering only the needed pixels.
+    if pixels.shape[0] <= 6 * height and pixels.shape[1] <= 6 * width:
+        resized = cv2.resize(pixels.astype(np.float32, order="C"), (width, height), interpolation=cv2.INTER_LINEAR)
+    else:
+        resized = _gather(pixels, height, width)
+    if out.dtype == np.uint8:
+        np.rint(resized, out=resized)
+        np.copyto(out, resized, casting="unsafe")
+    else:
+        np.multiply(resized, np.float32(1 / 255), out=out)
+        np.minimum(out, np.float32(1), out=out)  # The sum of two weights may round to just above 1.
+
+
+def resize_in_calling_thread() -> None:
+    """Makes OpenCV use the calling thread only, in the whole process.
+
+    For processes that resize in as many threads as they have cores: OpenCV's own threads take processor time
+    from the others there, up to as much as the resize itself. The pixels are the same.
+    """
+    cv2.setNumThreads(1)
+
+
+def _gather(pixels: Pixels, height: int, width: int) -> npt.NDArray[np.float32]:
+    """Returns `pixels` resized to float32 [height, width, 3] in [0, 255], from the needed pixels only."""
+    left, right, right_weight = _neighbours(pixels.shape[1], width)
+    top, bottom, bottom_weight = _neighbours(pixels.shape[0], height)
+
+    def across(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        lines = pixels.take(rows, axis=0)
+        begin = lines.take(left, axis=1).astype(np.float32)
+        return begin + (lines.take(right, axis=1) - begin) * right_weight[:, None]
+
+    upper = across(top)
+    return upper + (across(bottom) - upper) * bottom_weight[:, None, None]
+
+
+@lru_cache(maxsize=1024)
+def _neighbours(source: int, target: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    """Returns, for each of `target` places: its lower and upper neighbour of `source`, and the upper's weight.
+
+    Half-pixel centres in float32, as in `tf.image.resize`.
+    """
+    half = np.float32(0.5)
+    place = (np.arange(target, dtype=np.float32) + half) * (np.float32(source) / np.float32(target)) - half
+    floor = np.floor(place)
+    lower = np.maximum(floor, 0).astype(np.intp)
+    upper = np.minimum(np.ceil(place), source - 1).astype(np.intp)
+    return lower, upper, place - floor
