@@ -14,6 +14,7 @@ from apache_beam.utils.shared import Shared
 from apache_beam.utils.windowed_value import WindowedValue
 
 from pipeline.core.errors import UsageError
+from pipeline.core.quiet import ignore_pillow_warnings
 from pipeline.core.records import EmbeddingBatch, Failure, ImageRecord
 from pipeline.core.settings import Normalization
 from pipeline.embedding.embedder import BatchesInFlight, Embedder
@@ -21,6 +22,7 @@ from pipeline.embedding.function import EmbedderSpec, OwnEngine
 from pipeline.embedding.spec import Spec, spec_of
 from pipeline.engines.base import Engine
 from pipeline.images.decoder import ImageDecoder
+from pipeline.images.resize import resize_in_calling_thread
 
 LOADS_COUNTER = "embedder-loads"
 
@@ -122,7 +124,9 @@ class _EmbedFn(beam.DoFn):
         self._loads = Metrics.counter("pipeline", LOADS_COUNTER)
 
     def setup(self) -> None:
-        # Not here: counters are only kept while a bundle is processed.
+        ignore_pillow_warnings()
+        resize_in_calling_thread()
+        # The counter increases in `start_bundle`: Beam keeps counts only while it processes a bundle.
         self._loaded = False
         self._embedder = self._shared.acquire(self._load)
 

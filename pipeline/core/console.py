@@ -14,6 +14,7 @@ from types import FrameType
 from typing import NoReturn
 
 from pipeline.core.errors import PipelineError, UsageError
+from pipeline.core.quiet import ignore_pillow_warnings
 
 INTERRUPTED = 130
 _EXPLICIT = re.compile("ignored explicit argument (.*)")
@@ -81,7 +82,8 @@ def _exit_code(error: BaseException) -> int:
 
 
 def _configure_logging() -> None:
-    """Sends this package's messages to stderr, and of the libraries' only warnings."""
+    """Sends log messages to stderr: this package's, and the warnings of libraries except Pillow's."""
+    ignore_pillow_warnings()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("pipeline").setLevel(logging.INFO)
     # Beam logs the stack of every failure that it also raises; the command tells it in one line.

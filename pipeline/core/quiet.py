@@ -1,4 +1,4 @@
-"""Importing TensorFlow without its chatter."""
+"""Libraries without their chatter on the error output."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,10 +19,15 @@ _NO_DRIVER = re.compile(rb".*failed call to cuInit")
 _NVIDIA_DEVICE = Path("/dev/nvidiactl")
 
 
-def import_tensorflow() -> None:
-    """Imports TensorFlow; what it logs meanwhile at level INFO, which no setting silences, is dropped.
+def ignore_pillow_warnings() -> None:
+    """Ignores Pillow's warnings in the whole process: an `ImageError` reports each image that cannot be decoded."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
-    Everything else that reaches the error output meanwhile is passed on afterwards.
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow and drops its log messages of level INFO, which no setting silences.
+
+    Other lines on the error output appear after the import.
     """
     if "tensorflow" in sys.modules:
         return
@@ -34,7 +40,7 @@ def import_tensorflow() -> None:
 
 @contextlib.contextmanager
 def _without_chatter() -> Iterator[None]:
-    """Holds back what reaches file descriptor 2, and passes on the lines that are no chatter."""
+    """Holds back the output to file descriptor 2, and at the end writes the lines that are no chatter."""
     sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile() as held:
@@ -50,5 +56,5 @@ def _without_chatter() -> Iterator[None]:
 
 
 def _is_chatter(line: bytes) -> bool:
-    # Where there is no GPU, TensorFlow reports it as an error that its driver does not start.
+    # Without a GPU, TensorFlow reports an error: the driver does not start.
     return bool(_CHATTER.match(line) or (_NO_DRIVER.match(line) and not _NVIDIA_DEVICE.exists()))

@@ -1,14 +1,16 @@
 import os
 import pickle
 import uuid
+import warnings
 
 import apache_beam as beam
+import cv2
 import pytest
 from apache_beam.metrics import MetricsFilter
 from apache_beam.transforms.window import FixedWindows, GlobalWindows
 from apache_beam.utils.shared import Shared
 
-from pipeline.beam.embed import LOADS_COUNTER, EmbedImages
+from pipeline.beam.embed import LOADS_COUNTER, EmbedImages, _EmbedFn
 from pipeline.beam.options import make_runner, parse_beam_args
 from pipeline.core.errors import UsageError
 from pipeline.core.records import Failure, Feature
@@ -164,3 +166,15 @@ def test_windows_are_refused(spec):
     with pytest.raises(UsageError, match=message):
         _ = records | beam.WindowInto(FixedWindows(60)) | EmbedImages(spec)
     _ = records | "Global" >> beam.WindowInto(GlobalWindows()) | "Again" >> EmbedImages(spec)
+
+
+def test_a_worker_resizes_in_its_own_threads_without_warnings_of_pillow(spec):
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    try:
+        with warnings.catch_warnings():
+            _EmbedFn(spec, Shared()).setup()
+            assert cv2.getNumThreads() == 1
+            warnings.warn_explicit("metadata", UserWarning, "file.py", 1, module="PIL.TiffImagePlugin")
+    finally:
+        cv2.setNumThreads(threads)

@@ -3,6 +3,7 @@ import logging
 import signal
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -189,3 +190,9 @@ sys.exit(run_command(command, []))
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 1
+
+
+def test_a_command_ignores_the_warnings_of_pillow():
+    with warnings.catch_warnings():
+        run_command(lambda args: 0, [])
+        warnings.warn_explicit("metadata", UserWarning, "file.py", 1, module="PIL.TiffImagePlugin")

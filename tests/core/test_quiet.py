@@ -30,3 +30,15 @@ def test_everything_else_is_passed_on(line, pytestconfig):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=pytestconfig.rootpath)
     assert done.stderr == f"{line}\n"
+
+
+def test_warnings_of_pillow_alone_are_ignored(pytestconfig):
+    code = (
+        "import warnings\n"
+        "from pipeline.core.quiet import ignore_pillow_warnings\n"
+        "ignore_pillow_warnings()\n"
+        "for name in ('PIL.TiffImagePlugin', 'other'):\n"
+        "    warnings.warn_explicit(f'a warning of {name}', UserWarning, 'file.py', 1, module=name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=pytestconfig.rootpath)
+    assert (done.returncode, done.stderr) == (0, "file.py:1: UserWarning: a warning of other\n")
