@@ -19,7 +19,7 @@ from pipeline.core.records import EmbeddingBatch, Failure, ImageRecord
 from pipeline.core.settings import Normalization
 from pipeline.embedding.embedder import BatchesInFlight, Embedder
 from pipeline.embedding.function import EmbedderSpec, OwnEngine
-from pipeline.embedding.spec import Spec, spec_of
+from pipeline.embedding.spec import Spec
 from pipeline.engines.base import Engine
 from pipeline.images.decoder import ImageDecoder
 from pipeline.images.resize import resize_in_calling_thread
@@ -99,9 +99,9 @@ class EmbedImages(beam.PTransform):
         Raises:
           UsageError: the embedder has no spec.
         """
-        spec = spec_of(embedder)
+        dataset_spec = embedder.dataset_spec
         assert embedder.spec is not None
-        return cls(embedder.spec, dataset_spec=spec)
+        return cls(embedder.spec, dataset_spec=dataset_spec)
 
     def expand(self, records: beam.PCollection) -> beam.PCollection:
         """Applies the transform.

@@ -25,6 +25,7 @@ from pipeline.embedding.batching import BatchFeeder
 from pipeline.embedding.feeding import ByteBudget, DirectFeeder, Feeder
 from pipeline.embedding.function import EmbedderSpec, find_function
 from pipeline.embedding.rows import make_batch
+from pipeline.embedding.spec import Spec
 from pipeline.engines.base import Engine, ModuleFunction
 from pipeline.engines.choice import choose_engine
 from pipeline.images.decoder import ImageDecoder
@@ -157,6 +158,20 @@ class Embedder:
         embedder = cls(engine, spec.decoder, normalize=spec.normalize, batch_size=spec.batch_size, threads=threads)
         embedder.spec = spec
         return embedder
+
+    @property
+    def dataset_spec(self) -> Spec:
+        """What a data set says about the vectors.
+
+        Raises:
+          UsageError: the embedder was made from an engine, without a spec.
+        """
+        if self.spec is None:
+            raise UsageError(
+                "this embedder was made from an engine and has no spec; make it with Embedder.choose(spec)"
+            )
+        engine = self.engine
+        return self.spec.dataset_spec(dimension=engine.dimension, engine=engine.name, parity=engine.parity)
 
     def __enter__(self) -> Embedder:
         return self

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.core.settings import DecodeConfig, EngineConfig, ModuleConfig, Normalization
+from pipeline.embedding.spec import Preprocessing, Spec
 from pipeline.engines.base import Engine, ModuleFunction
 from pipeline.hub.handles import resolve
 from pipeline.images.decoder import ImageDecoder
@@ -65,6 +66,34 @@ class EmbedderSpec:
             max_image_bytes=decode.max_image_bytes,
         )
         return cls(function, decoder, engine.batch_size, engine.normalize)
+
+    def dataset_spec(self, *, dimension: int, engine: str, parity: float | None) -> Spec:
+        """Returns what a data set says about the vectors.
+
+        Args:
+          dimension: length of a vector.
+          engine: name of the engine that computes the vectors.
+          parity: see `Spec`.
+        """
+        source, decoder = self.source, self.decoder
+        function = source if isinstance(source, ModuleFunction) else None
+        return Spec(
+            module=source.handle,
+            module_sha256=function.sha256 if function else "",
+            signature=function.signature.signature if function else "",
+            output_key=function.signature.output_key if function else "",
+            dimension=dimension,
+            preprocessing=Preprocessing(
+                height=decoder.height,
+                width=decoder.width,
+                decode=decoder.decode,
+                exif_orientation=decoder.exif_orientation,
+            ),
+            normalization=self.normalize,
+            engine=engine,
+            precision=function.precision if function else "float32",
+            parity=parity,
+        )
 
     def with_engine_name(self, name: str) -> EmbedderSpec:
         """Returns the spec with the engine that was chosen."""

@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from pipeline.core.errors import OutputError, UsageError
-from pipeline.embedding.embedder import Embedder
-from pipeline.embedding.function import EmbedderSpec
-from pipeline.engines.base import ModuleFunction
+from pipeline.core.errors import OutputError
 
 FORMAT_VERSION = 1
 """Version of the data set's own format."""
@@ -69,48 +66,6 @@ class Spec:
     parity: float | None
     dtype: str = "float32"
     format_version: int = FORMAT_VERSION
-
-
-def make_spec(embedder: EmbedderSpec, *, dimension: int, engine: str, parity: float | None) -> Spec:
-    """Returns what a data set says about the vectors of an embedder.
-
-    Args:
-      embedder: what the embedder is loaded from.
-      dimension: length of a vector.
-      engine: name of the engine that computes the vectors.
-      parity: see `Spec`.
-    """
-    source, decoder = embedder.source, embedder.decoder
-    function = source if isinstance(source, ModuleFunction) else None
-    return Spec(
-        module=source.handle,
-        module_sha256=function.sha256 if function else "",
-        signature=function.signature.signature if function else "",
-        output_key=function.signature.output_key if function else "",
-        dimension=dimension,
-        preprocessing=Preprocessing(
-            height=decoder.height,
-            width=decoder.width,
-            decode=decoder.decode,
-            exif_orientation=decoder.exif_orientation,
-        ),
-        normalization=embedder.normalize,
-        engine=engine,
-        precision=function.precision if function else "float32",
-        parity=parity,
-    )
-
-
-def spec_of(embedder: Embedder) -> Spec:
-    """Returns what a data set says about the vectors of a loaded embedder.
-
-    Raises:
-      UsageError: the embedder was made from an engine, without a spec.
-    """
-    if embedder.spec is None:
-        raise UsageError("this embedder was made from an engine and has no spec; make it with Embedder.choose(spec)")
-    engine = embedder.engine
-    return make_spec(embedder.spec, dimension=engine.dimension, engine=engine.name, parity=engine.parity)
 
 
 def differing_fields(old: Spec, new: Spec) -> list[str]:

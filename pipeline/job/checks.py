@@ -10,7 +10,7 @@ from pipeline.core.console import describe_os_error
 from pipeline.core.errors import OutputError
 from pipeline.dataset import metadata
 from pipeline.embedding.function import EmbedderSpec
-from pipeline.embedding.spec import Spec, check_same_space, make_spec
+from pipeline.embedding.spec import Spec, check_same_space
 from pipeline.engines.base import ModuleFunction
 from pipeline.storage import filesystem
 
@@ -58,8 +58,7 @@ def check_output(config: RunConfig, output: str, embedder: EmbedderSpec) -> Spec
         return None
     function = embedder.source
     assert isinstance(function, ModuleFunction)
-    expected = make_spec(
-        embedder,
+    expected = embedder.dataset_spec(
         dimension=function.signature.dimension or existing.dimension,
         engine=existing.engine if function.engine == "auto" else function.engine,
         parity=existing.parity,

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.core.errors import OutputError, UsageError
 from pipeline.embedding.embedder import Embedder
-from pipeline.embedding.spec import Preprocessing, Spec, check_same_space, differing_fields, spec_of
+from pipeline.embedding.spec import Preprocessing, Spec, check_same_space, differing_fields
 from pipeline.images.decoder import ImageDecoder
 from pipeline.savedmodel.digest import module_digest
 from pipeline.testing import TINY_DIMENSION, FakeEngine
@@ -67,7 +67,7 @@ def test_vectors_of_one_kind_only_come_together():
 def test_the_spec_of_a_loaded_module(tiny_module):
     options = {"engine": "tensorflow", "normalize": "l2", "decode": "fast", "exif_orientation": True}
     with Embedder.from_module(str(tiny_module), **options) as embedder:
-        assert spec_of(embedder) == Spec(
+        assert embedder.dataset_spec == Spec(
             module=str(tiny_module),
             module_sha256=module_digest(tiny_module),
             signature="serving_default",
@@ -84,6 +84,6 @@ def test_the_spec_of_a_loaded_module(tiny_module):
 def test_an_embedder_around_a_bare_engine_has_no_spec():
     with (
         Embedder(FakeEngine(), ImageDecoder(height=32, width=32)) as embedder,
-        pytest.raises(UsageError, match=r"^this embedder was made from an engine and has no spec; make it with"),
+        pytest.raises(UsageError, match=r"^this embedder was made from an engine and has no spec; use Embedder"),
     ):
-        spec_of(embedder)
+        _ = embedder.dataset_spec
