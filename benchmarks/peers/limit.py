@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import simplejpeg
-from tfx_bsl.coders import example_coder
 
 from benchmarks.task import Task
 from pipeline.engines.base import ModuleFunction
 from pipeline.engines.conversion import converted, import_openvino
 from pipeline.savedmodel.module import ImageSignature
+from pipeline.tfrecords.encoder import make_encoder
 from pipeline.tfrecords.examples import parse_example
 from pipeline.tfrecords.framing import frame
 from pipeline.tfrecords.tfrecord import Record, read_records_sequential
@@ -56,7 +56,7 @@ def run(task: Task) -> float:
         request = compiled.create_infer_request()
         images = np.zeros((batch, task.height, task.width, 3), np.float32)
         request.set_input_tensor(openvino.Tensor(images, shared_memory=True))
-        encoder = example_coder.RecordBatchToExamplesEncoder()
+        encoder = make_encoder()
         with open(Path(task.output, f"vectors-{number}.tfrecord"), "wb") as file:
             while True:
                 with lock:

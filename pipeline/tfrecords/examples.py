@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.records import Failure, FailureReason, Feature, FeatureKind, ImageRecord, key_to_bytes
 from pipeline.core.settings import OUTPUT_FEATURES
+from pipeline.tfrecords.encoder import Encoder, make_encoder
 
 _KINDS: dict[str, FeatureKind] = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}
 _ARROW_TYPES = {"bytes": pa.binary(), "float": pa.float32(), "int64": pa.int64()}
@@ -182,15 +183,12 @@ def encode_rows(rows: pa.RecordBatch) -> list[bytes]:
             offsets = np.arange(len(column) + 1, dtype=np.int32) * dimension
             column = pa.ListArray.from_arrays(pa.array(offsets), column.flatten())
         arrays.append(column)
-    encoded: list[bytes] = _encoder().encode(pa.RecordBatch.from_arrays(arrays, rows.schema.names))
-    return encoded
+    return _encoder().encode(pa.RecordBatch.from_arrays(arrays, rows.schema.names))
 
 
 @functools.cache
-def _encoder() -> Any:
-    from tfx_bsl.coders import example_coder
-
-    return example_coder.RecordBatchToExamplesEncoder()
+def _encoder() -> Encoder:
+    return make_encoder()
 
 
 def decode_rows(examples: Sequence[bytes]) -> tuple[pa.RecordBatch, ...]:
