@@ -13,6 +13,7 @@ from apache_beam.transforms.window import GlobalWindow, GlobalWindows
 from apache_beam.utils.shared import Shared
 from apache_beam.utils.windowed_value import WindowedValue
 
+from pipeline.beam.causes import carry_causes
 from pipeline.core.errors import UsageError
 from pipeline.core.quiet import ignore_pillow_warnings
 from pipeline.core.records import EmbeddingBatch, Failure, ImageRecord
@@ -117,6 +118,7 @@ class EmbedImages(beam.PTransform):
         return records | "Embed" >> beam.ParDo(_EmbedFn(self.spec, self.shared))
 
 
+@carry_causes
 class _EmbedFn(beam.DoFn):
     def __init__(self, spec: EmbedderSpec, shared: Shared) -> None:
         self._spec = spec

@@ -13,6 +13,7 @@ from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTr
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.core import RestrictionProvider
 
+from pipeline.beam.causes import carry_causes
 from pipeline.core.errors import TooManyFailures
 from pipeline.core.records import Failure, ImageRecord
 from pipeline.core.settings import DecodeConfig, InputConfig
@@ -93,6 +94,7 @@ class ReadImages(beam.PTransform):
         return parts | "Read" >> beam.ParDo(_ReadFn(settings, self.kinds))
 
 
+@carry_causes
 class _PartsFn(beam.DoFn):
     def __init__(self, tasks: Sequence[ReadTask], plan_files: Sequence[str], kinds: Sequence[InputKind]) -> None:
         self._tasks = tuple(tasks)
@@ -118,6 +120,7 @@ class _PartRestrictions(RestrictionProvider):
         return part.bytes_between(restriction.start, restriction.stop)
 
 
+@carry_causes
 class _ReadFn(beam.DoFn):
     def __init__(self, settings: ReadSettings, kinds: Sequence[InputKind]) -> None:
         self._settings = settings

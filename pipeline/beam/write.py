@@ -12,6 +12,7 @@ import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
+from pipeline.beam.causes import carry_cause, carry_causes
 from pipeline.core.errors import UsageError
 from pipeline.core.json import to_json
 from pipeline.core.records import EmbeddingBatch
@@ -85,6 +86,7 @@ def _next_header(output: str) -> WaveHeader:
     return WaveHeader(name, datetime.datetime.now(datetime.UTC), {})
 
 
+@carry_cause
 def _commit(
     _: bytes,
     staged: Iterable[StagedBundle],
@@ -98,6 +100,7 @@ def _commit(
     return commit_wave(output, header, staged, sinks)
 
 
+@carry_causes
 class _StageFn(beam.DoFn):
     def __init__(self, output: str, wave: str, sinks: Sequence[Sink], settings: SinkSettings) -> None:
         self._output = output

@@ -7,6 +7,7 @@ import apache_beam as beam
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.beam.causes import WorkerError, cause_of
 from pipeline.beam.options import make_runner, parse_beam_args
 from pipeline.beam.write import WriteEmbeddings, _StageFn
 from pipeline.core.errors import OutputError, UsageError
@@ -72,8 +73,9 @@ def test_a_second_pipeline_does_not_overwrite_the_first(out):
     run(out)
     before = contents(out)
     header = WaveHeader("00000", datetime.datetime.now(datetime.UTC), {})
-    with pytest.raises(OutputError, match=r"has a wave 00000 already.*give the new one another name"):
+    with pytest.raises(WorkerError, match=r"has a wave 00000 already.*give the new one another name") as raised:
         run(out, header=header)
+    assert type(cause_of(raised.value)) is OutputError
     assert {name: data for name, data in contents(out).items() if not name.startswith("staging")} == before
 
 
