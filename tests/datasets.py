@@ -20,9 +20,10 @@ from pipeline.dataset import metadata
 from pipeline.dataset.commit import WaveHeader, commit_wave
 from pipeline.dataset.reader import read_embeddings
 from pipeline.dataset.sinks.base import SinkSettings, StagedShard, make_sinks
+from pipeline.dataset.verify import verify
 from pipeline.dataset.writer import BundleWriter, StagedBundle
 from pipeline.embedding.spec import Preprocessing, Spec
-from pipeline.job.run import Summary
+from pipeline.job.summary import Summary
 from pipeline.storage import filesystem
 from pipeline.testing import jpeg_bytes
 from pipeline.tfrecords.examples import embedding_rows
@@ -157,3 +158,22 @@ def until(condition: Callable[[], object], *, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end, "what was waited for did not come"
         os.sched_yield()
+
+
+def keep_stat(path: Path, data: bytes) -> None:
+    """Replaces what a file holds so that neither its size nor its time tells."""
+    before = path.stat()
+    assert len(data) == before.st_size
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def snapshot(directory: Path) -> dict[str, tuple[int, bytes]]:
+    """Returns the files below a directory, with their times of modification."""
+    return {name: ((directory / name).stat().st_mtime_ns, data) for name, data in contents(directory).items()}
+
+
+def complete(output: Path) -> bool:
+    """Says whether a data set is undamaged and its directory holds no other file."""
+    report = verify(str(output))
+    return (report.problems, report.strays) == ((), ())

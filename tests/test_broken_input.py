@@ -17,7 +17,7 @@ from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.records import Failure
 from pipeline.dataset.reader import read_embeddings, read_failures
-from pipeline.job.run import Summary
+from pipeline.job.summary import Summary
 from pipeline.testing import jpeg_bytes, make_example, make_tfrecord, png_bytes
 from tests.image_samples import ONE_OF_EACH_FORMAT, pixels, png_chunk, save
 

@@ -1,1 +1,1 @@
-"""The PTransforms, the pipeline of a wave, and everything that knows Beam."""
+"""The PTransforms, the pipeline of a wave, and the use of Beam's options and insides."""

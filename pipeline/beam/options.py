@@ -14,10 +14,8 @@ from apache_beam.options.pipeline_options import (
     SetupOptions,
     StandardOptions,
 )
-from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
-from apache_beam.runners.runner import create_runner
 
-from pipeline.beam.direct_runner import CheckedOptions, DirectRunner
+from pipeline.beam import internals
 from pipeline.core.config import suggest_flag
 from pipeline.core.errors import UsageError
 
@@ -28,11 +26,9 @@ def parse_beam_args(args: Sequence[str]) -> PipelineOptions:
     """Returns Beam's options.
 
     Raises:
-      UsageError: an argument is none of Beam's options, which Beam itself would only log.
+      UsageError: an argument is not one of Beam's options; Beam itself would only log it.
     """
-    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
-    for options in PipelineOptions.__subclasses__():
-        options._add_argparse_args(parser)
+    parser = internals.make_option_parser()
     try:
         _, unknown = parser.parse_known_args(list(args))
     except (argparse.ArgumentError, argparse.ArgumentTypeError, ValueError) as error:
@@ -40,11 +36,11 @@ def parse_beam_args(args: Sequence[str]) -> PipelineOptions:
     if unknown:
         beam_flags = [flag for action in parser._actions for flag in action.option_strings]
         raise UsageError(f"unknown argument '{unknown[0]}'; {suggest_flag(unknown[0], beam_flags)}")
-    return CheckedOptions(list(args))
+    return PipelineOptions(list(args))
 
 
 def runner_name(options: PipelineOptions) -> str:
-    """Returns the name of the runner that the options ask for, `DirectRunner` where they name none."""
+    """Returns the name of the runner that the options ask for, `DirectRunner` if they name none."""
     name: str = options.view_as(StandardOptions).runner or DIRECT_RUNNER
     # Beam takes names in any case and with or without their ending.
     return DIRECT_RUNNER if name.lower() in ("direct", "directrunner") else name
@@ -84,7 +80,7 @@ def staging_location(options: PipelineOptions) -> str | None:
 
 
 def check_options(options: PipelineOptions) -> None:
-    """Makes sure that the runner can do with the options, before anything is read.
+    """Makes sure that the runner accepts the options, before anything is read.
 
     Raises:
       UsageError: there is no such runner, or it needs other options.
@@ -98,7 +94,7 @@ def check_options(options: PipelineOptions) -> None:
     workers = options.view_as(DirectOptions).direct_num_workers
     if workers < 0:
         raise UsageError(f"--direct_num_workers={workers}; expected the number of workers, or 0 for one for each core")
-    errors = PipelineOptionsValidator(options, runner).validate()
+    errors = internals.option_errors(options, runner)
     if errors:
         raise UsageError(f"--runner={runner_name(options)}: {' '.join(errors)} See Beam's documentation of its options")
 
@@ -113,9 +109,9 @@ def make_runner(options: PipelineOptions) -> Any:
       UsageError: there is no such runner.
     """
     if is_direct(options):
-        return DirectRunner()
+        return internals.make_direct_runner()
     name = runner_name(options)
     try:
-        return create_runner(name)
+        return internals.make_runner(name)
     except (ValueError, ImportError, AttributeError) as error:
         raise UsageError(f"--runner={name} cannot be used: {error}; try DirectRunner or DataflowRunner") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.beam.internals import silence_raised_errors
 from pipeline.core.console import CommandParser, print_line, run_command
 from pipeline.dataset.compact import compact
 
@@ -25,4 +26,5 @@ def _command(args: Sequence[str]) -> int:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    silence_raised_errors()
     return run_command(_command, args)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from pipeline.beam.internals import silence_raised_errors
 from pipeline.core.console import CommandParser, print_line, run_command
 from pipeline.core.errors import UsageError
 from pipeline.core.settings import parse_image_size
@@ -161,4 +162,5 @@ def _command(args: Sequence[str]) -> int:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
+    silence_raised_errors()
     return run_command(_command, args)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from pipeline.beam.internals import silence_raised_errors
 from pipeline.core.config import RunConfig
 from pipeline.core.console import print_line, run_command
-from pipeline.job.run import Summary, run
+from pipeline.job.run import run
+
+if TYPE_CHECKING:
+    from pipeline.job.summary import Summary
 
 
 def format_summary(summary: Summary, output: str) -> str:
@@ -31,7 +36,7 @@ def format_summary(summary: Summary, output: str) -> str:
 
 def _command(args: Sequence[str]) -> int:
     config = RunConfig.from_args(args)
-    if config.output.dry_run:
+    if config.execution.dry_run:
         from pipeline.job.dry_run import preview
 
         print_line(str(preview(config)))
@@ -43,4 +48,5 @@ def _command(args: Sequence[str]) -> int:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    silence_raised_errors()
     return run_command(_command, args)

@@ -1,4 +1,4 @@
-"""What a run is asked to do, from Python, from flags or from a YAML file."""
+"""The configuration of a run, from Python, from flags or from a YAML file."""
 
 from __future__ import annotations
 
@@ -15,21 +15,30 @@ from typing import Any, TypeVar, cast
 
 from pipeline.core.console import CommandParser
 from pipeline.core.errors import UsageError
-from pipeline.core.settings import TIMESTAMP_COLUMN, DecodeConfig, EngineConfig, InputConfig, ModuleConfig, OutputConfig
+from pipeline.core.settings import (
+    TIMESTAMP_COLUMN,
+    DecodeConfig,
+    EngineConfig,
+    ExecutionConfig,
+    InputConfig,
+    ModuleConfig,
+    OutputConfig,
+)
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that one run is asked to do.
+    """The configuration of one run.
 
     Attributes:
-      input: what is read.
-      module: what embeds it.
-      output: what is written, and how.
+      input: the inputs, and the features to read from them.
+      module: the network that embeds them.
+      output: where the vectors go, and in which form.
       decode: how encoded images become pixels.
-      engine: what computes, and how the vectors are scaled.
+      engine: the engine that computes, and the scale of the vectors.
+      execution: how the run goes: waves, limits, resuming.
       beam_args: Beam's own options, as on a command line, such as `--runner=DirectRunner`.
     """
 
@@ -38,6 +47,7 @@ class RunConfig:
     output: OutputConfig
     decode: DecodeConfig = DecodeConfig()
     engine: EngineConfig = EngineConfig()
+    execution: ExecutionConfig = ExecutionConfig()
     beam_args: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -91,6 +101,7 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "output": OutputConfig,
     "decode": DecodeConfig,
     "engine": EngineConfig,
+    "execution": ExecutionConfig,
 }
 _REQUIRED_EMPTY: Mapping[str, Any] = {"input": (), "module": "", "output": ""}
 
@@ -100,7 +111,7 @@ def _field_names(section: type[Any]) -> list[str]:
 
 
 def _required(section: type[Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Gives a required field that was not given its empty value, which the section refuses in its own words."""
+    """Adds the empty value of a required field that is missing; the section refuses it with its own message."""
     missing = {name: empty for name, empty in _REQUIRED_EMPTY.items() if name in _field_names(section)}
     return {**missing, **values}
 

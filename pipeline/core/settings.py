@@ -1,8 +1,8 @@
 """The settings of a run: one frozen dataclass for each concern.
 
-A field of these classes is a flag of the same name; its metadata holds the help text and how a value
-is read from text. So a flag is declared in one place, and a Python caller, a configuration file and
-the command line mean the same thing by it.
+A field of these classes is a flag of the same name; its metadata holds the help text and the function
+that reads a value from text. So a flag is declared in one place, and means the same in Python, in a
+configuration file and on the command line.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ DecodeMode = Literal["exact", "fast"]
 Normalization = Literal["none", "l2"]
 
 OUTPUT_FEATURES = ("key", "embedding")
-"""Names of the features that every output record has of its own."""
+"""Names of the features that every output record has, beside the copied ones."""
 
 TIMESTAMP_COLUMN = "event_timestamp"
-"""Name of the column that every row of a Parquet file has besides."""
+"""Name of a further column that every row of a Parquet file has."""
 
 _BYTE_UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 _BYTE_UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -90,7 +90,7 @@ def _check_choices(config: Any) -> None:
 
 @dataclass(frozen=True)
 class InputConfig:
-    """What to read."""
+    """The inputs, and the features to read from them."""
 
     input: tuple[str, ...] = _flag(
         "file, directory (read recursively) or glob; may be repeated; local or any scheme that Beam reads "
@@ -122,7 +122,7 @@ class InputConfig:
     )
 
     on_corrupt: CorruptPolicy = _flag(
-        "TFRecord: skip makes each damaged range a failure and goes on behind it; fail ends the run. Default: skip",
+        "TFRecord: skip makes each damaged range a failure and goes on after it; fail ends the run. Default: skip",
         default="skip",
         choices=get_args(CorruptPolicy),
     )
@@ -146,7 +146,7 @@ class InputConfig:
 
 @dataclass(frozen=True)
 class ModuleConfig:
-    """Which network turns an image into a vector."""
+    """The network that turns an image into a vector."""
 
     module: str = _flag(
         "local directory, local .tar.gz, https://...tar.gz, gs:// directory or tarball, or "
@@ -217,7 +217,7 @@ class DecodeConfig:
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """What computes the vectors."""
+    """The computation of the vectors."""
 
     engine: str = _flag(
         "inference engine; auto: tensorflow where it sees a GPU, else openvino if its vectors of the module are "
@@ -254,7 +254,7 @@ class EngineConfig:
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """Where the vectors go."""
+    """The output data set."""
 
     output: str = _flag("directory of the output data set, local or gs://. Required", metavar="DIR")
     output_format: tuple[str, ...] = _flag(
@@ -266,9 +266,26 @@ class OutputConfig:
     compression: Compression = _flag(
         "compression of the TFRecord files. Default: none", default="none", choices=get_args(Compression)
     )
+
+    def __post_init__(self) -> None:
+        """Refuses an empty directory and unknown formats."""
+        if not self.output:
+            raise UsageError("no output: --output=DIRECTORY is required")
+        unknown = [name for name in self.output_format if name not in SINKS.names]
+        if unknown or not self.output_format:
+            raise UsageError(
+                f"--output_format={','.join(self.output_format)}: expected some of {','.join(SINKS.names)}"
+            )
+        _check_choices(self)
+
+
+@dataclass(frozen=True)
+class ExecutionConfig:
+    """The execution of the run: waves, resuming, limits and logging."""
+
     overwrite: bool = _flag(
-        "start the output anew; removes only what the data set's own spec and manifests name. Default: go on where "
-        "the last run stopped",
+        "start the output again from nothing; removes only files that the data set's own spec and manifests name. "
+        "Default: go on where the last run stopped",
         default=False,
     )
     max_failure_rate: float = _flag(
@@ -277,7 +294,6 @@ class OutputConfig:
         parse=float,
         metavar="RATE",
     )
-
     wave_bytes: int | None = _flag(
         "input bytes committed at a time; whole files are grouped up to it. Default: 2GiB on the DirectRunner, "
         "everything at once elsewhere",
@@ -292,19 +308,12 @@ class OutputConfig:
         default=False,
     )
     steal_lock: bool = _flag(
-        "write even if another run seems to be writing to the same output; it will not commit any more", default=False
+        "write even if another run seems to be writing to the same output; that run then commits nothing more",
+        default=False,
     )
 
     def __post_init__(self) -> None:
-        """Refuses an empty directory and a rate that is not one."""
-        if not self.output:
-            raise UsageError("no output: --output=DIRECTORY is required")
-        unknown = [name for name in self.output_format if name not in SINKS.names]
-        if unknown or not self.output_format:
-            raise UsageError(
-                f"--output_format={','.join(self.output_format)}: expected some of {','.join(SINKS.names)}"
-            )
-        _check_choices(self)
+        """Refuses a wave without input and a rate that is not one."""
         if self.wave_bytes is not None and self.wave_bytes < 1:
             raise UsageError(f"--wave_bytes={self.wave_bytes} holds no input; it must be at least 1")
         if not 0 <= self.max_failure_rate <= 1:

@@ -1,27 +1,72 @@
-"""What must hold of an output directory before a run may write to it."""
+"""Checks before a run starts: its settings, and the directory that it writes to."""
 
 from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass
 
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipeline.beam import options as beam_options
 from pipeline.core.config import RunConfig
 from pipeline.core.console import describe_os_error
 from pipeline.core.errors import OutputError
-from pipeline.dataset import metadata
-from pipeline.embedding.function import EmbedderSpec
+from pipeline.core.timing import timed
+from pipeline.dataset import metadata, ownership
+from pipeline.embedding.function import EmbedderSpec, find_function
 from pipeline.embedding.spec import Spec, check_same_space
 from pipeline.engines.base import ModuleFunction
+from pipeline.inputs.base import InputFile
+from pipeline.inputs.find import check_records, find_inputs
+from pipeline.job.prepare import threads_per_process
 from pipeline.storage import filesystem
 
 _log = logging.getLogger(__name__)
 
 
-def check_directory(output: str) -> None:
-    """Makes sure that a path may name a directory, and that its store can be asked at all.
+@dataclass(frozen=True)
+class CheckedRun:
+    """A run that passed the checks that need neither its data set nor a loaded module.
+
+    Attributes:
+      options: Beam's.
+      output: directory of the data set, absolute if it is local.
+      files: all inputs that the data set should cover.
+      embedder: the module's function, before an engine is chosen for it, and how it is fed.
+    """
+
+    options: PipelineOptions
+    output: str
+    files: tuple[InputFile, ...]
+    embedder: EmbedderSpec
+
+
+def check_run(config: RunConfig) -> CheckedRun:
+    """Finds a run's inputs and its module, and makes sure that the run can be done as asked.
 
     Raises:
-      OutputError: there is a file, or the store cannot be used.
+      UsageError: the job cannot be done as asked.
+    """
+    options = beam_options.parse_beam_args(config.beam_args)
+    beam_options.check_options(options)
+    FileSystems.set_options(options)  # or Beam looks for them on the command line of this process
+    output = filesystem.absolute(config.output.output)
+    with timed("finding the inputs"):
+        files = find_inputs(config.input, ownership.output_test(output))
+        check_records(files)
+    with timed("finding the module"):
+        function = find_function(config.module, config.engine, threads=threads_per_process(options))
+    check_directory(filesystem.normalize(config.output.output))
+    return CheckedRun(options, output, files, EmbedderSpec.of(function, config.decode, config.engine))
+
+
+def check_directory(output: str) -> None:
+    """Makes sure that a path can be a directory, and that its store can be reached.
+
+    Raises:
+      OutputError: the path is a file, or the store cannot be used.
     """
     if filesystem.is_remote(output):
         try:
@@ -35,25 +80,25 @@ def check_directory(output: str) -> None:
 def check_output(config: RunConfig, output: str, embedder: EmbedderSpec) -> Spec | None:
     """Returns the spec of the data set that a run is to go on with, or None if it is to begin one.
 
-    What shows only when the module is loaded is not checked.
+    Checks that need the loaded module are left out.
 
     Args:
       config: of the run.
       output: directory of the data set.
-      embedder: the run's.
+      embedder: of the run.
 
     Raises:
-      OutputError: what is there is of another kind.
+      OutputError: the data set holds vectors, files or a layout of another kind.
     """
-    if config.output.overwrite:
+    if config.execution.overwrite:
         return None
     existing = metadata.read_spec(output)
     manifests = metadata.live(metadata.read_manifests(output))
     if existing is None:
         if manifests:
             raise OutputError(
-                f"--output={output} has manifests but no {metadata.SPEC_NAME}, so that nobody knows what its vectors "
-                "are; put it back, or start anew with --overwrite"
+                f"--output={output} has manifests but no {metadata.SPEC_NAME}, so the kind of its vectors is unknown; "
+                "put it back, or start from nothing with --overwrite"
             )
         return None
     function = embedder.source
@@ -68,7 +113,7 @@ def check_output(config: RunConfig, output: str, embedder: EmbedderSpec) -> Spec
     if formats and formats != set(config.output.output_format):
         raise OutputError(
             f"--output={output} holds its rows as {','.join(sorted(formats))}, and this run would write "
-            f"{','.join(sorted(config.output.output_format))}; name the same --output_format, or start it anew with "
+            f"{','.join(sorted(config.output.output_format))}; name the same --output_format, or replace it with "
             "--overwrite"
         )
     others = {manifest.key_feature for manifest in manifests} - {config.input.key_feature}

@@ -1,4 +1,4 @@
-"""What a run would do, found out by planning it and embedding a small sample; writes nothing."""
+"""A preview of a run: plans it and embeds a small sample; writes nothing."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pipeline.embedding.embedder import Embedder
 from pipeline.embedding.spec import Spec
 from pipeline.inputs.base import ReadSettings
 from pipeline.inputs.tasks import find_kind, read_tasks
-from pipeline.job.checks import check_output
+from pipeline.job.checks import check_output, check_run
 from pipeline.job.prepare import load_module
-from pipeline.job.run import check_run, plan_run
+from pipeline.job.waves import plan_run
 
 SAMPLE_RECORDS = 64
 _VECTOR_VALUE_BYTES = 4

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.config import RunConfig, make_parser, option_name, suggest_flag
 from pipeline.core.errors import UsageError
-from pipeline.core.settings import DecodeConfig, EngineConfig, InputConfig, ModuleConfig, OutputConfig
+from pipeline.core.settings import DecodeConfig, EngineConfig, ExecutionConfig, InputConfig, ModuleConfig, OutputConfig
 
 REQUIRED = {"input": "photos", "module": "m.tar.gz", "output": "out"}
 REQUIRED_ARGS = [f"--{name}={value}" for name, value in REQUIRED.items()]
@@ -72,7 +72,8 @@ FULL_CONFIG = RunConfig(
     module=ModuleConfig("m", "0f" * 32, "s", "k", (96, 128)),
     decode=DecodeConfig("fast", True, 1000, 4096),
     engine=EngineConfig(batch_size=5, normalize="l2"),
-    output=OutputConfig("o", ("parquet",), compression="gzip", overwrite=True, max_failure_rate=0.25),
+    output=OutputConfig("o", ("parquet",), compression="gzip"),
+    execution=ExecutionConfig(overwrite=True, max_failure_rate=0.25),
     beam_args=("--direct_num_workers=2", "--experiments=x", "--experiments=y"),
 )
 FULL_ARGS = [
@@ -187,8 +188,8 @@ def test_beam_options_of_the_command_line_replace_those_of_the_file(tmp_path):
 
 def test_a_switch_of_the_file_can_be_turned_off_again(tmp_path):
     text = yaml.safe_dump({**REQUIRED, "overwrite": True})
-    assert from_yaml(tmp_path, text).output.overwrite
-    assert not from_yaml(tmp_path, text, "--no-overwrite").output.overwrite
+    assert from_yaml(tmp_path, text).execution.overwrite
+    assert not from_yaml(tmp_path, text, "--no-overwrite").execution.overwrite
 
 
 def test_nothing_and_empty_files_say_nothing(tmp_path):

@@ -1,5 +1,4 @@
 import io
-import logging
 import signal
 import subprocess
 import sys
@@ -9,7 +8,7 @@ import pytest
 
 from pipeline.core import errors
 from pipeline.core.console import CommandParser, describe_os_error, print_line, run_command
-from pipeline.core.errors import PipelineError, UsageError
+from pipeline.core.errors import UsageError
 
 INTERRUPTED = "error: interrupted; what was committed is kept: start the same command again to go on from there\n"
 
@@ -96,22 +95,6 @@ def test_the_handlers_of_signals_are_put_back():
     run_command(command, [])
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     assert during != [before[1]]
-
-
-def test_what_a_job_elsewhere_logs_of_its_failure_is_left_to_the_one_line(monkeypatch, capsys):
-    def command(args):
-        portable_runner = compile(
-            "import logging; logging.error('a stack of the job'); logging.warning('a warning of the job')",
-            "portable_runner.py",
-            "exec",
-        )
-        exec(portable_runner)
-        raise PipelineError("what the job failed of")
-
-    root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", [])
-    assert run_command(command, []) == 1
-    assert capsys.readouterr().err == "a warning of the job\nerror: what the job failed of\n"
 
 
 @pytest.mark.parametrize(("encoding", "printed"), [("utf-8", "ü \\udcff"), ("ascii", "\\xfc \\udcff")])

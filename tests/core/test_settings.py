@@ -10,6 +10,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.settings import (
     DecodeConfig,
     EngineConfig,
+    ExecutionConfig,
     InputConfig,
     ModuleConfig,
     OutputConfig,
@@ -18,6 +19,7 @@ from pipeline.core.settings import (
     parse_names,
 )
 
+SECTIONS = (InputConfig, ModuleConfig, DecodeConfig, EngineConfig, OutputConfig, ExecutionConfig)
 UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -153,7 +155,7 @@ DIGEST = "0123456789abcdef" * 4
         (lambda: OutputConfig("o", compression="zip"), "--compression='zip' is not one of its choices: none, gzip"),
         *(
             (
-                lambda rate=rate: OutputConfig("o", max_failure_rate=rate),
+                lambda rate=rate: ExecutionConfig(max_failure_rate=rate),
                 f"--max_failure_rate={rate} is not a share; it must be between 0 and 1",
             )
             for rate in (-0.1, 1.5, float("nan"), float("inf"))
@@ -166,8 +168,8 @@ def test_refused(make, message):
 
 
 def test_limits_are_allowed():
-    assert OutputConfig("o", max_failure_rate=0).max_failure_rate == 0
-    assert OutputConfig("o", max_failure_rate=1).max_failure_rate == 1
+    assert ExecutionConfig(max_failure_rate=0).max_failure_rate == 0
+    assert ExecutionConfig(max_failure_rate=1).max_failure_rate == 1
     assert EngineConfig(batch_size=1).batch_size == 1
     assert EngineConfig(batch_size=4096).batch_size == 4096
     assert DecodeConfig(max_pixels=1, max_image_bytes=1).max_pixels == 1
@@ -180,13 +182,20 @@ def test_defaults_are_those_of_the_contract():
     )
     assert ModuleConfig("m") == ModuleConfig("m", signature=None, output_key=None, image_size=None)
     assert DecodeConfig() == DecodeConfig("exact", exif_orientation=False, max_pixels=10**8, max_image_bytes=64 * 2**20)
-    assert OutputConfig("o") == OutputConfig(
-        "o", output_format=("tfrecord",), compression="none", overwrite=False, max_failure_rate=0.1
+    assert OutputConfig("o") == OutputConfig("o", output_format=("tfrecord",), compression="none")
+    assert ExecutionConfig() == ExecutionConfig(
+        overwrite=False,
+        retry_failed=False,
+        wave_bytes=None,
+        max_failure_rate=0.1,
+        dry_run=False,
+        verbose=False,
+        steal_lock=False,
     )
     assert EngineConfig() == EngineConfig(batch_size=None, normalize="none")
 
 
-@pytest.mark.parametrize("section", [InputConfig, ModuleConfig, DecodeConfig, EngineConfig, OutputConfig])
+@pytest.mark.parametrize("section", SECTIONS)
 def test_every_flag_has_a_help_text_that_tells_its_default(section):
     for item in dataclasses.fields(section):
         text = item.metadata["help"]
@@ -196,6 +205,6 @@ def test_every_flag_has_a_help_text_that_tells_its_default(section):
             assert item.metadata["parse"](text.rsplit("Default: ", 1)[1]) == item.default, item.name
 
 
-@pytest.mark.parametrize("section", [InputConfig, ModuleConfig, DecodeConfig, EngineConfig, OutputConfig])
+@pytest.mark.parametrize("section", SECTIONS)
 def test_settings_are_frozen(section):
     assert section.__dataclass_params__.frozen

@@ -84,6 +84,6 @@ def test_the_spec_of_a_loaded_module(tiny_module):
 def test_an_embedder_around_a_bare_engine_has_no_spec():
     with (
         Embedder(FakeEngine(), ImageDecoder(height=32, width=32)) as embedder,
-        pytest.raises(UsageError, match=r"^this embedder was made from an engine and has no spec; use Embedder"),
+        pytest.raises(UsageError, match=r"^this embedder was made from an engine and has no spec; make it with"),
     ):
         _ = embedder.dataset_spec

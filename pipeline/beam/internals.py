@@ -1,0 +1,108 @@
+"""Everything that relies on insides of Apache Beam, which a new version may change without notice.
+
+Each function checks what it relies on where that is cheap, and `tests/beam/test_internals.py` checks the rest. Beam is
+imported when a function needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+
+def _relies_on(thing: str) -> str:
+    import apache_beam
+
+    return f"Beam {apache_beam.__version__} changed {thing}, which pipeline.beam.internals relies on"
+
+
+@contextlib.contextmanager
+def _relying_on(thing: str) -> Iterator[None]:
+    """Says which inside of Beam has changed.
+
+    Raises:
+      ImportError: Beam no longer has a module or an attribute that the body uses, or a call takes other arguments.
+    """
+    try:
+        yield
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ImportError(f"{_relies_on(thing)}: {error}") from error
+
+
+def make_option_parser() -> argparse.ArgumentParser:
+    """Returns a parser that knows every option of Beam's; Beam's public door only logs an argument it does not know.
+
+    Raises:
+      ImportError: this version of Beam declares its options in another way.
+    """
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
+    with _relying_on("PipelineOptions._add_argparse_args"):
+        for options in PipelineOptions.__subclasses__():
+            options._add_argparse_args(parser)
+    return parser
+
+
+def make_direct_runner() -> Any:
+    """Returns the runner in this process, Beam's FnApiRunner.
+
+    Raises:
+      ImportError: this version of Beam has it elsewhere.
+    """
+    with _relying_on("FnApiRunner"):
+        from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+        return FnApiRunner()
+
+
+def make_runner(name: str) -> Any:
+    """Returns a new runner by its name, or by the full name of its class.
+
+    Raises:
+      ValueError: Beam has no runner of this name.
+      ImportError: the module of the class cannot be imported, or this version of Beam makes runners in another way.
+      AttributeError: the module has no such class.
+    """
+    with _relying_on("create_runner"):
+        from apache_beam.runners.runner import create_runner
+    return create_runner(name)
+
+
+def option_errors(options: PipelineOptions, runner: Any) -> list[str]:
+    """Returns what a runner has against options, one text for each complaint.
+
+    Raises:
+      ImportError: this version of Beam validates options in another way.
+    """
+    with _relying_on("PipelineOptionsValidator"):
+        from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+
+        return list(PipelineOptionsValidator(options, runner).validate())
+
+
+RAISED_ERRORS_LOGGERS = ("apache_beam.runners", "apache_beam.utils.retry")
+"""Loggers to which Beam writes the stack of every failure that it also raises."""
+
+
+def silence_raised_errors() -> None:
+    """Drops what Beam logs of failures that it also raises; for a command, which shows the failure in one line."""
+    for name in RAISED_ERRORS_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger().addFilter(_is_no_job_error)
+
+
+def _is_no_job_error(record: logging.LogRecord) -> bool:
+    """Drops the errors of a remote job, which Beam's portable runner logs to the root logger before it raises them."""
+    return not (record.module == "portable_runner" and record.levelno >= logging.ERROR)
+
+
+def without_step_note(text: str) -> str:
+    """Returns the message of a DoFn's exception without the note of its step that Beam appends."""
+    return text.partition(" [while running ")[0]

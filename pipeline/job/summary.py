@@ -1,0 +1,130 @@
+"""The summary of a run, and the versions of the packages that took part."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.core.errors import TooManyFailures
+from pipeline.dataset.metadata import Manifest
+from pipeline.embedding.spec import Spec
+
+VERSIONED_PACKAGES = ("apache-beam", "tensorflow", "openvino", "tfx-bsl", "numpy", "simplejpeg", "pillow")
+_VERSION = re.compile(r"^Version: (\S+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The counts and circumstances of a run; `summary.json` holds the same.
+
+    Attributes:
+      records: records that were read, good or bad.
+      embedded: records that have a vector.
+      failed: records that have a failure line.
+      skipped: records that an earlier run had done.
+      failures_by_reason: number of failures of each kind.
+      seconds: how long the run took.
+      images_per_second: `embedded / seconds`.
+      waves: how many waves were committed.
+      module: the module's handle.
+      module_sha256: the module's digest.
+      dimension: length of a vector.
+      engine: name of the engine that computed the vectors.
+      precision: of the computation.
+      runner: of the pipeline.
+      versions: of the packages that took part.
+      zero_vectors: rows whose vector has only zeros.
+      duplicate_vectors: rows whose vector is, to the bit, that of another row before it in the same file.
+    """
+
+    records: int
+    embedded: int
+    failed: int
+    skipped: int
+    failures_by_reason: Mapping[str, int]
+    seconds: float
+    images_per_second: float
+    waves: int
+    module: str
+    module_sha256: str
+    dimension: int
+    engine: str
+    precision: str
+    runner: str
+    versions: Mapping[str, str]
+    zero_vectors: int = 0
+    duplicate_vectors: int = 0
+
+
+def summarize(manifests: Sequence[Manifest], spec: Spec, *, skipped: int, seconds: float, runner: str) -> Summary:
+    """Returns the summary of a run.
+
+    Args:
+      manifests: of the waves that the run committed.
+      spec: of the data set.
+      skipped: records that earlier runs had done.
+      seconds: how long the run took.
+      runner: name of Beam's runner.
+    """
+    embedded = sum(manifest.embedded for manifest in manifests)
+    failed = sum(manifest.failed for manifest in manifests)
+    reasons: Counter[str] = Counter()
+    for manifest in manifests:
+        reasons.update(manifest.failures_by_reason)
+    return Summary(
+        records=embedded + failed,
+        embedded=embedded,
+        failed=failed,
+        skipped=skipped,
+        failures_by_reason=dict(sorted(reasons.items())),
+        seconds=round(seconds, 3),
+        images_per_second=round(embedded / seconds, 3),
+        waves=len(manifests),
+        module=spec.module,
+        module_sha256=spec.module_sha256,
+        dimension=spec.dimension,
+        engine=spec.engine,
+        precision=spec.precision,
+        runner=runner,
+        versions=package_versions(),
+        zero_vectors=sum(manifest.zero_vectors for manifest in manifests),
+        duplicate_vectors=sum(manifest.duplicate_vectors for manifest in manifests),
+    )
+
+
+def check_failures(summary: Summary, max_failure_rate: float) -> None:
+    """Makes sure that enough of a run's records were embedded.
+
+    Raises:
+      TooManyFailures: none was, or a larger share failed than `max_failure_rate`, from 0 to 1.
+    """
+    rate = summary.failed / summary.records if summary.records else 0.0
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary.failures_by_reason.items())
+    if summary.records and not summary.embedded:
+        raise TooManyFailures(
+            f"none of {summary.records} records could be embedded ({reasons}); see the failures files"
+        )
+    if rate > max_failure_rate:
+        raise TooManyFailures(
+            f"{summary.failed} of {summary.records} records failed ({reasons}), more than "
+            f"--max_failure_rate={max_failure_rate:g} allows; the others are kept; see the failures files"
+        )
+
+
+@functools.cache
+def package_versions() -> Mapping[str, str]:
+    """Returns the versions of the installed packages that shape a result, by name."""
+    found = {}
+    for name in VERSIONED_PACKAGES:
+        try:
+            package = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        # Its `version` would parse the package's whole description, which takes 20 ms for each.
+        header = _VERSION.search(package.read_text("METADATA") or "")
+        found[name] = header[1] if header else package.version
+    return found

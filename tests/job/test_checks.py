@@ -1,0 +1,159 @@
+import errno
+import os
+import re
+import shutil
+
+import pytest
+
+import pipeline
+from pipeline.core.config import RunConfig
+from pipeline.core.errors import ModuleError, OutputError, UsageError
+from pipeline.dataset.metadata import read_spec
+from pipeline.job.dry_run import preview
+from pipeline.run import main
+from pipeline.storage import filesystem
+from pipeline.storage.lock import DatasetLock
+from tests.datasets import complete, contents, embed, read_rows, snapshot
+
+
+class TestOneSpace:
+    @pytest.mark.parametrize(
+        ("flags", "difference"),
+        [
+            ({"normalize": "l2"}, "normalization: none, now l2"),
+            ({"decode": "fast"}, "decode: exact, now fast"),
+            ({"exif_orientation": True}, "exif_orientation: False, now True"),
+        ],
+    )
+    def test_a_run_that_would_mix_is_refused(self, photos, out, tiny_module, flags, difference):
+        embed(photos, out, tiny_module)
+        before = snapshot(out)
+        with pytest.raises(OutputError) as raised:
+            embed(photos, out, tiny_module, **flags)
+        assert str(raised.value) == (
+            f"--output={out} holds vectors of another kind ({difference}); name another directory, or start it anew "
+            "with --overwrite"
+        )
+        assert raised.value.exit_code == 2
+        assert snapshot(out) == before
+
+    def test_another_module_is_refused_even_when_there_is_nothing_to_do(
+        self, photos, out, tiny_module, tiny_tf1_module
+    ):
+        embed(photos, out, tiny_module)
+        with pytest.raises(OutputError, match=r"module_sha256: [0-9a-f]{64}, now [0-9a-f]{64}; signature: .*, now .*"):
+            embed(photos, out, tiny_tf1_module)
+
+    def test_the_same_module_elsewhere_is_the_same(self, photos, out, tiny_module, tmp_path):
+        embed(photos, out, tiny_module)
+        shutil.copytree(tiny_module, tmp_path / "copy")
+        assert embed(photos, out, tmp_path / "copy").skipped == 5
+
+    def test_manifests_without_a_spec_are_refused(self, photos, out, tiny_module):
+        embed(photos, out, tiny_module)
+        (out / "spec.json").unlink()
+        with pytest.raises(
+            OutputError, match=r"has manifests but no spec\.json.*put it back, or start from nothing with --overwrite"
+        ):
+            embed(photos, out, tiny_module)
+        assert embed(photos, out, tiny_module, overwrite=True).records == 5
+
+    def test_overwriting_starts_anew_and_leaves_what_is_not_its_own(self, photos, out, tiny_module):
+        embed(photos, out, tiny_module, wave_bytes="1")
+        (out / "notes.txt").write_text("mine")
+        summary = embed(photos, out, tiny_module, overwrite=True, normalize="l2")
+        assert (summary.records, summary.skipped) == (5, 0)
+        assert (out / "notes.txt").exists()
+        assert read_spec(str(out)).normalization == "l2"
+        assert len(read_rows(out)) == 5
+        assert complete(out)
+
+    def test_overwriting_keeps_the_old_until_the_new_can_begin(self, photos, out, tiny_module, tmp_path):
+        embed(photos, out, tiny_module)
+        before = snapshot(out)
+        damaged = tmp_path / "damaged"
+        shutil.copytree(tiny_module, damaged)
+        for path in (damaged / "variables").iterdir():
+            path.unlink()
+        with pytest.raises(ModuleError):
+            embed(photos, out, damaged, overwrite=True)
+        assert snapshot(out) == before
+
+
+class TestOutput:
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("photos/000.jpg", "is a file; expected a directory"),
+            ("photos/000.jpg/out", "cannot be written: .*Not a directory"),
+            ("/proc/out", "cannot be written: .*"),
+            ("/sys/kernel/out", "cannot be written: .*"),
+        ],
+    )
+    def test_a_directory_that_cannot_be_is_one_line_and_code_2(self, photos, tiny_module, name, text, capsys):
+        assert main([f"--input={photos}", f"--module={tiny_module}", f"--output={photos.parent / name}"]) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith("error: --output=")
+        assert re.search(text, error)
+
+    def test_rows_of_other_formats_are_refused(self, photos, out, tiny_module):
+        embed(photos, out, tiny_module)
+        message = "holds its rows as tfrecord, and this run would write parquet,tfrecord; name the same --output_format"
+        with pytest.raises(OutputError, match=message):
+            embed(photos, out, tiny_module, output_format=["tfrecord", "parquet"])
+        assert embed(photos, out, tiny_module, output_format=["parquet"], overwrite=True).embedded
+
+    def test_another_key_feature_is_told(self, photos, out, tiny_module, caplog):
+        embed(photos, out, tiny_module)
+        embed(photos, out, tiny_module, key_feature="id")
+        assert f"{out} has rows that were read with no --key_feature; they keep their keys" in caplog.messages
+
+    @pytest.mark.parametrize(
+        ("options", "text"),
+        [
+            ({"normalize": "l2"}, "holds vectors of another kind"),
+            ({"output_format": ["parquet"]}, "holds its rows as tfrecord"),
+        ],
+    )
+    def test_a_dry_run_refuses_what_a_run_does(self, photos, out, tiny_module, options, text):
+        embed(photos, out, tiny_module)
+        before = contents(out)
+        config = RunConfig.from_flags(input=photos, module=tiny_module, output=out, dry_run=True, **options)
+        with pytest.raises(OutputError, match=text):
+            preview(config)
+        with pytest.raises(
+            UsageError, match=r"^dry_run writes nothing, so there is no summary; call pipeline.job.dry_run"
+        ):
+            pipeline.run(config)
+        assert contents(out) == before
+
+    def test_a_dry_run_to_a_file(self, photos, tiny_module):
+        config = RunConfig.from_flags(input=photos, module=tiny_module, output=photos / "000.jpg", dry_run=True)
+        with pytest.raises(OutputError, match=r"is a file; expected a directory"):
+            preview(config)
+
+    @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+    def test_a_directory_that_may_not_be_written(self, photos, out, tiny_module, monkeypatch, number, capsys):
+        """Whoever runs the tests may be root, who may write anywhere: the refusal is made up."""
+
+        def refuse(path):
+            raise OSError(number, os.strerror(number), path)
+
+        monkeypatch.setattr(filesystem, "create", refuse)
+        assert main([f"--input={photos}", f"--module={tiny_module}", f"--output={out}"]) == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+        assert line.startswith(f"error: --output={out} cannot be written: ")
+        assert os.strerror(number) in line
+
+    def test_a_locked_data_set_is_refused_and_the_lock_can_be_stolen(self, photos, out, tiny_module):
+        with DatasetLock(str(out)):
+            with pytest.raises(OutputError, match=r"is being written by .* take over with --steal_lock"):
+                embed(photos, out, tiny_module)
+            assert embed(photos, out, tiny_module, steal_lock=True).records == 5
+
+    @pytest.mark.parametrize("scheme", ["foo", "s3"])
+    def test_a_store_that_cannot_be_used_is_said_before_anything_runs(self, photos, tiny_module, scheme, caplog):
+        with pytest.raises(OutputError, match=f"^--output={scheme}://b/x cannot be used: ") as error:
+            pipeline.run(RunConfig.from_flags(input=photos, output=f"{scheme}://b/x", module=tiny_module))
+        assert error.value.exit_code == 2
+        assert caplog.messages == []
