@@ -161,7 +161,7 @@ def prepared(tiny_module, tmp_path_factory):
     make_photos(directory / "photos", 2)
     config = make_config(directory, tiny_module)
     checked = execute.check_run(config)
-    return execute.load_module(checked.chosen, config, checked.options)
+    return execute.load_module(checked.embedder, checked.options)
 
 
 def make_config(directory, module, args=()):
@@ -173,10 +173,10 @@ def make_config(directory, module, args=()):
 
 PLACES = {
     "parts": "pipeline.beam.read.read_plan",
-    "read": "pipeline.beam.read.read_task",
+    "read": "pipeline.beam.read.read_part",
     "load": "pipeline.embedding.embedder.Embedder.load",
     "embed": "pipeline.beam.embed.BatchesInFlight",
-    "write": "pipeline.beam.write.WaveWriter",
+    "write": "pipeline.beam.write.BundleWriter",
     "commit": "pipeline.beam.write.commit_wave",
 }
 
@@ -187,7 +187,7 @@ def test_each_class_in_each_place_of_the_pipeline(tmp_path, tiny_module, prepare
     config = make_config(tmp_path, tiny_module, THREADS)
     shared = Shared()
     if place != "load":
-        shared.acquire(lambda: Embedder.load(prepared.embedder_spec))
+        shared.acquire(lambda: Embedder.load(prepared.spec))
     monkeypatch.setattr(execute, "load_module", lambda *args: dataclasses.replace(prepared, shared=shared))
     for error in (*OURS, FULL):
 
@@ -231,9 +231,9 @@ def test_a_cause_in_another_process(name, expected):
 
 def test_a_module_that_another_process_cannot_load(tmp_path, tiny_module, prepared, monkeypatch, capsys):
     make_photos(tmp_path / "photos", 2)
-    engine = dataclasses.replace(prepared.embedder_spec.engine, module_path=str(tmp_path / "gone"))
-    spec = dataclasses.replace(prepared.embedder_spec, engine=engine)
-    monkeypatch.setattr(execute, "load_module", lambda *args: dataclasses.replace(prepared, embedder_spec=spec))
+    function = dataclasses.replace(prepared.spec.source, path=str(tmp_path / "gone"))
+    spec = dataclasses.replace(prepared.spec, source=function)
+    monkeypatch.setattr(execute, "load_module", lambda *args: dataclasses.replace(prepared, spec=spec))
     config = make_config(tmp_path, tiny_module, PROCESSES)
     code = run_command(lambda args: pipeline.run(config) and 0, [])
     error = capsys.readouterr().err.splitlines()[-1]
