@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, cast
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _WILDCARD = re.compile(r"[*?\[]")
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,14 @@ class FileStat:
 def is_remote(path: str) -> bool:
     """Says whether a path has a scheme, such as `gs://`, and so is for Beam's file systems."""
     return _SCHEME.match(path) is not None
+
+
+def has_file_system(path: str) -> bool:
+    """Says whether Beam knows the scheme of a path; whether the package for it is installed shows on first use."""
+    from apache_beam.io.filesystem import FileSystem
+
+    scheme = _file_systems().get_scheme(path)
+    return scheme is not None and any(kind.scheme() == scheme for kind in FileSystem.get_all_subclasses())
 
 
 def normalize(path: str | os.PathLike[str]) -> str:
@@ -142,6 +151,13 @@ def read_bytes(path: str) -> bytes:
         return file.read()
 
 
+def read_chunks(path: str) -> Iterator[bytes]:
+    """Yields the contents of a file in pieces of bounded size."""
+    with open_read(path) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
+
+
 def create(path: str) -> BinaryIO:
     """Opens a new file for writing bytes; makes its directory if there is none."""
     if not is_remote(path):
@@ -160,17 +176,30 @@ def close_durably(file: BinaryIO) -> None:
             os.fsync(file.fileno())
 
 
-def write_atomically(path: str, data: bytes) -> None:
-    """Writes a file that appears whole or not at all, and replaces one of the same name."""
+def write_atomically(path: str, data: bytes | Iterable[bytes]) -> None:
+    """Writes a file that appears whole or not at all, and replaces one of the same name.
+
+    Args:
+      path: path or URI.
+      data: the contents, or pieces of them in order. If a piece cannot be had, an object store may keep those
+        before it for a moment, until they are deleted.
+    """
+    chunks = [data] if isinstance(data, bytes) else data
     if is_remote(path):
-        with create(path) as file:
-            file.write(data)
+        file = create(path)
+        try:
+            file.writelines(chunks)
+        except BaseException:
+            file.close()
+            delete([path])
+            raise
+        file.close()
         return
     temporary = f"{path}.{uuid.uuid4().hex}.tmp"
     try:
         file = create(temporary)
         try:
-            file.write(data)
+            file.writelines(chunks)
         finally:
             close_durably(file)
         rename(temporary, path)
@@ -250,19 +279,20 @@ def exists(path: str) -> bool:
         return bool(_file_systems().exists(path))
 
 
-def list_files(directory: str, *, follow_links: bool = False) -> list[FileStat]:
+def list_files(directory: str, *, follow_links: bool = False, limit: int | None = None) -> list[FileStat]:
     """Returns the files below a directory, recursively, by path; none if there is no such directory.
 
     Args:
       directory: path or URI.
       follow_links: also those below a link to a directory, each directory once.
+      limit: in an object store, the number of files after which the listing ends; None for all.
 
     Raises:
       OSError: a directory cannot be read.
     """
     if is_remote(directory):
         prefix = directory.rstrip("/") + "/"
-        return [stat for stat in _match_remote(_as_glob(prefix) + "**") if stat.path.startswith(prefix)]
+        return [stat for stat in _match_remote(_as_glob(prefix) + "**", limit) if stat.path.startswith(prefix)]
     found = []
     seen: set[str] = set()
     for folder, folders, names in os.walk(directory, onerror=_refuse_unreadable, followlinks=follow_links):
@@ -302,7 +332,14 @@ def match(pattern: str) -> list[FileStat]:
         return list_files(pattern)
     if has_wildcard(pattern) and not exists(pattern):
         return _match_remote(pattern)
-    return [stat for stat in _match_remote(_as_glob(pattern)) if stat.path == pattern] or list_files(pattern)
+    return [file] if (file := find_file(pattern)) else list_files(pattern)
+
+
+def find_file(path: str) -> FileStat | None:
+    """Returns a file, or None if there is none of this name."""
+    if not is_remote(path):
+        return stat_file(path) if os.path.exists(path) else None
+    return next((stat for stat in _match_remote(_as_glob(path)) if stat.path == path), None)
 
 
 def has_wildcard(pattern: str) -> bool:
@@ -333,8 +370,8 @@ def _as_glob(path: str) -> str:
     return _WILDCARD.sub("?", path)
 
 
-def _match_remote(pattern: str) -> list[FileStat]:
+def _match_remote(pattern: str, limit: int | None = None) -> list[FileStat]:
     with as_os_error(pattern):
-        found = _file_systems().match([pattern])[0].metadata_list
+        found = _file_systems().match([pattern], [limit])[0].metadata_list
         stats = [FileStat(item.path, item.size_in_bytes, item.last_updated_in_seconds or 0.0) for item in found]
     return sorted((stat for stat in stats if not stat.path.endswith("/")), key=lambda stat: stat.path)

@@ -33,6 +33,11 @@ def fill(directory, *names):
         path.write_bytes(name.encode("utf-8", "surrogateescape"))
 
 
+def pieces_that_end_early():
+    yield b"da"
+    raise OSError(errno.EIO, "Input/output error")
+
+
 class TestPaths:
     @pytest.mark.parametrize(
         ("path", "remote"),
@@ -187,6 +192,14 @@ class TestLocal:
         assert path.read_bytes() == b"old"
         assert list(tmp_path.iterdir()) == [path]
 
+    def test_pieces_that_end_early_leave_the_old_file_and_no_other(self, tmp_path):
+        path = tmp_path / "a"
+        filesystem.write_atomically(str(path), iter([b"o", b"ld"]))
+        with pytest.raises(OSError, match="Input/output error"):
+            filesystem.write_atomically(str(path), pieces_that_end_early())
+        assert path.read_bytes() == b"old"
+        assert list(tmp_path.iterdir()) == [path]
+
     def test_a_file_is_closed_even_when_its_bytes_do_not_reach_the_device(self, tmp_path, monkeypatch):
         file = filesystem.create(str(tmp_path / "new" / "a"))
 
@@ -247,6 +260,22 @@ class TestRemote:
         assert not filesystem.exists(path)
         filesystem.delete(["gs://bucket/top/renamed", "gs://bucket/top/renamed"])
         assert filesystem.list_files("gs://bucket/top") == []
+
+    def test_pieces_that_end_early_leave_no_file(self):
+        with pytest.raises(OSError, match="Input/output error"):
+            filesystem.write_atomically("gs://bucket/early/a", pieces_that_end_early())
+        assert filesystem.list_files("gs://bucket/early") == []
+        filesystem.write_atomically("gs://bucket/early/a", iter([b"da", b"ta"]))
+        assert b"".join(filesystem.read_chunks("gs://bucket/early/a")) == b"data"
+        assert filesystem.find_file("gs://bucket/early/a").size_bytes == 4
+        assert filesystem.find_file("gs://bucket/early") is None
+        filesystem.delete(["gs://bucket/early/a"])
+
+    def test_a_listing_can_be_limited(self):
+        for name in "abcd":
+            filesystem.write_atomically(f"gs://bucket/many/{name}", b"data")
+        assert len(filesystem.list_files("gs://bucket/many", limit=2)) == 2
+        filesystem.delete_directory("gs://bucket/many")
 
     def test_a_name_that_looks_like_a_glob_deletes_nothing_else(self, gcs):
         for name in ("a*", "ab"):
