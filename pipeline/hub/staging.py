@@ -43,8 +43,9 @@ def stage_module(directory: str, sha256: str, location: str) -> str:
         there = {stat.path: stat.size_bytes for stat in filesystem.list_files(target)}
         missing = [name for name, size_bytes in names.items() if there.get(_staged_path(target, name)) != size_bytes]
         for name in sorted(missing, key=lambda name: (name == SAVED_MODEL, name)):
+            # In pieces: the variables of a module can be larger than memory.
             filesystem.write_atomically(
-                _staged_path(target, name), filesystem.read_bytes(os.path.join(directory, name))
+                _staged_path(target, name), filesystem.read_chunks(os.path.join(directory, name))
             )
     except OSError as error:
         raise UsageError(
