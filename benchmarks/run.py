@@ -28,8 +28,8 @@ from benchmarks.task import Task
 from pipeline.core.cores import usable_cores
 from pipeline.engines.base import ModuleFunction
 from pipeline.engines.conversion import converted
-from pipeline.hub.handles import resolve
-from pipeline.savedmodel.module import choose_signature, read_module
+from pipeline.hub.resolve import resolve_module
+from pipeline.savedmodel.module import choose_signature
 
 DEFAULT_MODULE = "untrained:mobilenet_v2_050_160"
 
@@ -114,20 +114,19 @@ def make_parser() -> argparse.ArgumentParser:
 
 def prepare_task(handle: str) -> Task:
     """Resolves and converts a module, so that no measured run has to."""
-    resolved = resolve(handle)
-    info = read_module(resolved.path)
-    signature = choose_signature(info)
-    converted(ModuleFunction(resolved.handle, resolved.path, resolved.sha256, signature))
+    module = resolve_module(handle)
+    signature = choose_signature(module)
+    converted(ModuleFunction(module.handle, module.path, module.sha256, signature))
     return Task(
         files=(),
-        module=resolved.path,
-        sha256=resolved.sha256,
+        module=module.path,
+        sha256=module.sha256,
         signature=signature.signature,
         input_key=signature.input_key,
         output_key=signature.output_key,
         height=signature.height,
         width=signature.width,
-        tags=() if info.format == "tf1_hub" else ("serve",),
+        tags=() if module.format == "tf1_hub" else ("serve",),
         output="",
         threads=usable_cores(),
     )

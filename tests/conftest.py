@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.quiet import import_tensorflow
-from pipeline.hub.handles import resolve
+from pipeline.hub.resolve import resolve_module
 from pipeline.testing import write_tiny_module
 from tests.gcs_emulator import GcsEmulator, gcs_emulator
 
@@ -39,7 +39,7 @@ def tiny_tf1_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def convolutions(module_cache: Path) -> str:
     """The directory of a small MobileNetV2, whose arithmetic is that of real modules."""
-    return resolve("untrained:mobilenet_v2_035_96").path
+    return resolve_module("untrained:mobilenet_v2_035_96").path
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pipeline.core.settings import DecodeConfig, EngineConfig, ModuleConfig, Normalization
 from pipeline.embedding.spec import Preprocessing, Spec
 from pipeline.engines.base import Engine, ModuleFunction
-from pipeline.hub.handles import resolve
+from pipeline.hub.resolve import resolve_module
 from pipeline.images.decoder import ImageDecoder
-from pipeline.savedmodel.module import choose_signature, read_module
+from pipeline.savedmodel.module import choose_signature
 from pipeline.savedmodel.safety import check_operations
 
 
@@ -108,19 +108,18 @@ def find_function(module: ModuleConfig, engine: EngineConfig, *, threads: int | 
     Raises:
       ModuleError: the module cannot be found or trusted, or has no function that fits.
     """
-    resolved = resolve(module.module, sha256=module.module_sha256)
-    info = read_module(resolved.path)
-    check_operations(resolved.handle, info.unsafe_operations, allow=module.allow_unsafe_module)
+    found = resolve_module(module.module, sha256=module.module_sha256)
+    check_operations(found.handle, found.unsafe_operations, allow=module.allow_unsafe_module)
     signature = choose_signature(
-        info,
+        found,
         signature=module.signature,
         output_key=module.output_key,
         image_size=module.image_size,
     )
     return ModuleFunction(
-        handle=resolved.handle,
-        path=resolved.path,
-        sha256=resolved.sha256,
+        handle=found.handle,
+        path=found.path,
+        sha256=found.sha256,
         signature=signature,
         engine=engine.engine,
         precision=engine.precision,

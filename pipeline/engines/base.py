@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.kinds import ENGINES
 from pipeline.core.settings import Precision
-from pipeline.hub.handles import resolve
+from pipeline.hub.resolve import resolve_module
 from pipeline.savedmodel.module import ImageSignature
 
 
@@ -92,7 +92,7 @@ class ModuleFunction:
         Raises:
           ModuleError: the module cannot be found or loaded, has another digest, or the engine cannot compute it.
         """
-        module = resolve(self.path, sha256=self.sha256)
+        module = resolve_module(self.path, sha256=self.sha256)
         return dataclasses.replace(self, path=module.path).compile()
 
     def compile(self) -> Engine:

@@ -26,9 +26,8 @@ from pipeline.finetune.progress import ProgressBar
 from pipeline.finetune.state import Epoch, State
 from pipeline.finetune.trainable import load_trainable
 from pipeline.finetune.training import Phase, Trainer, learning_rate
-from pipeline.hub.cache import ResolvedModule
-from pipeline.hub.handles import resolve
-from pipeline.savedmodel.module import ImageSignature, ModuleInfo, choose_signature, read_module
+from pipeline.hub.resolve import resolve_module
+from pipeline.savedmodel.module import ImageSignature, Module, choose_signature
 from pipeline.savedmodel.publish import ARCHIVE_SUFFIXES, check_output, publish
 from pipeline.savedmodel.safety import check_operations
 from pipeline.storage import filesystem
@@ -148,18 +147,17 @@ def finetune(config: FinetuneConfig, stream: TextIO | None = None) -> FinetunedM
       UsageError: training diverged.
     """
     output = check_output(config.output)
-    resolved = resolve(config.module, sha256=config.module_sha256)
-    info = read_module(resolved.path)
-    check_operations(resolved.handle, info.unsafe_operations, allow=config.allow_unsafe_module)
+    module = resolve_module(config.module, sha256=config.module_sha256)
+    check_operations(module.handle, module.unsafe_operations, allow=config.allow_unsafe_module)
     chosen = choose_signature(
-        info, signature=config.signature, output_key=config.output_key, image_size=config.image_size
+        module, signature=config.signature, output_key=config.output_key, image_size=config.image_size
     )
     if chosen.dimension is None:
         raise ModuleError(
             f"module {config.module} does not say how long the vectors of signature '{chosen.signature}' are; choose "
             "another --signature or --output_key"
         )
-    if _CLASSIFIER in info.signatures and chosen.signature != _CLASSIFIER:
+    if _CLASSIFIER in module.signatures and chosen.signature != _CLASSIFIER:
         _log.warning(
             "signature %s of the new module will keep the old classifier, whose answers mean nothing over new vectors",
             _CLASSIFIER,
@@ -170,7 +168,7 @@ def finetune(config: FinetuneConfig, stream: TextIO | None = None) -> FinetunedM
     except OSError as error:
         raise OutputError(f"{files.work} cannot be made: {error.strerror}; name another --output") from error
     try:
-        return _finetune(config, resolved, info, chosen, files, stream or sys.stderr)
+        return _finetune(config, module, chosen, files, stream or sys.stderr)
     finally:
         with contextlib.suppress(OSError):  # there is a checkpoint in it
             files.work.rmdir()
@@ -178,8 +176,7 @@ def finetune(config: FinetuneConfig, stream: TextIO | None = None) -> FinetunedM
 
 def _finetune(
     config: FinetuneConfig,
-    resolved: ResolvedModule,
-    info: ModuleInfo,
+    module: Module,
     chosen: ImageSignature,
     files: _Files,
     stream: TextIO,
@@ -196,7 +193,7 @@ def _finetune(
     )
     schedule = _Schedule.of(config, size, steps_per_epoch(data.train, config.batch_size))
     settings = {
-        "module_sha256": resolved.sha256,
+        "module_sha256": module.sha256,
         "signature": chosen.signature,
         "output_key": chosen.output_key,
         "image_size": list(size),
@@ -206,8 +203,8 @@ def _finetune(
         **{name: getattr(schedule, name) for name in ("batch_size", "head_epochs", "epochs", "learning_rate", "seed")},
     }
     assert chosen.dimension is not None
-    module = load_trainable(resolved.path, info, chosen, handle=resolved.handle)
-    trainer = Trainer(module, size, chosen.dimension, len(data.classes))
+    trainable = load_trainable(module, chosen)
+    trainer = Trainer(trainable, size, chosen.dimension, len(data.classes))
     state = finetune_state.restore(files.checkpoint, settings, trainer)
     _Run(schedule, data, trainer, state, files.checkpoint, stream).run()
     assert state.best is not None
@@ -219,7 +216,7 @@ def _finetune(
         filesystem.write_atomically(str(files.metrics), json.dumps(metrics, indent=2).encode() + b"\n")
         filesystem.write_atomically(str(files.curve), curve.draw(state.history, best))
 
-    digest = publish(files.output, module.write, describe)
+    digest = publish(files.output, trainable.write, describe)
     shutil.rmtree(files.work, ignore_errors=True)
     return FinetunedModule(
         path=files.output,

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from pipeline.core.errors import ModuleError
 from pipeline.core.quiet import import_tensorflow
 from pipeline.savedmodel import tf1_hub as hub_format
+from pipeline.savedmodel.digest import SAVED_MODEL
 from pipeline.savedmodel.messages import parse_saved_model
-from pipeline.savedmodel.module import ImageSignature, ModuleInfo
+from pipeline.savedmodel.module import ImageSignature, Module
 
 Forward = Callable[[NDArray[np.float32]], Any]
 
@@ -51,16 +52,12 @@ class TrainableModule(Protocol):
         """Writes a module of the same format and graphs with the variables' values of now."""
 
 
-def load_trainable(
-    path: str, info: ModuleInfo, chosen: ImageSignature, *, handle: str | None = None
-) -> TrainableModule:
-    """Loads the module in directory `path` for training.
+def load_trainable(module: Module, chosen: ImageSignature) -> TrainableModule:
+    """Loads a module for training.
 
     Args:
-      path: the module's directory.
-      info: what the module says of itself.
+      module: the module.
       chosen: the function whose vectors are trained.
-      handle: what the user knows the module by; default: the path.
 
     Raises:
       ModuleError: the module cannot be loaded, or not be trained.
@@ -68,27 +65,27 @@ def load_trainable(
     import_tensorflow()
     import tensorflow as tf
 
-    name = handle or path
+    kind = _Tf1Module if module.format == "tf1_hub" else _Tf2Module
     try:
-        module = _Tf1Module(path, chosen, name) if info.format == "tf1_hub" else _Tf2Module(path, chosen, name)
+        trainable: TrainableModule = kind(module, chosen)
     except (tf.errors.OpError, ValueError, KeyError, OSError, TypeError, AttributeError) as error:
         text = " ".join(str(error).split())[:300]
         raise ModuleError(
-            f"{name} cannot be loaded for training: {type(error).__name__}: {text}; is the module complete?"
+            f"{module.handle} cannot be loaded for training: {type(error).__name__}: {text}; is the module complete?"
         ) from error
-    if not module.trainable_variables:
-        raise ModuleError(f"{name} cannot be fine-tuned: it has no trainable variables; take another module")
-    return module
+    if not trainable.trainable_variables:
+        raise ModuleError(f"{module.handle} cannot be fine-tuned: it has no trainable variables; take another module")
+    return trainable
 
 
 class _Tf1Module:
     """A module in the TF1 Hub format: one graph version for training and another for everything else."""
 
-    def __init__(self, path: str, chosen: ImageSignature, name: str) -> None:
+    def __init__(self, module: Module, chosen: ImageSignature) -> None:
         import tensorflow as tf
 
-        self._path = path
-        saved_model = parse_saved_model((Path(path) / "saved_model.pb").read_bytes())
+        self._path, name = module.path, module.handle
+        saved_model = parse_saved_model((Path(module.path) / SAVED_MODEL).read_bytes())
         tags = {frozenset(graph.meta_info_def.tags): graph for graph in saved_model.meta_graphs}
         graph = tags.get(hub_format.TRAIN)
         if graph is None or chosen.signature not in graph.signature_def:
@@ -97,8 +94,8 @@ class _Tf1Module:
                 f"'{chosen.signature}'; take another module"
             )
         signature = graph.signature_def[chosen.signature]
-        train = self._train = tf.saved_model.load(path, tags=sorted(hub_format.TRAIN))
-        self._inference = tf.saved_model.load(path, tags=sorted(hub_format.INFERENCE))
+        train = self._train = tf.saved_model.load(module.path, tags=sorted(hub_format.TRAIN))
+        self._inference = tf.saved_model.load(module.path, tags=sorted(hub_format.INFERENCE))
         self.variables: Sequence[Any] = list(train.variables)
         self.trainable_variables: Sequence[Any] = [v for v in train.variables if v.trainable]
         updates = train.graph.get_collection("update_ops")
@@ -141,11 +138,11 @@ class _Tf1Module:
 class _Tf2Module:
     """A TF2 SavedModel with the interface of reusable SavedModels (tensorflow.org/hub/reusable_saved_models)."""
 
-    def __init__(self, path: str, chosen: ImageSignature, name: str) -> None:
+    def __init__(self, module: Module, chosen: ImageSignature) -> None:
         import tensorflow as tf
 
-        self._path = path
-        self._module = tf.saved_model.load(path)
+        self._path, name = module.path, module.handle
+        self._module = tf.saved_model.load(module.path)
         if not callable(self._module) or not hasattr(self._module, "trainable_variables"):
             raise ModuleError(
                 f"{name} cannot be fine-tuned: it has no `__call__` and `trainable_variables`; expected a reusable "

@@ -26,6 +26,8 @@ _MAX_DEPTH = 15
 _MAX_PART_BYTES = 255
 _GZIP_MAGIC = b"\x1f\x8b"
 
+_ARCHIVE_SUFFIXES = (".tar.gz", ".tgz")
+
 _KINDS = {
     tarfile.SYMTYPE: "a symbolic link",
     tarfile.LNKTYPE: "a hard link",
@@ -33,6 +35,32 @@ _KINDS = {
     tarfile.BLKTYPE: "a block device",
     tarfile.FIFOTYPE: "a named pipe",
 }
+
+
+def is_archive_name(name: str) -> bool:
+    """Says whether a path or an address ends like that of a gzip-compressed tar file."""
+    return name.lower().endswith(_ARCHIVE_SUFFIXES)
+
+
+def check_size(size_bytes: int, origin: str) -> None:
+    """Raises `ModuleError` if a module, called `origin`, has more than `MAX_BYTES`."""
+    if size_bytes > MAX_BYTES:
+        raise ModuleError(
+            f"module {origin}: it has more than {MAX_BYTES:,} bytes, the limit for a module; check the address"
+        )
+
+
+def unpack_module(archive: Path, work: Path, origin: str) -> Path:
+    """Unpacks a module's tarball into `work`; returns the root of the module, which an enclosing directory may hold.
+
+    Raises:
+      ModuleError: as `extract`.
+      OSError: the disk refuses.
+    """
+    root = work / "unpacked"
+    extract(archive, root, origin)
+    members = list(root.iterdir())
+    return members[0] if len(members) == 1 and members[0].is_dir() else root
 
 
 def extract(archive: Path, directory: Path, origin: str) -> None:

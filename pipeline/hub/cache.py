@@ -17,13 +17,14 @@ import json
 import logging
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import platformdirs
 
 from pipeline.core.errors import ModuleError
 from pipeline.savedmodel.digest import SAVED_MODEL, check_digest, module_digest, not_a_module
@@ -41,16 +42,14 @@ class CacheError(ModuleError):
 
 
 @dataclass(frozen=True, slots=True)
-class ResolvedModule:
-    """A module on this machine.
+class CacheEntry:
+    """A directory in the cache that was checked against its digest.
 
     Attributes:
-      handle: what the user named.
-      path: the directory that holds the module's files, absolute.
-      sha256: the module's digest, 64 lower-case hexadecimal digits; see `module_digest`.
+      path: the directory that holds the entry's files and nothing else, absolute.
+      sha256: the digest of the files, 64 lower-case hexadecimal digits; see `module_digest`.
     """
 
-    handle: str
     path: str
     sha256: str
 
@@ -68,22 +67,13 @@ def cache_directory() -> Path:
             if "://" in chosen:
                 raise CacheError(f"TFHUB_CACHE_DIR is {chosen}, expected a local directory; set it to one")
             return Path(chosen).expanduser().absolute()
-        return _user_cache_directory() / "embedding-pipeline" / "modules"
+        # Windows would get two more levels, for the name of the author and for `Cache`.
+        return platformdirs.user_cache_path("embedding-pipeline", appauthor=False, opinion=False) / "modules"
     except RuntimeError as error:
         raise CacheError(
             f"no cache directory for modules ({error}), expected a home or TFHUB_CACHE_DIR; set TFHUB_CACHE_DIR to a "
             "directory"
         ) from error
-
-
-def _user_cache_directory() -> Path:
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    # The XDG base directory specification tells to ignore a relative path.
-    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return chosen if chosen.is_absolute() else Path.home() / ".cache"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +92,7 @@ class ModuleCache:
 
     def get(
         self, handle: str, identity: tuple[object, ...], make: Callable[[Path], Path], sha256: str | None
-    ) -> ResolvedModule:
+    ) -> CacheEntry:
         """Returns a module, making it if it is not there.
 
         Args:
@@ -132,7 +122,7 @@ class ModuleCache:
                     f"({error.strerror or error}), expected free space and permission to write; see to them, or set "
                     "TFHUB_CACHE_DIR to another directory"
                 ) from error
-        return ResolvedModule(handle, str(entry / "module"), digest)
+        return CacheEntry(str(entry / "module"), digest)
 
     def _remove_stale(self) -> None:
         """Removes what processes that were killed left behind."""

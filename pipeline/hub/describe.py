@@ -1,4 +1,4 @@
-"""Tells what a module is, for people and for programs."""
+"""Describes a module, for people and for programs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.core.errors import ModuleError
-from pipeline.hub.cache import ResolvedModule
-from pipeline.hub.handles import resolve
-from pipeline.savedmodel.module import ImageSignature, ModuleInfo, TensorInfo, choose_signature, read_module
+from pipeline.hub.resolve import resolve_module
+from pipeline.savedmodel.module import ImageSignature, Module, TensorInfo, choose_signature
 from pipeline.savedmodel.safety import list_operations
 
 _FORMAT_NAMES = {"tf1_hub": "TF1 Hub", "tf2": "TF2 SavedModel"}
@@ -18,56 +17,54 @@ _FORMAT_NAMES = {"tf1_hub": "TF1 Hub", "tf2": "TF2 SavedModel"}
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a module is.
+    """A module, and the function of it that computes embeddings.
 
     Attributes:
-      resolved: where it came from and its digest.
-      info: its signatures, tags and format.
-      embedding: what `pipeline.run` would call; None where the module gives no embeddings of images.
-      obstacle: why there is no `embedding`; empty where there is one.
+      module: the module.
+      embedding: the function that `pipeline.run` would call; None if the module computes no embeddings of images.
+      obstacle: why there is no `embedding`; empty if there is one.
     """
 
-    resolved: ResolvedModule
-    info: ModuleInfo
+    module: Module
     embedding: ImageSignature | None
     obstacle: str
 
     def to_json(self) -> str:
         """Returns the description as a JSON object of several lines; unknown dimensions are null."""
-        embedding = self.embedding
+        module, embedding = self.module, self.embedding
         return json.dumps(
             {
-                "handle": self.resolved.handle,
-                "path": self.resolved.path,
-                "sha256": self.resolved.sha256,
-                "format": self.info.format,
-                "tag_sets": self.info.tag_sets,
-                "image_size": (embedding.height, embedding.width) if embedding else self.info.image_size,
+                "handle": module.handle,
+                "path": module.path,
+                "sha256": module.sha256,
+                "format": module.format,
+                "tag_sets": module.tag_sets,
+                "image_size": (embedding.height, embedding.width) if embedding else module.image_size,
                 "embedding": dataclasses.asdict(embedding) if embedding else None,
                 "obstacle": self.obstacle or None,
-                "unsafe_operations": [dataclasses.asdict(operation) for operation in self.info.unsafe_operations],
+                "unsafe_operations": [dataclasses.asdict(operation) for operation in module.unsafe_operations],
                 "signatures": {
                     name: {"inputs": _as_dict(signature.inputs), "outputs": _as_dict(signature.outputs)}
-                    for name, signature in self.info.signatures.items()
+                    for name, signature in module.signatures.items()
                 },
             },
             indent=2,
         )
 
     def __str__(self) -> str:
-        info = self.info
+        module = self.module
         lines = [
-            f"module      {self.resolved.handle}",
-            f"files       {self.resolved.path}",
-            f"sha256      {self.resolved.sha256}",
-            f"format      {_FORMAT_NAMES[info.format]}",
-            f"tags        {', '.join('[' + ', '.join(tags) + ']' for tags in info.tag_sets)}",
+            f"module      {module.handle}",
+            f"files       {module.path}",
+            f"sha256      {module.sha256}",
+            f"format      {_FORMAT_NAMES[module.format]}",
+            f"tags        {', '.join('[' + ', '.join(tags) + ']' for tags in module.tag_sets)}",
         ]
-        if self.resolved.handle.startswith("untrained:"):
+        if module.handle.startswith("untrained:"):
             lines.append("weights     random: its vectors are for trying the pipeline out, and mean nothing")
         if self.embedding:
             chosen = self.embedding
-            source = "attachment image_module_info" if info.image_size else "shape of the signature's input"
+            source = "attachment image_module_info" if module.image_size else "shape of the signature's input"
             dimension = "an unknown number of" if chosen.dimension is None else str(chosen.dimension)
             lines += [
                 f"image size  {chosen.height}x{chosen.width} ({source})",
@@ -75,11 +72,11 @@ class Description:
             ]
         else:
             lines.append(f"embedding   none: {self.obstacle}")
-        if info.unsafe_operations:
-            lines.append(f"unsafe      {list_operations(info.unsafe_operations)}")
+        if module.unsafe_operations:
+            lines.append(f"unsafe      {list_operations(module.unsafe_operations)}")
         # Signatures are often aliases of each other.
         names_by_tensors: dict[str, list[str]] = {}
-        for name, signature in info.signatures.items():
+        for name, signature in module.signatures.items():
             tensors = [f"  in   {tensor}" for tensor in signature.inputs.values()]
             tensors += [f"  out  {tensor}" for tensor in signature.outputs.values()]
             names_by_tensors.setdefault("\n".join(tensors), []).append(name)
@@ -89,21 +86,20 @@ class Description:
 
 
 def describe(handle: str, *, sha256: str | None = None) -> Description:
-    """Finds out what a module is.
+    """Resolves a module and describes it.
 
     Args:
-      handle: any handle that `pipeline.hub.handles.resolve` takes.
+      handle: any handle that `pipeline.hub.resolve.resolve_module` takes.
       sha256: the digest that the module must have.
 
     Raises:
       ModuleError: the module cannot be found, trusted or read.
     """
-    resolved = resolve(handle, sha256=sha256)
-    info = read_module(resolved.path)
+    module = resolve_module(handle, sha256=sha256)
     try:
-        return Description(resolved, info, choose_signature(info), "")
+        return Description(module, choose_signature(module), "")
     except ModuleError as error:
-        return Description(resolved, info, None, str(error))
+        return Description(module, None, str(error))
 
 
 def _as_dict(tensors: Mapping[str, TensorInfo]) -> dict[str, object]:

@@ -56,7 +56,7 @@ class ExportedModule:
       path: the directory or archive.
       network: what it computes.
       averaged: how many of its variables were taken from moving averages.
-      sha256: the module's digest, see `pipeline.hub.handles.module_digest`.
+      sha256: the module's digest, see `pipeline.savedmodel.digest.module_digest`.
     """
 
     path: Path

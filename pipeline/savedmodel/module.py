@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from pipeline.core.errors import ModuleError
 from pipeline.core.quiet import import_tensorflow
 from pipeline.savedmodel import tf1_hub as hub_format
+from pipeline.savedmodel.digest import SAVED_MODEL, module_digest
 from pipeline.savedmodel.messages import dtype_name, parse_saved_model
 from pipeline.savedmodel.safety import UnsafeOperation, find_unsafe_operations
 
@@ -40,24 +41,30 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class SignatureInfo:
-    """What a signature takes and gives, by key."""
+    """The inputs and outputs of a signature, by key."""
 
     inputs: Mapping[str, TensorInfo]
     outputs: Mapping[str, TensorInfo]
 
 
 @dataclass(frozen=True, slots=True)
-class ModuleInfo:
-    """What a module says of itself.
+class Module:
+    """A module on disk.
 
     Attributes:
+      handle: what the user calls the module.
+      path: the directory that holds the module's files.
+      sha256: the module's digest, 64 lower-case hexadecimal digits; see `module_digest`.
       format: `tf1_hub` (a directory with `tfhub_module.pb`) or `tf2` (any other SavedModel).
-      tag_sets: the tags of each graph version; the empty set comes as `()`.
+      tag_sets: the tags of each graph version; the empty set is `()`.
       signatures: the signatures of the graph version for inference, by name.
       image_size: height and width in pixels from the attachment `image_module_info`, or None.
       unsafe_operations: the kinds of operations in any graph version that reach files, processes or the network.
     """
 
+    handle: str
+    path: str
+    sha256: str
     format: Literal["tf1_hub", "tf2"]
     tag_sets: tuple[tuple[str, ...], ...]
     signatures: Mapping[str, SignatureInfo]
@@ -110,14 +117,19 @@ class FrozenGraph:
     traces: TraceCounter
 
 
-def read_module(path: str) -> ModuleInfo:
-    """Reads what the module in directory `path` says of itself, without building its graphs.
+def read_module(path: str, *, handle: str | None = None, sha256: str | None = None) -> Module:
+    """Reads the module in a directory, without building its graphs.
+
+    Args:
+      path: the directory.
+      handle: what the user calls the module; default: the path.
+      sha256: the module's digest; computed by default, which reads all files.
 
     Raises:
       ModuleError: the directory holds no SavedModel, or one that cannot be read.
     """
     try:
-        saved_model = parse_saved_model((Path(path) / "saved_model.pb").read_bytes())
+        saved_model = parse_saved_model((Path(path) / SAVED_MODEL).read_bytes())
     except OSError as error:
         raise ModuleError(f"{path} is not a module: saved_model.pb cannot be read: {error.strerror}") from None
     except DecodeError:
@@ -130,7 +142,10 @@ def read_module(path: str) -> ModuleInfo:
     if graph is None:
         found = ", ".join("[" + ", ".join(tags) + "]" for tags in tag_sets) or "none"
         raise ModuleError(f"{path} has no graph with tags {sorted(wanted)}; its graphs have the tags {found}")
-    return ModuleInfo(
+    return Module(
+        handle=handle or path,
+        path=path,
+        sha256=sha256 or module_digest(path),
         format="tf1_hub" if is_hub else "tf2",
         tag_sets=tag_sets,
         signatures={
@@ -153,7 +168,7 @@ def _tensor_infos(tensors: Mapping[str, Any]) -> dict[str, TensorInfo]:
 
 
 def choose_signature(
-    info: ModuleInfo,
+    module: Module,
     *,
     signature: str | None = None,
     output_key: str | None = None,
@@ -168,22 +183,22 @@ def choose_signature(
       ModuleError: there is no such signature or output, it takes no images or gives no vectors, or
         the image size is unknown or contradicts the module.
     """
-    name = _choose_name(info, signature)
-    chosen = info.signatures[name]
+    name = _choose_name(module, signature)
+    chosen = module.signatures[name]
     images = _image_input(name, chosen)
     output = _vector_output(name, chosen, output_key)
-    height, width = _image_size(name, images, info.image_size, image_size)
+    height, width = _image_size(name, images, module.image_size, image_size)
     dimension = output.shape[-1] if output.shape else None
     return ImageSignature(name, images.key, output.key, height, width, dimension)
 
 
-def _choose_name(info: ModuleInfo, signature: str | None) -> str:
+def _choose_name(module: Module, signature: str | None) -> str:
     candidates = (signature,) if signature else PREFERRED_SIGNATURES
     for name in candidates:
-        if name in info.signatures:
+        if name in module.signatures:
             return name
     wanted = f"no signature '{signature}'" if signature else f"none of the signatures {', '.join(PREFERRED_SIGNATURES)}"
-    found = ", ".join(info.signatures) or "none"
+    found = ", ".join(module.signatures) or "none"
     raise ModuleError(f"the module has {wanted}; it has: {found}; name one with --signature")
 
 

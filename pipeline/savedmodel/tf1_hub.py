@@ -18,13 +18,15 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from pipeline.core.errors import ModuleError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 INFERENCE: frozenset[str] = frozenset()
 TRAIN = frozenset({"train"})

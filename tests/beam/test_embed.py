@@ -17,9 +17,9 @@ from pipeline.core.records import Failure, Feature
 from pipeline.embedding.embedder import Embedder
 from pipeline.embedding.function import EmbedderSpec
 from pipeline.engines.base import ModuleFunction
-from pipeline.hub.handles import resolve
+from pipeline.hub.resolve import resolve_module
 from pipeline.images.decoder import ImageDecoder
-from pipeline.savedmodel.module import choose_signature, read_module
+from pipeline.savedmodel.module import choose_signature
 from pipeline.testing import jpeg_bytes, make_record, png_bytes, tiny_vectors
 
 THREADS = ["--direct_num_workers=3", "--direct_running_mode=multi_threading"]
@@ -28,8 +28,8 @@ PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
 
 @pytest.fixture(scope="module")
 def spec(tiny_module):
-    module = resolve(str(tiny_module))
-    signature = choose_signature(read_module(module.path))
+    module = resolve_module(str(tiny_module))
+    signature = choose_signature(module)
     function = ModuleFunction(module.handle, module.path, module.sha256, signature, "tensorflow")
     return EmbedderSpec(function, ImageDecoder(height=32, width=32), batch_size=4)
 

@@ -16,8 +16,8 @@ def directory(request, tmp_path_factory):
 
 @pytest.fixture
 def module(directory):
-    info = read_module(directory)
-    return load_trainable(directory, info, choose_signature(info))
+    found = read_module(directory)
+    return load_trainable(found, choose_signature(found))
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +96,8 @@ def test_written_module_has_the_values_of_now(module, images, tmp_path):
     for variable in module.variables:
         variable.assign(variable + 0.5)
     module.write(tmp_path / "new")
-    info = read_module(str(tmp_path / "new"))
-    again = load_trainable(str(tmp_path / "new"), info, choose_signature(info))
+    written = read_module(str(tmp_path / "new"))
+    again = load_trainable(written, choose_signature(written))
     for name, value in values_of(again).items():
         np.testing.assert_array_equal(value, values_of(module)[name])
 

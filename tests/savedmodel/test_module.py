@@ -1,3 +1,4 @@
+import dataclasses
 import re
 import shutil
 
@@ -6,9 +7,10 @@ import pytest
 
 from pipeline.core.errors import ModuleError
 from pipeline.core.quiet import import_tensorflow
+from pipeline.savedmodel.digest import module_digest
 from pipeline.savedmodel.module import (
     ImageSignature,
-    ModuleInfo,
+    Module,
     SignatureInfo,
     TensorInfo,
     choose_signature,
@@ -19,6 +21,7 @@ from pipeline.testing import tiny_vectors
 
 IMAGES = TensorInfo("images", "float32", (None, 32, 32, 3))
 VECTORS = TensorInfo("default", "float32", (None, 8))
+DIGEST = "0" * 64
 
 
 def signature(inputs=(IMAGES,), outputs=(VECTORS,)):
@@ -26,7 +29,7 @@ def signature(inputs=(IMAGES,), outputs=(VECTORS,)):
 
 
 def module(image_size=None, **signatures):
-    return ModuleInfo("tf2", (("serve",),), signatures or {"default": signature()}, image_size)
+    return Module("m", "/m", DIGEST, "tf2", (("serve",),), signatures or {"default": signature()}, image_size)
 
 
 def images(*shape, dtype="float32"):
@@ -35,8 +38,10 @@ def images(*shape, dtype="float32"):
 
 class TestRead:
     def test_a_tf2_module(self, tiny_module):
-        info = read_module(str(tiny_module))
-        assert info == ModuleInfo("tf2", (("serve",),), {"serving_default": signature()}, None)
+        path, digest = str(tiny_module), module_digest(tiny_module)
+        found = Module(path, path, digest, "tf2", (("serve",),), {"serving_default": signature()}, None)
+        assert read_module(path) == found
+        assert read_module(path, handle="m", sha256=DIGEST) == dataclasses.replace(found, handle="m", sha256=DIGEST)
 
     def test_a_tf1_hub_module(self, tiny_tf1_module):
         info = read_module(str(tiny_tf1_module))
@@ -88,8 +93,8 @@ class TestChooseSignature:
         assert choose_signature(module(**{name: signature() for name in names})).signature == chosen
 
     def test_the_one_that_is_named(self):
-        info = module(default=signature(), other=signature(outputs=[TensorInfo("x", "float32", (None, 5))]))
-        assert choose_signature(info, signature="other") == ImageSignature("other", "images", "x", 32, 32, 5)
+        found = module(default=signature(), other=signature(outputs=[TensorInfo("x", "float32", (None, 5))]))
+        assert choose_signature(found, signature="other") == ImageSignature("other", "images", "x", 32, 32, 5)
 
     @pytest.mark.parametrize(
         ("outputs", "wanted", "chosen"),
@@ -143,7 +148,7 @@ class TestChooseSignature:
                 "the module has no signature 'x'; it has: default; name one with --signature",
             ),
             (
-                ModuleInfo("tf2", (), {}, None),
+                dataclasses.replace(module(), signatures={}),
                 {"signature": "x"},
                 "the module has no signature 'x'; it has: none; name one with --signature",
             ),

@@ -1,0 +1,1 @@
+"""The kinds of module handles, one file each; `registry.py` lists them."""

@@ -1,0 +1,18 @@
+"""All kinds of module handles. The first one that supports a handle resolves it."""
+
+from __future__ import annotations
+
+from pipeline.hub.handles.base import ModuleHandle
+from pipeline.hub.handles.http import HttpHandle
+from pipeline.hub.handles.local_archive import LocalArchiveHandle
+from pipeline.hub.handles.local_directory import LocalDirectoryHandle
+from pipeline.hub.handles.remote import RemoteHandle
+from pipeline.hub.handles.untrained import UntrainedHandle
+
+HANDLES: tuple[ModuleHandle, ...] = (
+    UntrainedHandle(),
+    HttpHandle(),
+    RemoteHandle(),
+    LocalArchiveHandle(),
+    LocalDirectoryHandle(),
+)
