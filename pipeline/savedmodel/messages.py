@@ -10,52 +10,46 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from pipeline.core.protobuf import message_classes
 
-_PACKAGE = "pipeline.saved_model"
-
-# Message: its fields as (name, number, type), where a type is a scalar's name, a message's, or a map's `map<value>`
-# with string keys; `*` marks a repeated one.
-_MESSAGES: dict[str, tuple[tuple[str, int, str], ...]] = {
-    "Dim": (("size", 1, "int64"),),
-    "TensorShape": (("dim", 2, "*Dim"), ("unknown_rank", 3, "bool")),
-    "TensorInfo": (("name", 1, "string"), ("dtype", 2, "int32"), ("tensor_shape", 3, "TensorShape")),
-    "SignatureDef": (("inputs", 1, "map<TensorInfo>"), ("outputs", 2, "map<TensorInfo>")),
-    "NodeList": (("value", 1, "*string"),),
-    "BytesList": (("value", 1, "*bytes"),),
-    "CollectionDef": (("node_list", 1, "NodeList"), ("bytes_list", 2, "BytesList")),
-    "MetaInfo": (("tags", 4, "*string"),),
-    "Function": (("name", 1, "string"),),
-    "AttrList": (("s", 2, "*bytes"), ("func", 9, "*Function")),
-    "Attr": (("s", 2, "bytes"), ("list", 1, "AttrList"), ("func", 10, "Function"), ("placeholder", 9, "string")),
-    "Node": (
-        ("name", 1, "string"),
-        ("op", 2, "string"),
-        ("input", 3, "*string"),
-        ("attr", 5, "map<Attr>"),
-    ),
-    "ArgDef": (("name", 1, "string"),),
-    "OpDef": (("name", 1, "string"), ("input_arg", 2, "*ArgDef")),
-    "FunctionDef": (("signature", 1, "OpDef"), ("node_def", 3, "*Node")),
-    "FunctionLibrary": (("function", 1, "*FunctionDef"),),
-    "GraphDef": (("node", 1, "*Node"), ("library", 2, "FunctionLibrary")),
-    "SaverDef": (("save_tensor_name", 2, "string"), ("restore_op_name", 3, "string")),
-    "AssetFile": (("tensor_info", 1, "TensorInfo"), ("filename", 2, "string")),
-    "SavedAsset": (("asset_file_def_index", 1, "int32"),),
-    "SavedObject": (("asset", 5, "SavedAsset"),),
-    "ConcreteFunction": (("bound_inputs", 2, "*int32"),),
-    "ObjectGraph": (("nodes", 1, "*SavedObject"), ("concrete_functions", 2, "map<ConcreteFunction>")),
-    "MetaGraph": (
-        ("meta_info_def", 1, "MetaInfo"),
-        ("graph_def", 2, "GraphDef"),
-        ("saver_def", 3, "SaverDef"),
-        ("collection_def", 4, "map<CollectionDef>"),
-        ("signature_def", 5, "map<SignatureDef>"),
-        ("asset_file_def", 6, "*AssetFile"),
-        ("object_graph_def", 7, "ObjectGraph"),
-    ),
-    "SavedModel": (("meta_graphs", 2, "*MetaGraph"),),
-}
+_DECLARATION = """
+    message Dim { int64 size = 1; }
+    message TensorShape { repeated Dim dim = 2; bool unknown_rank = 3; }
+    message TensorInfo { string name = 1; int32 dtype = 2; TensorShape tensor_shape = 3; }
+    message SignatureDef { map<string, TensorInfo> inputs = 1; map<string, TensorInfo> outputs = 2; }
+    message NodeList { repeated string value = 1; }
+    message BytesList { repeated bytes value = 1; }
+    message CollectionDef { NodeList node_list = 1; BytesList bytes_list = 2; }
+    message MetaInfo { repeated string tags = 4; }
+    message Function { string name = 1; }
+    message AttrList { repeated bytes s = 2; repeated Function func = 9; }
+    message Attr { bytes s = 2; AttrList list = 1; Function func = 10; string placeholder = 9; }
+    message Node { string name = 1; string op = 2; repeated string input = 3; map<string, Attr> attr = 5; }
+    message ArgDef { string name = 1; }
+    message OpDef { string name = 1; repeated ArgDef input_arg = 2; }
+    message FunctionDef { OpDef signature = 1; repeated Node node_def = 3; }
+    message FunctionLibrary { repeated FunctionDef function = 1; }
+    message GraphDef { repeated Node node = 1; FunctionLibrary library = 2; }
+    message SaverDef { string save_tensor_name = 2; string restore_op_name = 3; }
+    message AssetFile { TensorInfo tensor_info = 1; string filename = 2; }
+    message SavedAsset { int32 asset_file_def_index = 1; }
+    message SavedObject { SavedAsset asset = 5; }
+    message ConcreteFunction { repeated int32 bound_inputs = 2; }
+    message ObjectGraph {
+        repeated SavedObject nodes = 1;
+        map<string, ConcreteFunction> concrete_functions = 2;
+    }
+    message MetaGraph {
+        MetaInfo meta_info_def = 1;
+        GraphDef graph_def = 2;
+        SaverDef saver_def = 3;
+        map<string, CollectionDef> collection_def = 4;
+        map<string, SignatureDef> signature_def = 5;
+        repeated AssetFile asset_file_def = 6;
+        ObjectGraph object_graph_def = 7;
+    }
+    message SavedModel { repeated MetaGraph meta_graphs = 2; }
+"""
 
 # tensorflow/core/framework/types.proto; a reference to a type is its number plus 100.
 _DTYPES = {
@@ -104,28 +98,4 @@ def dtype_name(number: int) -> str:
 
 @functools.cache
 def _saved_model_class() -> Any:
-    file = descriptor_pb2.FileDescriptorProto(name="pipeline/saved_model.proto", package=_PACKAGE, syntax="proto3")
-    for name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for field_name, number, kind in fields:
-            _add_field(message, field_name, number, kind)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.SavedModel"))
-
-
-def _add_field(message: Any, name: str, number: int, kind: str) -> None:
-    proto = descriptor_pb2.FieldDescriptorProto
-    label = proto.LABEL_OPTIONAL
-    if kind.startswith("map<"):
-        # On the wire, a map is repeated entries of key and value.
-        entry_name = "".join(part.capitalize() for part in name.split("_")) + "Entry"
-        entry = message.nested_type.add(name=entry_name, options=descriptor_pb2.MessageOptions(map_entry=True))
-        _add_field(entry, "key", 1, "string")
-        _add_field(entry, "value", 2, kind[4:-1])
-        kind, label = f"{message.name}.{entry_name}", proto.LABEL_REPEATED
-    elif kind.startswith("*"):
-        kind, label = kind[1:], proto.LABEL_REPEATED
-    scalar = getattr(proto, f"TYPE_{kind.upper()}", None)
-    type_name = f".{_PACKAGE}.{kind}" if scalar is None else None
-    message.field.add(name=name, number=number, label=label, type=scalar or proto.TYPE_MESSAGE, type_name=type_name)
+    return message_classes("pipeline.saved_model", _DECLARATION)["SavedModel"]

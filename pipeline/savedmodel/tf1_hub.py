@@ -14,16 +14,18 @@ writes them, so that the digest of a module says what is in it.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from pipeline.core.errors import ModuleError
+from pipeline.core.protobuf import message_classes
+from pipeline.savedmodel.digest import SAVED_MODEL
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +45,16 @@ _TENSORFLOW_VERSION = "1.15.0"
 _GRAPH_DEF_VERSION = 134
 # Attributes that TensorFlow 2.x adds to an operation, and that 1.15 then refuses.
 _UNPORTABLE_ATTRIBUTES = {"VarHandleOp": ("debug_name",)}
+
+
+# The graphs of a SavedModel are messages of TensorFlow, encoded already; bytes and a message are the same on the wire.
+_DECLARATION = """
+    message ModuleDef { int32 format = 1; repeated string required_features = 2; }
+    message ModuleAttachment { string key = 1; bytes value = 2; }
+    message InputSize { int32 height = 1; int32 width = 2; }
+    message ImageModuleInfo { InputSize default_image_size = 1; }
+    message SavedModel { repeated bytes meta_graphs = 2; }
+"""
 
 
 class ImageSize(NamedTuple):
@@ -74,7 +86,7 @@ def is_hub_module(directory: str | os.PathLike[str]) -> bool:
     path = Path(directory, _MODULE_FILE)
     if not path.is_file():
         return False
-    definition = _ModuleDef()
+    definition = _messages()["ModuleDef"]()
     try:
         definition.ParseFromString(path.read_bytes())
     except DecodeError:
@@ -97,9 +109,9 @@ def read_image_size(meta_graph: Any) -> ImageSize | None:
         return None
     try:
         for serialized in meta_graph.collection_def[_ATTACHMENTS].bytes_list.value:
-            attachment = _ModuleAttachment.FromString(serialized)
+            attachment = _messages()["ModuleAttachment"].FromString(serialized)
             if attachment.key == _IMAGE_MODULE_INFO:
-                size = _ImageModuleInfo.FromString(attachment.value).default_image_size
+                size = _messages()["ImageModuleInfo"].FromString(attachment.value).default_image_size
                 return ImageSize(size.height, size.width) if size.height > 0 and size.width > 0 else None
     except DecodeError:
         raise ModuleError("the module's attachment image_module_info is damaged; fetch the module again") from None
@@ -142,10 +154,10 @@ def make_meta_graph(
             _describe(tensor, definition.inputs[key])
         for key, tensor in signature.outputs.items():
             _describe(tensor, definition.outputs[key])
-    size = _ImageModuleInfo(default_image_size=_InputSize(height=image_size.height, width=image_size.width))
-    attachment = _ModuleAttachment(key=_IMAGE_MODULE_INFO, value=size.SerializeToString(deterministic=True))
+    size = _encode("ImageModuleInfo", default_image_size=image_size._asdict())
+    attachment = _encode("ModuleAttachment", key=_IMAGE_MODULE_INFO, value=size)
     attachments = meta_graph.collection_def[_ATTACHMENTS].bytes_list.value
-    attachments.append(attachment.SerializeToString(deterministic=True))
+    attachments.append(attachment)
     return meta_graph
 
 
@@ -157,14 +169,11 @@ def write(directory: Path, meta_graphs: Sequence[Any], values: Mapping[str, np.n
       meta_graphs: the graph versions, each from `make_meta_graph`.
       values: the variables of all graph versions by name.
     """
-    from tensorflow.core.protobuf import saved_model_pb2
-
     directory.mkdir(parents=True, exist_ok=True)
-    saved_model = saved_model_pb2.SavedModel(meta_graphs=meta_graphs)
-    (directory / "saved_model.pb").write_bytes(saved_model.SerializeToString(deterministic=True))
+    encoded = [meta_graph.SerializeToString(deterministic=True) for meta_graph in meta_graphs]
+    (directory / SAVED_MODEL).write_bytes(_encode("SavedModel", meta_graphs=encoded))
     write_variables(directory, values)
-    definition = _ModuleDef(format=_FORMAT_V3)
-    (directory / _MODULE_FILE).write_bytes(definition.SerializeToString(deterministic=True))
+    (directory / _MODULE_FILE).write_bytes(_encode("ModuleDef", format=_FORMAT_V3))
 
 
 def write_variables(directory: Path, values: Mapping[str, np.ndarray[Any, Any]]) -> None:
@@ -194,32 +203,13 @@ def _describe(tensor: Any, info: Any) -> None:
     info.tensor_shape.CopyFrom(tensor.shape.as_proto())
 
 
-def _message_types() -> dict[str, Any]:
-    """Makes the messages of the format, which tensorflow_hub no longer ships.
-
-    They live in a pool of their own, lest they clash with another package's.
-    """
-    field = descriptor_pb2.FieldDescriptorProto
-    one, many = field.LABEL_OPTIONAL, field.LABEL_REPEATED
-    messages = {
-        "ModuleDef": (("format", field.TYPE_INT32, one), ("required_features", field.TYPE_STRING, many)),
-        "ModuleAttachment": (("key", field.TYPE_STRING, one), ("value", field.TYPE_BYTES, one)),
-        "InputSize": (("height", field.TYPE_INT32, one), ("width", field.TYPE_INT32, one)),
-        "ImageModuleInfo": (("default_image_size", field.TYPE_MESSAGE, one),),
-    }
-    file = descriptor_pb2.FileDescriptorProto(name="hub_format.proto", package="hub_format", syntax="proto3")
-    for message_name, fields in messages.items():
-        message = file.message_type.add(name=message_name)
-        for number, (name, kind, label) in enumerate(fields, start=1):
-            type_name = ".hub_format.InputSize" if kind == field.TYPE_MESSAGE else None
-            message.field.add(name=name, number=number, type=kind, label=label, type_name=type_name)
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"hub_format.{name}")) for name in messages
-    }
+def _encode(message: str, **fields: Any) -> bytes:
+    """Returns a message of the format; equal fields give equal bytes."""
+    encoded: bytes = _messages()[message](**fields).SerializeToString(deterministic=True)
+    return encoded
 
 
-_types = _message_types()
-_ModuleDef, _ModuleAttachment = _types["ModuleDef"], _types["ModuleAttachment"]
-_InputSize, _ImageModuleInfo = _types["InputSize"], _types["ImageModuleInfo"]
+@functools.cache
+def _messages() -> Mapping[str, Any]:
+    """Returns the messages of the format, which tensorflow_hub no longer ships."""
+    return message_classes("pipeline.tf1_hub", _DECLARATION)

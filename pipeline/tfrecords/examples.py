@@ -1,8 +1,7 @@
 """`tf.train.Example` to records and back, without TensorFlow.
 
-The messages are declared here from the public schema (tensorflow/core/example/feature.proto), in a
-descriptor pool of their own: protobuf then parses them in C, and a worker that needs no TensorFlow
-loads none.
+The messages are declared here from the public schema (tensorflow/core/example/feature.proto). protobuf parses them in
+C, and a worker that needs no TensorFlow loads none.
 """
 
 from __future__ import annotations
@@ -13,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+from google.protobuf import message
 from numpy.typing import NDArray
 
+from pipeline.core.protobuf import message_classes
 from pipeline.core.records import Failure, FailureReason, Feature, FeatureKind, ImageRecord, key_to_bytes
 from pipeline.core.settings import OUTPUT_FEATURES
 from pipeline.tfrecords.encoder import Encoder, make_encoder
@@ -24,37 +24,26 @@ _KINDS: dict[str, FeatureKind] = {"bytes_list": "bytes", "float_list": "float", 
 _ARROW_TYPES = {"bytes": pa.binary(), "float": pa.float32(), "int64": pa.int64()}
 
 
+_DECLARATION = """
+    message BytesList { repeated bytes value = 1; }
+    message FloatList { repeated float value = 1; }
+    message Int64List { repeated int64 value = 1; }
+    message Feature {
+        oneof kind {
+            BytesList bytes_list = 1;
+            FloatList float_list = 2;
+            Int64List int64_list = 3;
+        }
+    }
+    message Features { map<string, Feature> feature = 1; }
+    message Example { Features features = 1; }
+"""
+
+
 @functools.cache
 def _example_class() -> Any:
     """Returns the message class `Example`, which is wire-compatible with `tf.train.Example`."""
-    field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="pipeline/example.proto", package="pipeline", syntax="proto3")
-
-    def add(parent: Any, name: str, number: int, kind: int, *, repeated: bool = False, of: str = "") -> Any:
-        label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
-        return parent.field.add(name=name, number=number, type=kind, label=label, type_name=of or None)
-
-    for name, kind in (
-        ("BytesList", field.TYPE_BYTES),
-        ("FloatList", field.TYPE_FLOAT),
-        ("Int64List", field.TYPE_INT64),
-    ):
-        add(file.message_type.add(name=name), "value", 1, kind, repeated=True)
-    feature = file.message_type.add(name="Feature")
-    feature.oneof_decl.add(name="kind")
-    for number, (name, of) in enumerate(
-        (("bytes_list", "BytesList"), ("float_list", "FloatList"), ("int64_list", "Int64List")), start=1
-    ):
-        add(feature, name, number, field.TYPE_MESSAGE, of=f".pipeline.{of}").oneof_index = 0
-    features = file.message_type.add(name="Features")
-    entry = features.nested_type.add(name="FeatureEntry", options=descriptor_pb2.MessageOptions(map_entry=True))
-    add(entry, "key", 1, field.TYPE_STRING)
-    add(entry, "value", 2, field.TYPE_MESSAGE, of=".pipeline.Feature")
-    add(features, "feature", 1, field.TYPE_MESSAGE, repeated=True, of=".pipeline.Features.FeatureEntry")
-    add(file.message_type.add(name="Example"), "features", 1, field.TYPE_MESSAGE, of=".pipeline.Features")
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("pipeline.Example"))
+    return message_classes("pipeline.example", _DECLARATION)["Example"]
 
 
 def parse_example(
