@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import shutil
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import ModuleError
-from pipeline.core.quiet import import_tensorflow
+from pipeline.core.quiet import import_tensorflow, import_tensorflow_hub
 from pipeline.savedmodel import tf1_hub as hub_format
 from pipeline.savedmodel.digest import SAVED_MODEL
 from pipeline.savedmodel.messages import parse_saved_model
@@ -82,8 +83,7 @@ class _Tf1Module:
     """A module in the TF1 Hub format: one graph version for training and another for everything else."""
 
     def __init__(self, module: Module, chosen: ImageSignature) -> None:
-        import tensorflow as tf
-
+        hub = import_tensorflow_hub()
         self._path, name = module.path, module.handle
         saved_model = parse_saved_model((Path(module.path) / SAVED_MODEL).read_bytes())
         tags = {frozenset(graph.meta_info_def.tags): graph for graph in saved_model.meta_graphs}
@@ -94,8 +94,8 @@ class _Tf1Module:
                 f"'{chosen.signature}'; take another module"
             )
         signature = graph.signature_def[chosen.signature]
-        train = self._train = tf.saved_model.load(module.path, tags=sorted(hub_format.TRAIN))
-        self._inference = tf.saved_model.load(module.path, tags=sorted(hub_format.INFERENCE))
+        train = self._train = hub.load(module.path, tags=sorted(hub_format.TRAIN))
+        self._inference = hub.load(module.path, tags=sorted(hub_format.INFERENCE))
         self.variables: Sequence[Any] = list(train.variables)
         self.trainable_variables: Sequence[Any] = [v for v in train.variables if v.trainable]
         updates = train.graph.get_collection("update_ops")
@@ -139,39 +139,38 @@ class _Tf2Module:
     """A TF2 SavedModel with the interface of reusable SavedModels (tensorflow.org/hub/reusable_saved_models)."""
 
     def __init__(self, module: Module, chosen: ImageSignature) -> None:
+        hub = import_tensorflow_hub()
         import tensorflow as tf
 
         self._path, name = module.path, module.handle
-        self._module = tf.saved_model.load(module.path)
+        self._module = hub.load(module.path, tags=["serve"])
         if not callable(self._module) or not hasattr(self._module, "trainable_variables"):
             raise ModuleError(
                 f"{name} cannot be fine-tuned: it has no `__call__` and `trainable_variables`; expected a reusable "
                 "SavedModel, such as `python -m pipeline.hub export --format=tf2` makes"
             )
-        self.trainable_variables: Sequence[Any] = list(self._module.trainable_variables)
-        trainable = {id(v) for v in self.trainable_variables}
-        others = [v for v in getattr(self._module, "variables", ()) if id(v) not in trainable]
-        self.variables: Sequence[Any] = [*self.trainable_variables, *others]
-        self._losses = list(getattr(self._module, "regularization_losses", ()))
-        shape = [None, chosen.height, chosen.width, 3]
-        spec = tf.TensorSpec(shape, tf.float32)
-        self._takes_training = _takes_training(self._module, spec)
-        vectors = tf.function(lambda images: self.features(images, training=False)).get_concrete_function(spec)
-        found = vectors.structured_outputs.shape
-        if found.rank != 2 or found[-1] != chosen.dimension:
-            raise ModuleError(
-                f"{name} cannot be fine-tuned: its `__call__` gives {found}, but signature '{chosen.signature}' "
-                f"vectors of {chosen.dimension} values; expected the same; if it has a classifier, export it without"
-            )
+        self._layer = hub.KerasLayer(self._module, trainable=True)
+        self.trainable_variables: Sequence[Any] = self._layer.trainable_variables
+        self.variables: Sequence[Any] = self._layer.variables
+        spec = tf.TensorSpec([None, chosen.height, chosen.width, 3], tf.float32)
+        for training in (True, False):
+            forward = tf.function(functools.partial(self.features, training=training), autograph=False)
+            found = forward.get_concrete_function(spec).structured_outputs.shape
+            if found.rank != 2 or found[-1] != chosen.dimension:
+                raise ModuleError(
+                    f"{name} cannot be fine-tuned: its `__call__` gives {found}, but signature '{chosen.signature}' "
+                    f"vectors of {chosen.dimension} values; expected the same; if it has a classifier, export it "
+                    "without"
+                )
 
     def features(self, images: Any, *, training: bool) -> Any:
-        result = self._module(images, training=training) if self._takes_training else self._module(images)
+        result = self._layer(images, training=training)
         return result["default"] if isinstance(result, dict) else result
 
     def regularization_loss(self) -> Any:
         import tensorflow as tf
 
-        return tf.add_n([loss() for loss in self._losses]) if self._losses else tf.constant(0.0)
+        return tf.add_n(self._layer.losses) if self._layer.losses else tf.constant(0.0)
 
     def synchronize(self) -> None:
         """Does nothing: there is one set of variables."""
@@ -182,18 +181,6 @@ class _Tf2Module:
         _copy_graphs(self._path, directory)
         # A SavedModel's variables are a checkpoint of its root object.
         tf.train.Checkpoint(root=self._module).write(os.fspath(directory / "variables" / "variables"))
-
-
-def _takes_training(module: Any, images: Any) -> bool:
-    """Says whether a module can be told that it is trained; raises what TensorFlow does if it takes no images."""
-    import tensorflow as tf
-
-    try:
-        tf.function(lambda images: module(images, training=True)).get_concrete_function(images)
-    except (ValueError, TypeError):
-        tf.function(lambda images: module(images)).get_concrete_function(images)
-        return False
-    return True
 
 
 def _copy_graphs(path: str, directory: Path) -> None:

@@ -10,11 +10,12 @@ from typing import Any, Literal
 from google.protobuf.message import DecodeError
 
 from pipeline.core.errors import ModuleError
-from pipeline.core.quiet import import_tensorflow
+from pipeline.core.quiet import import_tensorflow_hub
 from pipeline.savedmodel import tf1_hub as hub_format
 from pipeline.savedmodel.digest import SAVED_MODEL, module_digest
 from pipeline.savedmodel.messages import dtype_name, parse_saved_model
 from pipeline.savedmodel.safety import UnsafeOperation, find_unsafe_operations
+from pipeline.savedmodel.tensorflow_internals import freeze_variables
 
 PREFERRED_SIGNATURES = ("image_feature_vector", "default", "serving_default")
 """The signatures that are tried, in this order, where none is named."""
@@ -263,15 +264,14 @@ def freeze(path: str, chosen: ImageSignature, batch_size: int | None = None) -> 
     Raises:
       ModuleError: the module cannot be loaded, or its function cannot be frozen.
     """
-    import_tensorflow()
+    hub = import_tensorflow_hub()
     import tensorflow as tf
-    from tensorflow.python.framework import convert_to_constants
 
-    tags: list[str] | None = [] if hub_format.is_hub_module(path) else ["serve"]
+    tags = [] if hub_format.is_hub_module(path) else ["serve"]
     traces = TraceCounter()
     shape = [batch_size, chosen.height, chosen.width, 3]
     try:
-        module = tf.saved_model.load(path, tags=tags)
+        module = hub.load(path, tags=tags)
         signature = module.signatures[chosen.signature]
 
         @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="images")], autograph=False)
@@ -279,7 +279,7 @@ def freeze(path: str, chosen: ImageSignature, batch_size: int | None = None) -> 
             traces.count += 1
             return signature(**{chosen.input_key: images})[chosen.output_key]
 
-        function = convert_to_constants.convert_variables_to_constants_v2(vectors.get_concrete_function())
+        function = freeze_variables(vectors.get_concrete_function())
     except Exception as error:  # TensorFlow raises whatever its reading of damaged files trips over.
         text = " ".join(str(error).split())[:300]
         raise ModuleError(

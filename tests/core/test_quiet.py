@@ -5,18 +5,22 @@ import pytest
 
 CODE = """
 import sys
-from pipeline.core.quiet import import_tensorflow
+from pipeline.core.quiet import import_tensorflow, import_tensorflow_hub
 print("before", file=sys.stderr)
 import_tensorflow()
 import_tensorflow()
+assert "tensorflow_hub" not in sys.modules
+assert import_tensorflow_hub() is import_tensorflow_hub() is sys.modules["tensorflow_hub"]
 assert "tensorflow" in sys.modules
 print("after", file=sys.stderr)
 """
 
 
 @pytest.mark.slow
-def test_tensorflow_is_imported_without_its_chatter(pytestconfig):
-    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, cwd=pytestconfig.rootpath)
+def test_tensorflow_and_its_hub_are_imported_without_their_chatter(pytestconfig):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", CODE], capture_output=True, text=True, cwd=pytestconfig.rootpath
+    )
     assert (done.returncode, done.stderr) == (0, "before\nafter\n")
 
 
