@@ -137,7 +137,8 @@ def _export(args: argparse.Namespace) -> str:
 
 
 def _finetune(args: argparse.Namespace) -> str:
-    from pipeline.finetune.run import FinetuneConfig, finetune
+    from pipeline.finetune.config import FinetuneConfig
+    from pipeline.finetune.run import finetune
 
     flags = {name: value for name, value in vars(args).items() if name != "run"}
     flags["train"], flags["validation"] = tuple(args.train), tuple(args.validation)

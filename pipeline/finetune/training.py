@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from pipeline.finetune.data import Batch
+from pipeline.finetune.batches import Batch
 from pipeline.finetune.trainable import MovingAverages, TrainableModule
 
 Phase = Literal["head", "network"]

@@ -1,7 +1,9 @@
 import io
+import re
 
-from pipeline.finetune import progress
-from pipeline.finetune.progress import ProgressBar
+from pipeline.finetune.progress import training_progress
+
+LINE = "epoch 1 of 5, whole network: [training] loss 0.100, accuracy 99.0% :smile:; " + "and more " * 20
 
 
 class Terminal(io.StringIO):
@@ -9,39 +11,25 @@ class Terminal(io.StringIO):
         return True
 
 
+def run(stream):
+    with training_progress(stream) as progress:
+        task = progress.add_task("", total=4, completed=1)
+        progress.update(task, advance=1, description="loss [b]0.5")
+        progress.console.print(LINE)
+        progress.update(task, advance=1)
+    return stream.getvalue()
+
+
 def test_anything_but_a_terminal_gets_whole_lines_only():
-    stream = io.StringIO()
-    bar = ProgressBar(stream, 2)
-    bar.advance("working")
-    bar.line("one is done")
-    bar.advance("working")
-    bar.clear()
-    assert stream.getvalue() == "one is done\n"
+    assert run(io.StringIO()) == f"{LINE}\n"
 
 
-def test_bar_on_a_terminal(monkeypatch):
-    times = iter([0.0, 1.0, 3.0, 4.0])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(times))
-    stream = Terminal()
-    bar = ProgressBar(stream, 4, done=1)
-    bar.advance("first of a long text")
-    bar.advance("second")
-    bar.line("done")
-    first, second, blank, line = stream.getvalue().split("\r")[1:]
-    assert first == "[############............] 0:02 left, first of a long text"
-    assert second.rstrip() == "[##################......] 0:02 left, second"
-    assert len(second) == len(first)
-    assert blank.strip() == ""
-    assert line == "done\n"
-
-
-def test_bar_is_not_drawn_more_often_than_one_can_see(monkeypatch):
-    times = iter([0.0, 1.0, 1.05, 1.2])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(times))
-    stream = Terminal()
-    bar = ProgressBar(stream, 5000)
-    for text in ("first", "second", "third"):
-        bar.advance(text)
-    assert stream.getvalue().count("\r") == 2
-    assert "0:33:" not in stream.getvalue()
-    assert "1:23:19 left, first" in stream.getvalue()
+def test_bar_on_a_terminal_disappears_and_lines_stay(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    text = run(Terminal())
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    assert "━" in plain
+    assert "loss [b]0.5" in plain
+    assert LINE in plain.replace("\r", "")
+    assert text.rstrip().endswith("\x1b[2K"), "the last line is not cleared"

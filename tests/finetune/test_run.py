@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.progress import Progress
 
 from pipeline.commands.hub import main
 from pipeline.core.errors import InputError, ModuleError, OutputError, UsageError
-from pipeline.finetune import run as finetune_module
-from pipeline.finetune.run import FinetuneConfig, finetune
+from pipeline.finetune import epochs as epochs_module
+from pipeline.finetune.config import FinetuneConfig
+from pipeline.finetune.epochs import EpochRunner
+from pipeline.finetune.run import finetune
 from pipeline.hub.describe import describe
 from pipeline.mobilenet import untrained
 from pipeline.mobilenet.module import write_tf2
@@ -23,7 +26,7 @@ from pipeline.mobilenet.network import from_name
 from pipeline.savedmodel.digest import module_digest
 from pipeline.savedmodel.publish import write_archive
 from pipeline.savedmodel.tf1_hub import is_hub_module
-from tests.finetune.trainables import write_stripes, write_trainable
+from tests.finetune.trainables import write_colours, write_stripes, write_trainable
 
 NETWORK = "mobilenet_v2_035_96"
 
@@ -37,6 +40,13 @@ def records(tmp_path_factory):
 def modules(tmp_path_factory):
     directory = tmp_path_factory.mktemp("modules")
     return {name: str(write_trainable(directory / name, name)) for name in ("tf1_hub", "tf2")}
+
+
+@pytest.fixture(scope="module")
+def whole_runs(modules, records, tmp_path_factory):
+    """The metrics of a run of each module that nothing stopped."""
+    directory = tmp_path_factory.mktemp("whole")
+    return {name: run(make_config(module, records, directory / name))[2] for name, module in modules.items()}
 
 
 def make_config(module, records, output, **options):
@@ -128,13 +138,13 @@ def test_archive_as_output(modules, records, tmp_path):
 
 def test_only_the_classifier_learns_at_first(modules, records, tmp_path, monkeypatch):
     weights = []
-    original = finetune_module._Run._save
+    original = epochs_module.save
 
-    def save(run):
-        weights.append(run.trainer.get_weights())
-        original(run)
+    def save(path, state, trainer):
+        weights.append(trainer.get_weights())
+        original(path, state, trainer)
 
-    monkeypatch.setattr(finetune_module._Run, "_save", save)
+    monkeypatch.setattr(epochs_module, "save", save)
     run(make_config(modules["tf1_hub"], records, tmp_path / "new", head_epochs=2, epochs=1))
     count = len(weights[0]) - 2
     for first, second in zip(weights[0][:count], weights[1][:count], strict=True):
@@ -149,20 +159,22 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("module_format", ["tf1_hub", "tf2"])
 @pytest.mark.parametrize("stop_at_step", [1, 7, 8, 17, 30])
-def test_stopped_run_goes_on_to_the_same_end(modules, records, tmp_path, monkeypatch, module_format, stop_at_step):
+def test_stopped_run_goes_on_to_the_same_end(
+    modules, records, whole_runs, tmp_path, monkeypatch, module_format, stop_at_step
+):
     config = make_config(modules[module_format], records, tmp_path / "new")
-    monkeypatch.setattr(finetune_module, "_CHECKPOINT_S", -1)
-    _, _, whole = run(make_config(modules[module_format], records, tmp_path / "whole"))
-    advance, steps = finetune_module.ProgressBar.advance, []
+    whole = whole_runs[module_format]
+    monkeypatch.setattr(epochs_module, "_CHECKPOINT_S", -1)
+    update, steps = Progress.update, []
 
-    def stop(bar, text):
-        advance(bar, text)
-        steps.append(text)
+    def stop(progress, task, **changes):
+        update(progress, task, **changes)
+        steps.append(changes)
         if len(steps) == stop_at_step:
             raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune_module.ProgressBar, "advance", stop)
+        patch.setattr(Progress, "update", stop)
         with pytest.raises(Stop):
             run(config)
     assert not (tmp_path / "new").exists()
@@ -183,14 +195,14 @@ def test_killed_process_goes_on_where_it_was(modules, records, tmp_path):
     arguments = _arguments(modules["tf1_hub"], records, tmp_path / "new")
     code = (
         "import os, signal, sys\n"
-        "from pipeline.finetune import run as finetune\n"
+        "from rich.console import Console\n"
         "from pipeline.commands.hub import main\n"
-        "line = finetune.ProgressBar.line\n"
-        "def kill(bar, text):\n"
-        "    line(bar, text)\n"
+        "print_line = Console.print\n"
+        "def kill(console, text):\n"
+        "    print_line(console, text)\n"
         "    if text.startswith('epoch 3'):\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "finetune.ProgressBar.line = kill\n"
+        "Console.print = kill\n"
         f"main({arguments!r})\n"
     )
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -213,7 +225,12 @@ def _arguments(module, records, output, *more):
 
 def start(config, monkeypatch):
     """Fine-tunes for an epoch and stops."""
-    monkeypatch.setattr(finetune_module._Run, "run", lambda run: (run._save(), (_ for _ in ()).throw(Stop))[1])
+
+    def save_and_stop(runner):
+        epochs_module.save(runner.checkpoint, runner.state, runner.trainer)
+        raise Stop
+
+    monkeypatch.setattr(EpochRunner, "run", save_and_stop)
     with pytest.raises(Stop):
         run(config)
     monkeypatch.undo()
@@ -290,18 +307,21 @@ def test_saved_model_without_the_interface_for_training(records, tmp_path):
 
 
 def test_tf2_classifier_gives_no_embeddings_to_train(records, tmp_path):
-    network = from_name(NETWORK).with_classifier(5)
-    values = {variable.name: np.ones(variable.shape, np.float32) for variable in network.variables()}
-    write_tf2(network, values, tmp_path / "module")
-    with pytest.raises(ModuleError, match=r"gives \(None, 5\), but signature 'image_feature_vector' vectors of 1280"):
-        run(make_config(str(tmp_path / "module"), records, tmp_path / "new"))
+    module = write_trainable(tmp_path / "module", "tf2", called=5)
+    with pytest.raises(ModuleError, match=r"gives \(None, 5\), but signature 'serving_default' vectors of 8 values"):
+        run(make_config(str(module), records, tmp_path / "new"))
 
 
 def test_default_number_of_epochs_follows_the_number_of_images(modules, records, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(finetune_module._Run, "run", lambda run: (seen.append(run.schedule), [][1]))
+
+    def note_and_stop(runner):
+        seen.append(runner.schedule)
+        raise Stop
+
+    monkeypatch.setattr(EpochRunner, "run", note_and_stop)
     for batch_size in (2, 8, 64):
-        with pytest.raises(IndexError):
+        with pytest.raises(Stop):
             run(make_config(modules["tf1_hub"], records, tmp_path / "new", epochs=None, batch_size=batch_size))
     assert [schedule.epochs for schedule in seen] == [27, 100, 100]
 
@@ -326,23 +346,25 @@ def test_errors_are_one_line(arguments, message, capsys, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module_format", ["tf1_hub", "tf2"])
-def test_mobilenet_learns_and_the_main_job_takes_it(records, tmp_path, module_format):
+def test_mobilenet_learns_and_the_main_job_takes_it(tmp_path, module_format):
     from pipeline.dataset.reader import read_embeddings
     from pipeline.run import main as run_main
 
     network = from_name(NETWORK)
     write = {"tf1_hub": untrained.write_tf1_hub, "tf2": write_tf2}[module_format]
     write(network, untrained.make_values(network), tmp_path / "module")
-    config = make_config(str(tmp_path / "module"), records, tmp_path / "new", learning_rate=0.003, epochs=10)
-    made, _, _ = run(config)
+    records = write_colours(tmp_path / "train.tfrecord", 16)
+    # Classes that any network tells apart, in few large batches: no rounding, whatever the processor, costs an image.
+    options = {"epochs": 5, "batch_size": 16, "learning_rate": 0.001}
+    made, _, _ = run(make_config(str(tmp_path / "module"), records, tmp_path / "new", **options))
     assert made.best.validation_accuracy > 0.6
     arguments = [f"--module={made.path}", f"--input={records}", "--passthrough=label", f"--output={tmp_path / 'out'}"]
     assert run_main([*arguments, f"--module_sha256={made.sha256}"]) == 0
     rows = list(read_embeddings(str(tmp_path / "out")))
     embedded = np.concatenate([batch.column("embedding").flatten().to_numpy().reshape(-1, 1280) for batch in rows])
     labels = [label for batch in rows for (label,) in batch.column("label").to_pylist()]
-    assert embedded.shape == (72, 1280)
+    assert embedded.shape == (48, 1280)
     centred = embedded - embedded.mean(axis=0)
     centred /= np.linalg.norm(centred, axis=1, keepdims=True)
-    nearest = (centred @ centred.T - 2 * np.eye(72)).argmax(axis=1)
+    nearest = (centred @ centred.T - 2 * np.eye(48)).argmax(axis=1)
     assert np.mean(np.array(labels)[nearest] == labels) > 0.6

@@ -47,12 +47,16 @@ def compute(variables, images, training):
     return (x - mean) * tf.math.rsqrt(variance + EPSILON) + variables["beta"], updates
 
 
-def write_trainable(directory, format="tf1_hub", *, interface=True, train_version=True):  # noqa: A002
-    """Writes the module; `interface` and `train_version` say whether it has what fine-tuning needs."""
+def write_trainable(directory, format="tf1_hub", *, interface=True, train_version=True, called=DIMENSION):  # noqa: A002
+    """Writes the module.
+
+    `interface` and `train_version` say whether it has what fine-tuning needs, `called` how many of the values of a
+    vector a call of a TF2 module returns.
+    """
     if format == "tf1_hub":
         _write_tf1(directory, [hub_format.INFERENCE, hub_format.TRAIN] if train_version else [hub_format.INFERENCE])
     else:
-        _write_tf2(directory, interface)
+        _write_tf2(directory, interface, called)
     return directory
 
 
@@ -86,7 +90,7 @@ def _write_tf1(directory, versions):
     hub_format.write(Path(directory), meta_graphs, initial_values())
 
 
-def _write_tf2(directory, interface):
+def _write_tf2(directory, interface, called):
     import tensorflow as tf
 
     variables = {
@@ -96,9 +100,11 @@ def _write_tf2(directory, interface):
 
     @tf.function(autograph=False)
     def call(images, training=False):
-        return compute(variables, images, training)[0]
+        return compute(variables, images, training)[0][:, :called]
 
-    serve = tf.function(lambda images: {"default": call(images)}, autograph=False, input_signature=[spec])
+    serve = tf.function(
+        lambda images: {"default": compute(variables, images, False)[0]}, autograph=False, input_signature=[spec]
+    )
     module = tf.train.Checkpoint()
     module.all_variables = list(variables.values())
     if interface:
@@ -112,6 +118,26 @@ def _write_tf2(directory, interface):
         )
         module.regularization_losses = [loss]
     tf.saved_model.save(module, str(directory), signatures={"serving_default": serve})
+
+
+def colours(label, random, side=24):
+    """Returns a PNG of noise; class 0 is red, class 1 green, class 2 blue."""
+    pixels = random.uniform(0, 0.4, (side, side, 3))
+    pixels[..., 2 - label] += 0.5  # OpenCV puts blue first
+    _, encoded = cv2.imencode(".png", (pixels * 255).astype(np.uint8))
+    return encoded.tobytes()
+
+
+def write_colours(path, count, seed=0):
+    """Writes `count` Examples of each class of `colours` as a TFRecord file; returns its path as text."""
+    random = np.random.default_rng(seed)
+    examples = [
+        make_example({"image/encoded": colours(label, random), "label": label})
+        for _ in range(count)
+        for label in range(3)
+    ]
+    Path(path).write_bytes(make_tfrecord(examples))
+    return str(path)
 
 
 def stripes(label, random, side=24):
