@@ -30,8 +30,7 @@ class _WholeReads:
         self._read = stream.read
 
     def read(self, size: int) -> bytes:
-        data = self._read(size)
-        if len(data) < size:
+        if len(data := self._read(size)) < size:
             raise _EndOfData
         return data
 
@@ -53,7 +52,7 @@ class Directory(ImageFileDirectory_v2):
 
     def _setitem(self, tag: int, value: Any, legacy_api: bool) -> None:
         # Where a tag has several values instead of one, Pillow warns and takes the first.
-        if isinstance(value, tuple) and TiffTags.lookup(tag, self.group).length == 1:
+        if isinstance(value, tuple) and len(value) > 1 and TiffTags.lookup(tag, self.group).length == 1:
             value = value[:1]
         super()._setitem(tag, value, legacy_api)
 

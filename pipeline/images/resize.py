@@ -39,8 +39,8 @@ def resize(pixels: Pixels, out: npt.NDArray[np.float32] | npt.NDArray[np.uint8])
 def resize_in_calling_thread() -> None:
     """Makes OpenCV use the calling thread only, in the whole process.
 
-    For processes that resize in as many threads as they have cores: OpenCV's own threads take processor time
-    from the others there, up to as much as the resize itself. The pixels are the same.
+    For processes whose threads already occupy all cores: OpenCV's own threads only take processor time from
+    them. The pixels are the same.
     """
     cv2.setNumThreads(1)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pipeline.core.errors import ImageError
 from pipeline.images.damage import corrupt, truncated, unpack
 from pipeline.images.formats.base import DecodeRequest, ImageSize
+from pipeline.images.orientation import swaps_sides, turn
 
 if TYPE_CHECKING:
     from pipeline.images.formats.base import Pixels
@@ -47,8 +48,6 @@ class Jpeg:
         CMYK and damaged files have the full size.
         """
         import simplejpeg
-
-        from pipeline.images.orientation import swaps_sides, turn
 
         frame = read_frame(data)
         if frame.process not in _SEQUENTIAL and data.count(b"\xff\xda") > _MAX_SCANS:

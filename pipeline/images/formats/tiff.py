@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.images.damage import corrupt, truncated, unpack
 from pipeline.images.formats.base import DecodeRequest, ImageSize
+from pipeline.images.orientation import turn_back
 
 if TYPE_CHECKING:
     from pipeline.images.formats.base import Pixels
@@ -61,7 +62,6 @@ class Tiff:
     def decode(self, data: bytes, request: DecodeRequest) -> Pixels:
         """Returns the pixels of the first page."""
         from pipeline.images import pillow
-        from pipeline.images.orientation import turn_back
         from pipeline.images.pillow_files import TiffFile
 
         image = pillow.open_image(self.name, TiffFile, data, request)
