@@ -48,7 +48,7 @@ def read_until_error(compressed: bytes) -> tuple[bytes, Exception]:
 
 
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.999])
-def test_truncated_file_gives_all_before(part: float) -> None:
+def test_truncated_file_keeps_all_before(part: float) -> None:
     compressed = gzip.compress(DATA)
     left = compressed[: int(part * len(compressed))]
     decompressor = zlib.decompressobj(31)
@@ -58,7 +58,7 @@ def test_truncated_file_gives_all_before(part: float) -> None:
     assert str(error) == "the gzip stream ends early"
 
 
-def test_damaged_file_gives_all_before() -> None:
+def test_damaged_file_keeps_all_before() -> None:
     payload = bytes(i % 251 for i in range(200_000))
     compressed = bytearray(gzip.compress(payload, compresslevel=1))
     compressed[-8] ^= 1

@@ -1,23 +1,14 @@
 import gzip
 import io
-import itertools
-import random
 import tracemalloc
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 
-import google_crc32c
-import hypothesis.strategies as st
-import numpy as np
 import pytest
-from hypothesis import assume, given, settings
 
 from pipeline.tfrecords import byte_window
 from pipeline.tfrecords.gzip_stream import GzipStream
 from pipeline.tfrecords.tfrecord import (
     CorruptRange,
-    Item,
     OversizedRecord,
     Record,
     frame,
@@ -25,58 +16,27 @@ from pipeline.tfrecords.tfrecord import (
     read_records,
     read_records_sequential,
 )
+from tests.tfrecords.damage import (
+    END,
+    THREE,
+    A,
+    B,
+    C,
+    extent,
+    flip,
+    framed,
+    header,
+    payloads_of,
+    random_bytes,
+    read,
+    read_gzip,
+    read_in_ranges,
+    read_stream,
+)
 
 # The file that tf.io.TFRecordWriter makes of the records b"", b"abc".
 GOLDEN = bytes.fromhex("0000000000000000 29039807 d8ea82a2 0300000000000000 b099490e 616263 6e57f121")
 LARGE = 300_000  # more than the reader takes from the file at once
-
-
-def random_bytes(count: int, seed: int = 0) -> bytes:
-    return np.random.default_rng(seed).bytes(count)
-
-
-def framed(payloads: list[bytes]) -> bytes:
-    return b"".join(frame(payload) for payload in payloads)
-
-
-def header(length: int) -> bytes:
-    """An intact header that claims `length` bytes."""
-    packed = length.to_bytes(8, "little")
-    crc = google_crc32c.value(packed)
-    return packed + ((((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
-
-
-def flip(data: bytes, position: int, count: int = 1) -> bytes:
-    flipped = bytes(byte ^ 0xFF for byte in data[position : position + count])
-    return data[:position] + flipped + data[position + count :]
-
-
-def read(data: bytes, start: int = 0, stop: int | None = None, **limits: int) -> list[Item]:
-    return list(read_records(io.BytesIO(data), start, stop, **limits))
-
-
-def read_stream(data: bytes, **limits: int) -> list[Item]:
-    return list(read_records_sequential(io.BytesIO(data), **limits))
-
-
-def read_gzip(data: bytes) -> list[Item]:
-    return list(read_records_sequential(GzipStream(io.BytesIO(data))))
-
-
-def read_in_ranges(data: bytes, cuts: list[int], **limits: int) -> list[Item]:
-    edges = [0, *sorted(cuts), len(data)]
-    return [item for start, stop in itertools.pairwise(edges) for item in read(data, start, stop, **limits)]
-
-
-def payloads_of(items: list[Item]) -> list[bytes]:
-    return [item.data for item in items if isinstance(item, Record)]
-
-
-def extent(item: Item) -> tuple[int, int]:
-    if isinstance(item, Record):
-        return item.offset, item.offset + 16 + len(item.data)
-    return (item.start, item.stop) if isinstance(item, CorruptRange) else (item.offset, item.stop)
-
 
 # Undamaged files
 
@@ -111,7 +71,7 @@ def test_empty_range_has_no_records() -> None:
 
 
 @pytest.mark.parametrize("start", [len(GOLDEN) - 1, len(GOLDEN), len(GOLDEN) + 1000])
-def test_range_behind_the_last_record_has_no_records(start: int) -> None:
+def test_range_after_the_last_record_has_no_records(start: int) -> None:
     assert read(GOLDEN, start) == []
 
 
@@ -161,7 +121,7 @@ def test_an_undamaged_range_is_read_without_going_back() -> None:
     assert file.seeks == 2  # to the end for the size, and back
 
 
-def test_a_file_that_gives_few_bytes_at_a_time_is_read_whole() -> None:
+def test_a_file_that_returns_few_bytes_at_a_time_is_read_whole() -> None:
     class Trickle(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             return super().read(min(7 if size is None or size < 0 else size, 999))
@@ -198,10 +158,6 @@ def test_looks_like_tfrecord() -> None:
 
 # Damage, case by case
 
-THREE = [b"first record", b"the second", b"third"]
-A, B, C = 0, 28, 54  # where the three begin
-END = 75
-
 
 @pytest.mark.parametrize("reader", [read, read_stream])
 class TestOneDamage:
@@ -237,11 +193,11 @@ class TestOneDamage:
         assert [extent(item) for item in items] == [(A, B), (B, C), (C, END)]
         assert payloads_of(items) == [THREE[1]]
 
-    def test_garbage_behind_the_last_record(self, reader) -> None:
+    def test_garbage_after_the_last_record(self, reader) -> None:
         message = "the checksum of the record's length does not hold"
         assert reader(framed(THREE) + b"x" * 100)[3:] == [CorruptRange(END, END + 100, message)]
 
-    def test_few_bytes_behind_the_last_record(self, reader) -> None:
+    def test_few_bytes_after_the_last_record(self, reader) -> None:
         message = "the file ends 5 bytes after the start of a record"
         assert reader(framed(THREE) + b"12345")[3:] == [CorruptRange(END, END + 5, message)]
 
@@ -261,7 +217,7 @@ class TestOneDamage:
         assert reader(data) == [Record(0, b"first"), CorruptRange(21, 33, message), Record(33, b"second")]
 
     @pytest.mark.parametrize("power", range(10, 19))
-    def test_record_behind_any_number_of_damaged_bytes(self, reader, power: int) -> None:
+    def test_record_after_any_number_of_damaged_bytes(self, reader, power: int) -> None:
         for count in range((1 << power) - 20, (1 << power) + 20):
             data = random_bytes(count) + frame(b"found")
             assert [extent(item) for item in reader(data)] == [(0, count), (count, len(data))]
@@ -425,7 +381,7 @@ def test_gzip_heals_inside() -> None:
     assert read_gzip(gzip.compress(data)) == read(data)
 
 
-def test_gzip_truncated_at_every_byte_gives_all_before() -> None:
+def test_gzip_truncated_at_every_byte_keeps_all_before() -> None:
     data = framed(THREE)
     compressed = gzip.compress(data)
     for size in range(len(compressed)):
@@ -444,7 +400,7 @@ def test_gzip_broken_between_records_is_reported() -> None:
     assert read_gzip(flip(compressed, len(compressed) - 8))[3:] == [CorruptRange(END, END, message)]
 
 
-def test_gzip_damaged_far_inside_gives_all_before() -> None:
+def test_gzip_damaged_far_inside_keeps_all_before() -> None:
     payloads = [random_bytes(500, seed=i).hex().encode() for i in range(2000)]
     compressed = gzip.compress(framed(payloads))
     middle = len(compressed) // 2
@@ -461,7 +417,7 @@ def test_not_a_gzip_file_is_one_range() -> None:
     assert item == CorruptRange(0, 0, message)
 
 
-def test_oversized_record_at_a_broken_end_tells_of_the_break() -> None:
+def test_oversized_record_at_a_broken_end_names_the_break() -> None:
     compressed = gzip.compress(frame(bytes(1000)))
     stream = GzipStream(io.BytesIO(compressed[:-8]))
     (item,) = read_records_sequential(stream, max_record_bytes=100)
@@ -480,205 +436,3 @@ def test_an_error_of_the_file_system_is_raised(reading: str) -> None:
     file = Broken(GOLDEN)
     with pytest.raises(OSError, match="Input/output error"):
         list(read_records(file) if reading == "range" else read_records_sequential(file))
-
-
-# Properties
-
-
-@dataclass(frozen=True)
-class Damaged:
-    """A file after damage.
-
-    Attributes:
-      payloads: what was written.
-      data: what became of the file.
-      undamaged: offset in `data` and data of the records that lost none of their bytes.
-      ambiguous: bytes vanished inside a record, as many as whole undamaged records behind it have.
-    """
-
-    payloads: list[bytes]
-    data: bytes
-    undamaged: list[Record]
-    ambiguous: bool
-
-    def __repr__(self) -> str:
-        """Sizes only: megabytes of random bytes would hide what went wrong."""
-        sizes = [len(payload) for payload in self.payloads]
-        return f"Damaged({sizes}, {len(self.data)} bytes, undamaged at {[item.offset for item in self.undamaged]})"
-
-
-SIZES = st.sampled_from([0, 0, 1, 3, 16, 50, 200, 1000, 33_000, 270_000])
-# How much; where, as a part of the file; how many bytes.
-DAMAGES = st.tuples(
-    st.sampled_from(["overwrite", "overwrite", "delete", "insert", "truncate"]),
-    st.floats(0, 1),
-    st.one_of(st.integers(1, 40), st.integers(1, 3000)),
-)
-
-
-def starts_of(payloads: list[bytes]) -> list[int]:
-    return [0, *itertools.accumulate(16 + len(payload) for payload in payloads)][: len(payloads)]
-
-
-def positions(origin: np.ndarray, wanted: list[int]) -> list[int | None]:
-    """Returns where bytes are now that were at some places before; None for one that is gone."""
-    kept = np.flatnonzero(origin >= 0)
-    before = origin[kept]  # rises, as damage moves nothing past anything
-    found = np.searchsorted(before, wanted)
-    return [
-        int(kept[index]) if index < len(kept) and before[index] == was else None
-        for index, was in zip(found, wanted, strict=True)
-    ]
-
-
-@st.composite
-def damaged_files(draw: st.DrawFn) -> Damaged:
-    sizes = draw(st.lists(SIZES, max_size=12))
-    rng = np.random.default_rng(draw(st.integers(0, 1000)))
-    payloads = [rng.bytes(size) for size in sizes]
-    data = np.frombuffer(framed(payloads), np.uint8)
-    origin = np.arange(len(data))  # where each byte was before; -1 for foreign ones
-    for kind, part, count in draw(st.lists(DAMAGES, max_size=4)):
-        start = int(part * len(data))
-        stop = min(start + count, len(data))
-        if kind == "truncate":
-            stop = len(data)
-        if kind == "overwrite":
-            foreign = data[start:stop] ^ rng.integers(1, 256, stop - start, np.uint8)
-        else:
-            foreign = rng.integers(0, 256, count if kind == "insert" else 0, np.uint8)
-            stop = start if kind == "insert" else stop
-        data = np.concatenate([data[:start], foreign, data[stop:]])
-        origin = np.concatenate([origin[:start], np.full(len(foreign), -1), origin[stop:]])
-
-    position_of = dict(zip(starts_of(payloads), positions(origin, starts_of(payloads)), strict=True))
-    undamaged, with_header = [], []
-    written = 0
-    for payload in payloads:
-        now, size = position_of.get(written), 16 + len(payload)
-        if now is not None and np.array_equal(origin[now : now + size], np.arange(written, written + size)):
-            undamaged.append(Record(now, payload))
-        elif now is not None and np.array_equal(origin[now : now + 12], np.arange(written, written + 12)):
-            with_header.append((now, now + size))
-        written += size
-    starts = {record.offset for record in undamaged}
-    ambiguous = any(
-        (behind in starts or behind == len(data)) and any(now < start < behind for start in starts)
-        for now, behind in with_header
-    )
-    return Damaged(payloads, data.tobytes(), undamaged, ambiguous)
-
-
-FEW = settings(deadline=None, max_examples=150)
-
-
-@FEW
-@given(damaged_files(), st.lists(st.floats(0, 1), max_size=6), st.sampled_from([0, 20, 1000, 1 << 22]))
-def test_every_undamaged_record_is_read_once_whatever_the_ranges(
-    file: Damaged, parts: list[float], look_back_bytes: int
-) -> None:
-    assume(not file.ambiguous)
-    whole = read(file.data)
-    records = [item for item in whole if isinstance(item, Record)]
-    assert len(set(map(extent, records))) == len(records)
-    assert set(file.undamaged) <= set(records)
-    assert set(payloads_of(whole)) <= set(file.payloads)
-    cuts = [int(part * len(file.data)) for part in parts]
-    assert read_in_ranges(file.data, cuts, look_back_bytes=look_back_bytes) == whole
-
-
-@FEW
-@given(damaged_files())
-def test_what_is_read_tiles_the_file(file: Damaged) -> None:
-    edges = [extent(item) for item in read(file.data)]
-    assert [start for start, _ in edges] == [0, *(stop for _, stop in edges)][: len(edges)]
-    assert (edges[-1][1] if edges else 0) == len(file.data)
-
-
-@FEW
-@given(damaged_files())
-def test_a_stream_gives_what_the_file_gives(file: Damaged) -> None:
-    assert read_stream(file.data) == read(file.data)
-
-
-@FEW
-@given(damaged_files(), st.integers(1, 2000))
-def test_a_limit_hides_the_longer_records_only(file: Damaged, limit: int) -> None:
-    assume(not file.ambiguous)
-    items = read(file.data, max_record_bytes=limit)
-    expected = {record for record in file.undamaged if len(record.data) <= limit}
-    assert expected <= {item for item in items if isinstance(item, Record)}
-    assert all(len(payload) <= limit for payload in payloads_of(items))
-    assert all(item.length > limit for item in items if isinstance(item, OversizedRecord))
-
-
-def read_while_splitting(data: bytes, rng: random.Random, look_back_bytes: int) -> Iterator[Item]:
-    """Reads as a splittable DoFn does whose range is split again and again while it is read."""
-    start, stop = 0, len(data)
-    while start < len(data):
-        last_claimed = -1
-        for item in read_records(io.BytesIO(data), start, stop, look_back_bytes=look_back_bytes):
-            claim = item.offset if isinstance(item, Record) else 0 if extent(item)[0] == 0 else None
-            if claim is not None:
-                if claim >= stop:
-                    break
-                last_claimed = claim
-            yield item
-            if rng.random() < 0.5 and last_claimed + 1 < stop:
-                stop = rng.randint(last_claimed + 1, stop)
-        start, stop = stop, len(data)
-
-
-@FEW
-@given(damaged_files(), st.integers(0, 1000), st.sampled_from([0, 1 << 22]))
-def test_ranges_that_shrink_while_they_are_read_lose_and_repeat_nothing(
-    file: Damaged, seed: int, look_back_bytes: int
-) -> None:
-    assume(not file.ambiguous)
-    assert list(read_while_splitting(file.data, random.Random(seed), look_back_bytes)) == read(file.data)
-
-
-@FEW
-@given(st.binary(max_size=300), st.integers(0, 300))
-def test_any_bytes_can_be_read(data: bytes, start: int) -> None:
-    for items in (read(data, start, look_back_bytes=0), read_stream(data), read_gzip(data)):
-        assert all(isinstance(item, Record | CorruptRange | OversizedRecord) for item in items)
-
-
-@FEW
-@given(st.data())
-def test_nested_and_hostile_headers_never_break_the_reader(draw: st.DataObject) -> None:
-    pieces = st.one_of(
-        st.binary(max_size=30),
-        st.binary(max_size=30).map(frame),
-        st.lists(st.binary(max_size=5), max_size=3).map(framed).map(frame),
-        st.integers(0, 200).map(header),
-        st.integers(1 << 31, (1 << 64) - 1).map(header),
-    )
-    data = b"".join(draw.draw(st.lists(pieces, max_size=20)))
-    whole = read(data, max_record_bytes=100)
-    edges = [extent(item) for item in whole]
-    assert [start for start, _ in edges] == [0, *(stop for _, stop in edges)][: len(edges)]
-    assert (edges[-1][1] if edges else 0) == len(data)
-    assert read_gzip(gzip.compress(data)) == read_stream(data)
-
-
-@pytest.mark.slow
-def test_large_file_with_many_damaged_ranges() -> None:
-    rng = np.random.default_rng(1)
-    payloads = [rng.bytes(int(size)) for size in rng.integers(0, 60_000, 1500)]
-    clean = framed(payloads)
-    data = np.frombuffer(clean, np.uint8).copy()
-    for start in rng.integers(0, len(data), 200):
-        stop = start + rng.integers(1, 10_000)
-        data[start:stop] ^= rng.integers(1, 256, len(data[start:stop]), np.uint8)
-    same = np.concatenate([[0], np.cumsum(data != np.frombuffer(clean, np.uint8))])
-    undamaged, offset = [], 0
-    for payload in payloads:
-        if same[offset] == same[offset + 16 + len(payload)]:
-            undamaged.append(Record(offset, payload))
-        offset += 16 + len(payload)
-    whole = read(data.tobytes())
-    assert [item for item in whole if isinstance(item, Record)] == undamaged
-    cuts = [int(cut) for cut in rng.integers(0, len(data), 30)]
-    assert read_in_ranges(data.tobytes(), cuts, look_back_bytes=100_000) == whole
