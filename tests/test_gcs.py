@@ -1,5 +1,6 @@
 """Whole runs on `gs://` paths, and the lock that keeps them apart there."""
 
+import contextlib
 import dataclasses
 import gzip
 import itertools
@@ -11,6 +12,7 @@ import threading
 import time
 
 import pytest
+from google.cloud.storage import Blob
 
 from pipeline.commands.verify import main
 from pipeline.core.errors import OutputError
@@ -23,6 +25,7 @@ from pipeline.storage import lock
 from pipeline.storage.lock import DatasetLock, LockToken, still_locked
 from pipeline.testing import jpeg_bytes, make_example, make_tfrecord, png_bytes
 from tests.datasets import contents, embed, read_rows, read_vectors, until
+from tests.locks import contend
 
 
 @pytest.fixture
@@ -196,27 +199,20 @@ class TestLock:
             until(lambda: "was taken over; this run will not commit" in caplog.text)
         assert json.loads(gcs.read(f"{base}/lock.json"))["token"] == "other"
 
-    def test_of_many_at_once_one_wins(self, gcs, base):
-        start, winners, finished = threading.Barrier(4), [], threading.Barrier(4)
+    @pytest.mark.parametrize("stale", [False, True])
+    def test_of_many_at_once_one_wins(self, gcs, base, monkeypatch, stale):
+        """Each has read the lock before the first of them writes it."""
+        if stale:
+            write_holder(gcs, base, expires_s=time.time() - 1)
+        upload, everybody = Blob.upload_from_string, threading.Barrier(4, timeout=5)
 
-        def compete():
-            held = DatasetLock(base)
-            start.wait()
-            try:
-                held.__enter__()
-            except OutputError:
-                finished.wait()
-            else:
-                winners.append(held)
-                finished.wait()
-                held.__exit__()
+        def upload_together(*args, **kwargs):
+            with contextlib.suppress(threading.BrokenBarrierError):
+                everybody.wait()
+            upload(*args, **kwargs)
 
-        threads = [threading.Thread(target=compete) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(winners) == 1
+        monkeypatch.setattr(Blob, "upload_from_string", upload_together)
+        assert contend(base, contenders=4) == 1
 
     def test_a_run_that_is_robbed_while_it_names_its_files_does_not_commit(self, gcs, base, tiny_module, monkeypatch):
         put_photos(gcs, base, 2)

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import errno
 import json
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from pipeline.core.errors import OutputError
 from pipeline.storage import filesystem, lock
 from pipeline.storage.lock import DatasetLock, LockToken, still_locked
 from tests.datasets import until
+from tests.locks import contend
 
 HOLDER = """
 import sys, time
@@ -188,36 +191,46 @@ def test_what_a_killed_process_left_of_the_file_is_removed(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == ["lock.json"]
 
 
-def test_of_many_that_try_at_once_one_wins(tmp_path):
-    """In a directory that each of them makes if need be, and the winner removes."""
-    output = tmp_path / "out"
-    inside = 0
-    most = 0
-    wins = 0
-    guard = threading.Lock()
-    start = threading.Barrier(8)
+def write_slowly(monkeypatch):
+    """Leaves time between the decision to take a lock and its file, for others to decide the same."""
+    write = filesystem.write_atomically
 
-    def compete():
-        nonlocal inside, most, wins
+    def slow(path, data):
+        time.sleep(0.05)
+        write(path, data)
+
+    monkeypatch.setattr(filesystem, "write_atomically", slow)
+
+
+def test_of_many_that_try_at_once_one_wins(tmp_path, monkeypatch):
+    write_slowly(monkeypatch)
+    assert contend(str(tmp_path / "out"), contenders=8) == 1
+
+
+def test_of_many_that_find_a_stale_lock_one_wins(tmp_path, monkeypatch):
+    write_holder(tmp_path, expires_s=time.time() - 1)
+    write_slowly(monkeypatch)
+    assert contend(str(tmp_path), contenders=8) == 1
+
+
+def test_one_holds_it_at_a_time_while_many_come_and_go(tmp_path):
+    """In a directory that some of them make, and remove while others wait for the lock."""
+    output = str(tmp_path / "out")
+    start, inside = threading.Barrier(8, timeout=60), threading.Lock()
+
+    def compete(_):
+        wins = 0
         start.wait()
         for _ in range(20):
-            try:
-                with DatasetLock(str(output)):
-                    with guard:
-                        inside, wins = inside + 1, wins + 1
-                        most = max(most, inside)
-                    with guard:
-                        inside -= 1
-            except OutputError:
-                continue
+            with contextlib.suppress(OutputError), DatasetLock(output):
+                assert inside.acquire(blocking=False), "two hold the lock"
+                time.sleep(0.001)
+                inside.release()
+                wins += 1
+        return wins
 
-    threads = [threading.Thread(target=compete) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == 1
-    assert wins >= 1
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(compete, range(8))) >= 1
 
 
 def test_nobody_can_take_the_lock_while_it_is_relied_on(tmp_path):
