@@ -14,7 +14,7 @@ REQUIRED = {"input": "photos", "module": "m.tar.gz", "output": "out"}
 REQUIRED_ARGS = [f"--{name}={value}" for name, value in REQUIRED.items()]
 
 # One function-scoped directory for all examples does: each writes the file anew.
-many = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def from_yaml(tmp_path, text, *args):
