@@ -88,7 +88,7 @@ def test_the_source_distribution_can_be_built_again(distributions):
 def test_the_main_job_runs_from_any_folder(python, tmp_path, tiny_module):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/a.jpg").write_bytes(jpeg_bytes())
-    flags = ["--input=photos", f"--module={tiny_module}", "--output=out", "--engine=tensorflow"]
+    flags = ["--input=photos", f"--module={tiny_module}", "--output=out", "--engine=openvino"]
     assert "1 of 1 records embedded" in run(python, tmp_path, "-m", "pipeline.run", *flags)
     assert "nothing new" in run(python, tmp_path, python.parent / "embedding-pipeline", *flags)
     where = run(python, tmp_path, "-c", "import pipeline; print(pipeline.__file__)")

@@ -79,7 +79,7 @@ def test_own_photos_by_paths_of_the_caller(clone, tmp_path, tiny_module):
         (tmp_path / f"my photos/{index}.jpg").write_bytes(jpeg_bytes(seed=index))
     (tmp_path / "a module").symlink_to(tiny_module)
     done = run_local(
-        clone, tmp_path, "--input", "my photos", "--module=a module", "--output", "my out", "--engine=tensorflow"
+        clone, tmp_path, "--input", "my photos", "--module=a module", "--output", "my out", "--engine=openvino"
     )
     assert done.code == 0, done.stderr
     assert done.stdout.startswith("3 of 3 records embedded")
@@ -90,7 +90,7 @@ def test_own_photos_by_paths_of_the_caller(clone, tmp_path, tiny_module):
 
 def test_own_photos_without_an_output_go_on_where_the_last_run_stopped(clone, tmp_path, tiny_module):
     (tmp_path / "a.jpg").write_bytes(jpeg_bytes())
-    args = ["--input", "a.jpg", f"--module={tiny_module}", "--engine=tensorflow"]
+    args = ["--input", "a.jpg", f"--module={tiny_module}", "--engine=openvino"]
     assert run_local(clone, tmp_path, *args).stdout.startswith("1 of 1 records embedded")
     assert "nothing new" in run_local(clone, tmp_path, *args).stdout
     assert (clone / "local_run/own/spec.json").is_file()
@@ -99,7 +99,7 @@ def test_own_photos_without_an_output_go_on_where_the_last_run_stopped(clone, tm
 def test_a_configuration_takes_the_place_of_the_defaults(clone, tmp_path, tiny_module):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/a.jpg").write_bytes(jpeg_bytes())
-    settings = {"input": "photos", "module": str(tiny_module), "output": "here", "engine": "tensorflow"}
+    settings = {"input": "photos", "module": str(tiny_module), "output": "here", "engine": "openvino"}
     (tmp_path / "run.yaml").write_text(json.dumps(settings))
     done = run_local(clone, tmp_path, "--config=run.yaml")
     assert (done.code, done.stderr.count("\n")) == (0, 0)
@@ -113,9 +113,7 @@ def test_exit_codes_are_those_of_the_main_job(clone, tmp_path, tiny_module):
     mistake = run_local(clone, tmp_path, "--input=nowhere", f"--module={tiny_module}", "--output=out")
     assert (mistake.code, mistake.stdout) == (2, "")
     assert mistake.stderr == "error: no input matched nowhere; expected image files or TFRecords\n"
-    failed = run_local(
-        clone, tmp_path, "--input=a.jpg", f"--module={tiny_module}", "--output=out", "--engine=tensorflow"
-    )
+    failed = run_local(clone, tmp_path, "--input=a.jpg", f"--module={tiny_module}", "--output=out", "--engine=openvino")
     assert failed.code == 3
     assert "a.jpg  failed: not_an_image:" in failed.stdout
 
@@ -125,7 +123,7 @@ def test_help_and_dry_run_show_no_data_set(clone, tmp_path, tiny_module):
     assert (told.code, told.stderr) == (0, "")
     assert told.stdout.startswith("usage: python -m pipeline.run")
     (tmp_path / "a.jpg").write_bytes(jpeg_bytes())
-    args = ["--input=a.jpg", f"--module={tiny_module}", "--output=out", "--engine=tensorflow"]
+    args = ["--input=a.jpg", f"--module={tiny_module}", "--output=out", "--engine=openvino"]
     dry = run_local(clone, tmp_path, *args, "--dry_run")
     assert dry.code == 0
     assert dry.stdout.endswith("nothing was written\n")

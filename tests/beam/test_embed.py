@@ -26,12 +26,15 @@ THREADS = ["--direct_num_workers=3", "--direct_running_mode=multi_threading"]
 PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
 
 
+def embedder_spec(module_directory, engine):
+    module = resolve_module(str(module_directory))
+    function = ModuleFunction(module.handle, module.path, module.sha256, choose_signature(module), engine)
+    return EmbedderSpec(function, ImageDecoder(height=32, width=32), batch_size=4)
+
+
 @pytest.fixture(scope="module")
 def spec(tiny_module):
-    module = resolve_module(str(tiny_module))
-    signature = choose_signature(module)
-    function = ModuleFunction(module.handle, module.path, module.sha256, signature, "tensorflow")
-    return EmbedderSpec(function, ImageDecoder(height=32, width=32), batch_size=4)
+    return embedder_spec(tiny_module, "tensorflow")
 
 
 RECORDS = [make_record(f"key {i}", image=jpeg_bytes(seed=i)) for i in range(30)]
@@ -100,8 +103,10 @@ def test_several_threads_load_once(spec, tmp_path):
 
 
 @pytest.mark.slow
-def test_several_processes_load_once_each(spec, tmp_path, monkeypatch, pytestconfig):
+def test_several_processes_load_once_each(tiny_module, tmp_path, monkeypatch, pytestconfig):
     monkeypatch.setenv("PYTHONPATH", str(pytestconfig.rootpath))
+    spec = embedder_spec(tiny_module, "openvino")  # it starts in a second where TensorFlow takes four
+    spec.source.load()  # converts the module, once for all processes
     batches, loads = run(EmbedImages(spec), RECORDS, tmp_path, *PROCESSES, spread=True)
     check_rows(batches)
     processes = {process for process, _ in batches}
