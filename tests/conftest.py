@@ -1,11 +1,14 @@
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from pipeline.core.quiet import import_tensorflow
+from pipeline.engines.base import Engine, ModuleFunction
 from pipeline.hub.resolve import resolve_module
+from pipeline.savedmodel.module import choose_signature
 from pipeline.testing import write_tiny_module
 from tests.gcs_emulator import GcsEmulator, gcs_emulator
 
@@ -16,7 +19,7 @@ settings.load_profile("any machine")
 
 @pytest.fixture(scope="session", autouse=True)
 def module_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Gives the tests a cache of modules of their own, in which each module is made and converted once."""
+    """An empty cache of modules for all tests, in which each module is made and converted once."""
     with pytest.MonkeyPatch.context() as patch:
         directory = tmp_path_factory.mktemp("cache")
         patch.setenv("TFHUB_CACHE_DIR", str(directory))
@@ -45,6 +48,16 @@ def tiny_tf1_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def convolutions(module_cache: Path) -> str:
     """The directory of a small MobileNetV2, whose arithmetic is that of real modules."""
     return resolve_module("untrained:mobilenet_v2_035_96").path
+
+
+@pytest.fixture(scope="session")
+def convolution_engine(convolutions: str) -> Callable[[str], Engine]:
+    """Returns the engine of a name that has loaded `convolutions`; each is loaded once."""
+    module = resolve_module(convolutions)
+    signature = choose_signature(module)
+    return functools.cache(
+        lambda name: ModuleFunction(module.handle, module.path, module.sha256, signature, name).compile()
+    )
 
 
 @pytest.fixture(scope="module")

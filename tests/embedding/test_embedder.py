@@ -216,12 +216,10 @@ class TestLoad:
 
 
 @pytest.mark.parametrize("name", ["openvino", "tensorflow"])
-def test_the_same_image_has_the_same_bits_whatever_is_around_it(name, convolutions):
+def test_the_same_image_has_the_same_bits_whatever_is_around_it(name, convolution_engine):
     """Whatever the batch size, the neighbours, the number of threads and the order."""
-    path = convolutions
-    function = ModuleFunction(path, path, module_digest(path), choose_signature(read_module(path)), name)
     decoder = ImageDecoder(height=96, width=96)
-    engine = function.compile()
+    engine = convolution_engine(name)
     items = [make_record(f"{i:03d}", image=jpeg_bytes(100 + i, 120, seed=i)) for i in range(12)]
     bad = make_record("bad", image=b"no image")
     found = []
