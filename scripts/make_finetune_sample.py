@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline.core.records import Feature
 from pipeline.tfrecords.examples import encode_example
-from pipeline.tfrecords.tfrecord import frame
+from pipeline.tfrecords.framing import frame
 
 TRAIN_IMAGES_PER_CLASS = 100
 HELD_OUT_IMAGES_PER_CLASS = 25

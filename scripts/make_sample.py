@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline.core.records import Feature
 from pipeline.tfrecords.examples import encode_example
-from pipeline.tfrecords.tfrecord import frame
+from pipeline.tfrecords.framing import frame
 
 CROPS_PER_PHOTO = 32
 SHARDS = 4

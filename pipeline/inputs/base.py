@@ -12,7 +12,7 @@ from typing import Protocol
 
 from pipeline.core.records import Address, Failure, ImageRecord, key_to_bytes
 from pipeline.core.settings import DecodeConfig, InputConfig
-from pipeline.storage.filesystem import FileStat
+from pipeline.storage.remote import FileStat
 
 UNKNOWN_BYTES = 256 << 10
 """Size that is assumed for a file of unknown size: remote images of a list file are not looked up."""

@@ -14,41 +14,20 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO
+
+from pipeline.storage import remote
+from pipeline.storage.remote import FileStat, as_os_error, file_systems, match_files
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _WILDCARD = re.compile(r"[*?\[]")
 _CHUNK_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class FileStat:
-    """A file as it was when it was looked at.
-
-    Attributes:
-      path: its path or URI.
-      size_bytes: its size.
-      mtime_s: when it was last changed, in seconds since 1970.
-    """
-
-    path: str
-    size_bytes: int
-    mtime_s: float
-
-
 def is_remote(path: str) -> bool:
     """Says whether a path has a scheme, such as `gs://`, and so is for Beam's file systems."""
     return _SCHEME.match(path) is not None
-
-
-def has_file_system(path: str) -> bool:
-    """Says whether Beam knows the scheme of a path; whether the package for it is installed shows on first use."""
-    from apache_beam.io.filesystem import FileSystem
-
-    scheme = _file_systems().get_scheme(path)
-    return scheme is not None and any(kind.scheme() == scheme for kind in FileSystem.get_all_subclasses())
 
 
 def normalize(path: str | os.PathLike[str]) -> str:
@@ -70,79 +49,14 @@ def join(directory: str, *names: str) -> str:
     return "/".join([directory.rstrip("/"), *names]) if is_remote(directory) else os.path.join(directory, *names)
 
 
-@contextlib.contextmanager
-def as_os_error(path: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Turns the many exceptions of the stores' clients into `OSError`, but for those in `passing`."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        if isinstance(error, passing):
-            raise
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise OSError(f"{path}: {text}") from error
-
-
-def _file_systems() -> Any:
-    from apache_beam.io.filesystems import FileSystems
-
-    return FileSystems
-
-
-class _RemoteFile(io.RawIOBase):
-    """A file of an object store, whose clients raise what they like, as one that raises `OSError`."""
-
-    def __init__(self, path: str, file: Any) -> None:
-        self._path = path
-        self._file = file
-
-    def readable(self) -> bool:
-        return bool(self._file.readable())
-
-    def writable(self) -> bool:
-        return bool(self._file.writable())
-
-    def seekable(self) -> bool:
-        return bool(self._file.seekable())
-
-    def read(self, size: int = -1, /) -> bytes:
-        with as_os_error(self._path):
-            return bytes(self._file.read() if size is None or size < 0 else self._file.read(size))
-
-    def readinto(self, buffer: Any, /) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def write(self, data: Any, /) -> int:
-        with as_os_error(self._path):
-            self._file.write(data)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        with as_os_error(self._path):
-            self._file.seek(offset, whence)
-        return self.tell()
-
-    def tell(self) -> int:
-        return int(self._file.tell())
-
-    def close(self) -> None:
-        if not self.closed:
-            super().close()
-            with as_os_error(self._path):
-                self._file.close()
-
-
 def open_read(path: str) -> BinaryIO:
     """Opens a file for reading bytes, as they are stored; seekable."""
+    if is_remote(path):
+        return remote.open_read(path)
     with as_os_error(path):
-        if not is_remote(path):
-            if Path(path).is_fifo():  # which would wait for a writer
-                raise OSError(errno.EINVAL, "not a regular file", path)
-            return Path(path).open("rb")
-        return cast(BinaryIO, _RemoteFile(path, _file_systems().open(path, compression_type="uncompressed")))
+        if Path(path).is_fifo():  # which would wait for a writer
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        return Path(path).open("rb")
 
 
 def read_bytes(path: str) -> bytes:
@@ -160,12 +74,10 @@ def read_chunks(path: str) -> Iterator[bytes]:
 
 def create(path: str) -> BinaryIO:
     """Opens a new file for writing bytes; makes its directory if there is none."""
-    if not is_remote(path):
-        _make_directory(Path(path).parent)
-        return Path(path).open("wb")
-    with as_os_error(path):
-        file = _file_systems().create(path, "application/octet-stream", compression_type="uncompressed")
-        return cast(BinaryIO, _RemoteFile(path, file))
+    if is_remote(path):
+        return remote.create(path)
+    _make_directory(Path(path).parent)
+    return Path(path).open("wb")
 
 
 def close_durably(file: BinaryIO) -> None:
@@ -217,7 +129,7 @@ def rename(source: str, destination: str) -> None:
         _sync_directory(target.parent)
         return
     with as_os_error(source):
-        _file_systems().rename([source], [destination])
+        file_systems().rename([source], [destination])
 
 
 def _make_directory(directory: Path) -> None:
@@ -247,8 +159,8 @@ def delete(paths: Iterable[str]) -> None:
                 f"{path}: not deleted, as Beam would delete all that it matches as a glob; delete it yourself"
             )
         with as_os_error(path):
-            if _file_systems().exists(path):
-                _file_systems().delete([path])
+            if file_systems().exists(path):
+                file_systems().delete([path])
 
 
 def delete_directory(directory: str, is_own: Callable[[str], bool] = lambda name: True) -> None:
@@ -276,7 +188,7 @@ def exists(path: str) -> bool:
     if not is_remote(path):
         return os.path.exists(path)
     with as_os_error(path):
-        return bool(_file_systems().exists(path))
+        return bool(file_systems().exists(path))
 
 
 def list_files(directory: str, *, follow_links: bool = False, limit: int | None = None) -> list[FileStat]:
@@ -292,7 +204,7 @@ def list_files(directory: str, *, follow_links: bool = False, limit: int | None 
     """
     if is_remote(directory):
         prefix = directory.rstrip("/") + "/"
-        return [stat for stat in _match_remote(_as_glob(prefix) + "**", limit) if stat.path.startswith(prefix)]
+        return [stat for stat in match_files(_as_glob(prefix) + "**", limit) if stat.path.startswith(prefix)]
     found = []
     seen: set[str] = set()
     for folder, folders, names in os.walk(directory, onerror=_refuse_unreadable, followlinks=follow_links):
@@ -331,7 +243,7 @@ def match(pattern: str) -> list[FileStat]:
     if pattern.endswith("/") or pattern.count("/") == 2:  # a directory, a whole bucket
         return list_files(pattern)
     if has_wildcard(pattern) and not exists(pattern):
-        return _match_remote(pattern)
+        return match_files(pattern)
     return [file] if (file := find_file(pattern)) else list_files(pattern)
 
 
@@ -339,7 +251,7 @@ def find_file(path: str) -> FileStat | None:
     """Returns a file, or None if there is none of this name."""
     if not is_remote(path):
         return stat_file(path) if os.path.exists(path) else None
-    return next((stat for stat in _match_remote(_as_glob(path)) if stat.path == path), None)
+    return next((stat for stat in match_files(_as_glob(path)) if stat.path == path), None)
 
 
 def has_wildcard(pattern: str) -> bool:
@@ -368,10 +280,3 @@ def stat_file(path: str) -> FileStat | None:
 def _as_glob(path: str) -> str:
     """Returns a glob that matches a path, and few others; Beam's globs have nothing that takes `[` as it stands."""
     return _WILDCARD.sub("?", path)
-
-
-def _match_remote(pattern: str, limit: int | None = None) -> list[FileStat]:
-    with as_os_error(pattern):
-        found = _file_systems().match([pattern], [limit])[0].metadata_list
-        stats = [FileStat(item.path, item.size_in_bytes, item.last_updated_in_seconds or 0.0) for item in found]
-    return sorted((stat for stat in stats if not stat.path.endswith("/")), key=lambda stat: stat.path)

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from pipeline.core.errors import OutputError
 from pipeline.storage import filesystem
+from pipeline.storage.remote import as_os_error
 
 _log = logging.getLogger(__name__)
 
@@ -279,7 +280,7 @@ class _CloudLock:
         from google.api_core.exceptions import NotFound
 
         blob = self._bucket.blob(self._name)
-        with filesystem.as_os_error(self._name):
+        with as_os_error(self._name):
             try:
                 data = blob.download_as_bytes()
             except NotFound:
@@ -311,7 +312,7 @@ class _CloudLock:
         from google.api_core.exceptions import PreconditionFailed
 
         try:
-            with filesystem.as_os_error(self._name, passing=(PreconditionFailed,)):
+            with as_os_error(self._name, passing=(PreconditionFailed,)):
                 yield
         except PreconditionFailed:
             raise OutputError(

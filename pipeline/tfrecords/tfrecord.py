@@ -35,7 +35,6 @@ from pipeline.tfrecords.framing import (
     FOOTER,
     FRAME_BYTES,
     HEADER,
-    frame,
     header_positions,
     length_at,
     looks_like_tfrecord,
@@ -49,8 +48,6 @@ __all__ = [
     "Item",
     "OversizedRecord",
     "Record",
-    "frame",
-    "looks_like_tfrecord",
     "read_records",
     "read_records_sequential",
 ]

@@ -6,8 +6,9 @@ import itertools
 import google_crc32c
 import numpy as np
 
+from pipeline.tfrecords.framing import frame
 from pipeline.tfrecords.gzip_stream import GzipStream
-from pipeline.tfrecords.tfrecord import CorruptRange, Item, Record, frame, read_records, read_records_sequential
+from pipeline.tfrecords.tfrecord import CorruptRange, Item, Record, read_records, read_records_sequential
 
 THREE = [b"first record", b"the second", b"third"]
 A, B, C = 0, 28, 54  # offsets of the three

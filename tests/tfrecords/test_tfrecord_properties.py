@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 
-from pipeline.tfrecords.tfrecord import CorruptRange, Item, OversizedRecord, Record, frame, read_records
+from pipeline.tfrecords.framing import frame
+from pipeline.tfrecords.tfrecord import CorruptRange, Item, OversizedRecord, Record, read_records
 from tests.tfrecords.damage import extent, framed, header, payloads_of, read, read_gzip, read_in_ranges, read_stream
 
 

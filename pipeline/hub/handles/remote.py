@@ -12,7 +12,7 @@ from pipeline.hub.handles.base import Request
 from pipeline.savedmodel.digest import SAVED_MODEL, not_a_module
 from pipeline.savedmodel.module import Module
 from pipeline.storage import filesystem
-from pipeline.storage.filesystem import FileStat
+from pipeline.storage.remote import FileStat, has_file_system
 
 
 class RemoteHandle:
@@ -22,7 +22,7 @@ class RemoteHandle:
 
     def is_supported(self, handle: str) -> bool:
         """Says whether the handle names something in a store that Beam has a file system for."""
-        return re.match("[^:/]+://[^/]", handle) is not None and filesystem.has_file_system(handle)
+        return re.match("[^:/]+://[^/]", handle) is not None and has_file_system(handle)
 
     def __call__(self, request: Request) -> Module:
         """Returns the module from the cache, or copies it."""
