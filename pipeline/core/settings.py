@@ -232,8 +232,8 @@ class EngineConfig:
         choices=get_args(Precision),
     )
     batch_size: int | None = _flag(
-        "images of a batch: on a GPU, of one call of the network; on a CPU, of one thread's turn, which changes no vector. "
-        "Default: chosen by the engine",
+        "images of a batch: on a GPU, of one call of the network; on a CPU, of one thread's turn. Default: chosen by "
+        "the engine",
         default=None,
         parse=int,
         metavar="N",

@@ -1,5 +1,6 @@
 import logging
 
+import numpy as np
 import pytest
 
 from pipeline.core.errors import ModuleError
@@ -7,6 +8,8 @@ from pipeline.engines import gpu
 from pipeline.engines.choice import choose_engine
 from pipeline.engines.conversion import OpenVINOError
 from pipeline.engines.gpu import sees_gpu
+from pipeline.engines.parity import probe_images
+from pipeline.testing import tiny_vectors
 from tests.engines.conftest import function_of
 
 
@@ -29,6 +32,15 @@ def test_auto_takes_tensorflow_where_it_sees_a_gpu(tiny_module, monkeypatch, cap
     chosen = choose_engine(function_of(tiny_module, "auto"))
     assert (chosen.name, chosen.parity) == ("tensorflow", None)
     assert caplog.messages == ["engine tensorflow: it sees a GPU"]
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, 128), (40, 40)])
+def test_tensorflow_on_a_gpu_wants_full_batches_from_one_thread(tiny_module, monkeypatch, asked, expected):
+    monkeypatch.setattr(gpu, "sees_gpu", lambda: True)
+    engine = function_of(tiny_module, "tensorflow", batch_size=asked).compile()
+    assert (engine.batch_size, engine.concurrent_calls, engine.dtype) == (expected, 1, "float32")
+    images = probe_images(32, 32)
+    np.testing.assert_allclose(engine.infer(images), tiny_vectors(images), rtol=1e-5, atol=1e-6)
 
 
 def test_auto_takes_tensorflow_and_says_why_where_openvino_fails(write_module, caplog):
