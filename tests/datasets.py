@@ -14,15 +14,16 @@ import numpy as np
 import pipeline
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import TooManyFailures
+from pipeline.core.failures import Failure
 from pipeline.core.json import to_json
-from pipeline.core.records import EmbeddingBatch, Failure, Feature, ImageRecord
+from pipeline.core.records import EmbeddingBatch, Feature, ImageRecord
 from pipeline.dataset import metadata
 from pipeline.dataset.commit import WaveHeader, commit_wave
 from pipeline.dataset.reader import read_embeddings
 from pipeline.dataset.sinks.base import SinkSettings, StagedShard, make_sinks
 from pipeline.dataset.verify import verify
 from pipeline.dataset.writer import BundleWriter, StagedBundle
-from pipeline.embedding.spec import Preprocessing, Spec
+from pipeline.embedding.dataset_spec import Preprocessing, Spec
 from pipeline.job.summary import Summary
 from pipeline.storage import filesystem
 from pipeline.testing import jpeg_bytes

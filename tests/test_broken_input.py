@@ -15,7 +15,7 @@ import pytest
 import pipeline
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
-from pipeline.core.records import Failure
+from pipeline.core.failures import Failure
 from pipeline.dataset.reader import read_embeddings, read_failures
 from pipeline.job.summary import Summary
 from pipeline.testing import jpeg_bytes, make_example, make_tfrecord, png_bytes

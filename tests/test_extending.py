@@ -28,10 +28,10 @@ def new_file(section):
 
 
 REGISTRIES = {
-    "An input": ("pipeline/core/kinds.py", r"INPUT_KINDS = Kinds\(\n.*?\{\n"),
+    "An input": ("pipeline/inputs/registry.py", r"INPUT_KINDS = Registry\(\n.*?\{\n"),
     "An image format": ("pipeline/images/formats/registry.py", r"FORMATS: .*?= \(\n"),
-    "An engine": ("pipeline/core/kinds.py", r"ENGINES = Kinds\(\n.*?\{\n"),
-    "An output format": ("pipeline/core/kinds.py", r"SINKS = Kinds\(\n.*?\{\n"),
+    "An engine": ("pipeline/engines/registry.py", r"ENGINES = Registry\(\n.*?\{\n"),
+    "An output format": ("pipeline/dataset/sinks/registry.py", r"SINKS = Registry\(\n.*?\{\n"),
     "A module handle": ("pipeline/hub/handles/registry.py", r"HANDLES: .*?= \(\n"),
 }
 
@@ -49,7 +49,7 @@ def extended(request, tmp_path):
     text = (root / registry).read_text()
     changed, count = re.subn(place, lambda found: found[0] + line, text, count=1, flags=re.DOTALL)
     assert count == 1
-    if "registry" in registry:
+    if "Registry" not in place:  # a tuple of objects, which are imported
         module, name = new_file(section).removesuffix(".py").replace("/", "."), line.strip().removesuffix("(),")
         changed = changed.replace("\nfrom pipeline", f"\nfrom {module} import {name}\nfrom pipeline", 1)
     (root / registry).write_text(changed)

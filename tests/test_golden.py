@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from pipeline.core.failures import Failure
 from pipeline.core.json import to_json
-from pipeline.core.records import Failure, Feature
+from pipeline.core.records import Feature
 from pipeline.dataset.compact import compact
 from pipeline.dataset.metadata import read_manifests, read_spec
 from pipeline.dataset.reader import read_embeddings, read_failures

@@ -13,14 +13,15 @@ from apache_beam.transforms.window import GlobalWindow, GlobalWindows
 from apache_beam.utils.shared import Shared
 from apache_beam.utils.windowed_value import WindowedValue
 
-from pipeline.beam.causes import carry_causes
+from pipeline.beam.worker_errors import carry_causes
 from pipeline.core.errors import UsageError
+from pipeline.core.failures import Failure
 from pipeline.core.quiet import ignore_pillow_warnings
-from pipeline.core.records import EmbeddingBatch, Failure, ImageRecord
+from pipeline.core.records import EmbeddingBatch, ImageRecord
 from pipeline.core.settings import Normalization
+from pipeline.embedding.dataset_spec import Spec
 from pipeline.embedding.embedder import BatchesInFlight, Embedder
-from pipeline.embedding.function import EmbedderSpec, OwnEngine
-from pipeline.embedding.spec import Spec
+from pipeline.embedding.embedder_spec import EmbedderSpec, OwnEngine
 from pipeline.engines.base import Engine
 from pipeline.images.decoder import ImageDecoder
 from pipeline.images.resize import resize_in_calling_thread

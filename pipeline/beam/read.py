@@ -13,9 +13,10 @@ from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTr
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.core import RestrictionProvider
 
-from pipeline.beam.causes import carry_causes
+from pipeline.beam.worker_errors import carry_causes
 from pipeline.core.errors import TooManyFailures
-from pipeline.core.records import Failure, ImageRecord
+from pipeline.core.failures import Failure
+from pipeline.core.records import ImageRecord
 from pipeline.core.settings import DecodeConfig, InputConfig
 from pipeline.dataset.plan import read_plan
 from pipeline.inputs.base import InputKind, ReadSettings, ReadTask, TaskPart

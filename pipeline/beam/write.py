@@ -12,7 +12,7 @@ import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from pipeline.beam.causes import carry_cause, carry_causes
+from pipeline.beam.worker_errors import carry_cause, carry_causes
 from pipeline.core.errors import UsageError
 from pipeline.core.json import to_json
 from pipeline.core.records import EmbeddingBatch
@@ -22,7 +22,7 @@ from pipeline.dataset.commit import WaveHeader, commit_wave
 from pipeline.dataset.metadata import Manifest
 from pipeline.dataset.sinks.base import Sink, SinkSettings, make_sinks
 from pipeline.dataset.writer import BundleWriter, StagedBundle
-from pipeline.embedding.spec import Spec, check_same_space
+from pipeline.embedding.dataset_spec import Spec, check_same_space
 from pipeline.storage import filesystem
 
 

@@ -53,7 +53,7 @@ class ImageError(PipelineError):
     """One image cannot be decoded.
 
     Attributes:
-      reason: one of `pipeline.core.records.FailureReason`.
+      reason: one of `pipeline.core.failures.FailureReason`.
     """
 
     def __init__(self, reason: str, message: str) -> None:

@@ -8,38 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 import pyarrow as pa
 
-from pipeline.core.json import from_json, to_json_line
-
-FailureStage = Literal["read", "decode", "embed"]
-FailureReason = Literal[
-    "read_error",
-    "corrupt_record",
-    "missing_feature",
-    "empty",
-    "not_an_image",
-    "unsupported_format",
-    "truncated",
-    "too_large",
-    "nonfinite",
-]
+from pipeline.core.failures import Failure
 
 FeatureKind = Literal["bytes", "float", "int64"]
-FAILURE_REASONS: tuple[str, ...] = get_args(FailureReason)
 _ADDRESS = re.compile(r"(.*)@(\d+)(?:-(\d+))?", re.DOTALL)
-
-
-def key_to_text(key: bytes) -> str:
-    """Returns a key as text; bytes that are not UTF-8 become lone surrogates, which `key_to_bytes` turns back."""
-    return key.decode("utf-8", "surrogateescape")
-
-
-def key_to_bytes(text: str) -> bytes:
-    """Returns the key that a text, such as a file's name, stands for: the bytes that it has on disk."""
-    return text.encode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,54 +67,6 @@ class ImageRecord:
     source: str
     image: bytes
     features: Mapping[str, Feature] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """One record that has no embedding, and why.
-
-    Attributes:
-      key: the record's key, or the address of its bytes where no key could be read.
-      source: where the bytes came from: `path`, `path@offset`, or `path@start-stop` for a damaged range.
-      stage: the stage that gave up.
-      reason: the kind of failure, from a closed list.
-      message: one line for people.
-    """
-
-    key: bytes
-    source: str
-    stage: FailureStage
-    reason: FailureReason
-    message: str
-
-    def to_json(self) -> str:
-        r"""Returns the failure as one line of JSON, without the line's end.
-
-        Bytes of the key that are not UTF-8 appear as the lone surrogates of Python's
-        `surrogateescape` handler (`\udc80` to `\udcff`), so that `from_json` gives them back.
-        """
-        return to_json_line(FailureLine(key_to_text(self.key), self.source, self.stage, self.reason, self.message))
-
-    @classmethod
-    def from_json(cls, line: str) -> Failure:
-        """Returns the failure that `to_json` wrote as `line`.
-
-        Raises:
-          ValueError: the line holds no failure.
-        """
-        found = from_json(FailureLine, line)
-        return cls(key_to_bytes(found.key), found.source, found.stage, found.reason, found.message)
-
-
-@dataclass(frozen=True, slots=True)
-class FailureLine:
-    """A failure as JSON holds it: its key as text."""
-
-    key: str
-    source: str
-    stage: FailureStage
-    reason: FailureReason
-    message: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,18 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from pipeline.core.errors import UsageError
-from pipeline.core.kinds import ENGINES, INPUT_KINDS, SINKS
+from pipeline.core.registry import load_registry
 
 CorruptPolicy = Literal["skip", "fail"]
 Compression = Literal["none", "gzip"]
 Precision = Literal["float32", "bfloat16"]
 DecodeMode = Literal["exact", "fast"]
 Normalization = Literal["none", "l2"]
+
+# By path: this folder imports no other one.
+_INPUT_KINDS = load_registry("pipeline.inputs.registry:INPUT_KINDS").names
+_ENGINES = load_registry("pipeline.engines.registry:ENGINES").names
+_OUTPUT_FORMATS = load_registry("pipeline.dataset.sinks.registry:SINKS").names
 
 OUTPUT_FEATURES = ("key", "embedding")
 """Names of the features that every output record has, beside the copied ones."""
@@ -102,7 +107,7 @@ class InputConfig:
         "what the inputs are: tfrecord, images, list (a text file with one image path or URI a line) or auto, "
         "which goes by the file name. Default: auto",
         default="auto",
-        choices=("auto", *INPUT_KINDS.names),
+        choices=("auto", *_INPUT_KINDS),
     )
     image_feature: str = _flag(
         "TFRecord: the feature that holds the encoded image. Default: image/encoded",
@@ -223,7 +228,7 @@ class EngineConfig:
         "inference engine; auto: tensorflow where it sees a GPU, else openvino if its vectors of the module are "
         "tensorflow's to 1e-4, else tensorflow. Default: auto",
         default="auto",
-        choices=("auto", *ENGINES.names),
+        choices=("auto", *_ENGINES),
     )
     precision: Precision = _flag(
         "precision of the inference; bfloat16 is quicker on CPUs that have it, and changes the vectors by some "
@@ -272,10 +277,10 @@ class OutputConfig:
         """Refuses an empty directory and unknown formats."""
         if not self.output:
             raise UsageError("no output: --output=DIRECTORY is required")
-        unknown = [name for name in self.output_format if name not in SINKS.names]
+        unknown = [name for name in self.output_format if name not in _OUTPUT_FORMATS]
         if unknown or not self.output_format:
             raise UsageError(
-                f"--output_format={','.join(self.output_format)}: expected some of {','.join(SINKS.names)}"
+                f"--output_format={','.join(self.output_format)}: expected some of {','.join(_OUTPUT_FORMATS)}"
             )
         _check_choices(self)
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from pipeline.core.errors import OutputError
 from pipeline.core.json import to_json
-from pipeline.core.kinds import SINKS
 from pipeline.core.records import EmbeddingBatch
 from pipeline.core.settings import Compression
 from pipeline.dataset.commit import WaveHeader, commit_wave
@@ -24,6 +23,7 @@ from pipeline.dataset.metadata import (
 from pipeline.dataset.ownership import remove_uncommitted, remove_waves
 from pipeline.dataset.reader import live_waves
 from pipeline.dataset.sinks.base import SinkSettings, make_sinks
+from pipeline.dataset.sinks.registry import SINKS
 from pipeline.dataset.writer import BundleWriter
 from pipeline.storage import filesystem
 from pipeline.storage.lock import DatasetLock, LockToken

@@ -23,9 +23,9 @@ from typing import Literal, TypeVar
 
 from pipeline.core.errors import OutputError
 from pipeline.core.json import from_json, to_json
-from pipeline.core.kinds import SINKS
 from pipeline.dataset.sinks.base import ShardKind
-from pipeline.embedding.spec import FORMAT_VERSION, Spec
+from pipeline.dataset.sinks.registry import SINKS
+from pipeline.embedding.dataset_spec import FORMAT_VERSION, Spec
 from pipeline.storage import filesystem
 
 SPEC_NAME = "spec.json"

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import get_args
 
-from pipeline.core.kinds import SINKS
 from pipeline.dataset.metadata import (
     MANIFESTS_NAME,
     SPEC_NAME,
@@ -21,6 +20,7 @@ from pipeline.dataset.metadata import (
     read_spec,
 )
 from pipeline.dataset.sinks.base import ShardKind, find_sink
+from pipeline.dataset.sinks.registry import SINKS
 from pipeline.storage import filesystem
 from pipeline.storage.lock import LOCK_NAME
 

@@ -11,8 +11,10 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
+from pipeline.core.failures import Failure
 from pipeline.core.json import from_json, to_json_line
-from pipeline.core.records import Address, Failure, key_to_text
+from pipeline.core.keys import key_to_text
+from pipeline.core.records import Address
 from pipeline.dataset.metadata import STAGING_NAME, InputEntry, KeyKind, Manifest, live, next_wave
 from pipeline.inputs.base import UNKNOWN_BYTES, InputFile, ReadTask
 from pipeline.inputs.tasks import find_kind, make_tasks

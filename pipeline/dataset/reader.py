@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from pipeline.core.errors import OutputError
-from pipeline.core.records import Address, Failure, key_to_bytes, key_to_text
+from pipeline.core.failures import Failure
+from pipeline.core.keys import key_to_bytes, key_to_text
+from pipeline.core.records import Address
 from pipeline.dataset.metadata import SPEC_NAME, Manifest, OutputEntry, live, read_manifests, read_spec
 from pipeline.dataset.sinks.base import Sink, find_sink
 from pipeline.storage import filesystem

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.core.errors import OutputError, UsageError
-from pipeline.core.records import Address, Failure, ImageRecord, key_to_bytes
+from pipeline.core.failures import Failure
+from pipeline.core.keys import key_to_bytes
+from pipeline.core.records import Address, ImageRecord
 from pipeline.dataset.metadata import (
     MANIFESTS_NAME,
     STAGING_NAME,
@@ -24,7 +26,7 @@ from pipeline.dataset.metadata import (
 )
 from pipeline.dataset.ownership import is_own_file, owned_files, temporary_files
 from pipeline.dataset.reader import live_waves, read_failures, read_failures_file, read_shard
-from pipeline.embedding.spec import Spec
+from pipeline.embedding.dataset_spec import Spec
 from pipeline.storage import filesystem
 from pipeline.storage.checksum import extend_crc32c
 from pipeline.tfrecords import tfrecord

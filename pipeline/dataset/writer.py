@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from pipeline.core.records import Address, EmbeddingBatch, Failure
+from pipeline.core.failures import Failure
+from pipeline.core.records import Address, EmbeddingBatch
 from pipeline.dataset.metadata import STAGING_NAME
 from pipeline.dataset.sinks.base import RowsWriter, Sink, SinkSettings, StagedShard
 from pipeline.dataset.sinks.files import StagedFile

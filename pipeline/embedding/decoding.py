@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import ImageError
-from pipeline.core.records import Failure, FailureReason, ImageRecord
+from pipeline.core.failures import Failure, FailureReason
+from pipeline.core.records import ImageRecord
 from pipeline.engines.base import Engine
 from pipeline.images.decoder import ImageDecoder
 

@@ -22,10 +22,10 @@ from pipeline.core.records import EmbeddingBatch, ImageRecord
 from pipeline.core.settings import DecodeConfig, EngineConfig, ModuleConfig, Normalization
 from pipeline.core.timing import log_step
 from pipeline.embedding.batching import BatchFeeder
+from pipeline.embedding.dataset_spec import Spec
+from pipeline.embedding.embedder_spec import EmbedderSpec, find_function
 from pipeline.embedding.feeding import ByteBudget, DirectFeeder, Feeder
-from pipeline.embedding.function import EmbedderSpec, find_function
 from pipeline.embedding.rows import make_batch
-from pipeline.embedding.spec import Spec
 from pipeline.engines.base import Engine, ModuleFunction
 from pipeline.engines.choice import choose_engine
 from pipeline.images.decoder import ImageDecoder

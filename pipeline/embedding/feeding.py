@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.records import EmbeddingBatch, Failure, ImageRecord
+from pipeline.core.failures import Failure
+from pipeline.core.records import EmbeddingBatch, ImageRecord
 from pipeline.embedding.decoding import decode, make_buffer
 from pipeline.engines.base import Engine
 from pipeline.images.decoder import ImageDecoder

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.records import EmbeddingBatch, Failure, ImageRecord
+from pipeline.core.failures import Failure
+from pipeline.core.records import EmbeddingBatch, ImageRecord
 from pipeline.core.settings import Normalization
 from pipeline.tfrecords.examples import embedding_rows
 

@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.kinds import ENGINES
 from pipeline.core.settings import Precision
+from pipeline.engines.registry import ENGINES
 from pipeline.hub.resolve import resolve_module
 from pipeline.savedmodel.module import ImageSignature
 

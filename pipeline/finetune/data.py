@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from pipeline.core.cores import usable_cores
 from pipeline.core.errors import ImageError, InputError
-from pipeline.core.records import Failure, ImageRecord
+from pipeline.core.failures import Failure
+from pipeline.core.records import ImageRecord
 from pipeline.core.settings import InputConfig
 from pipeline.images.decoder import ImageDecoder
 from pipeline.inputs.base import ReadSettings
@@ -66,7 +67,7 @@ class TrainingData:
       classes: the labels, in the order of their indices: numbers, or names.
       train: images of `CROP_MARGIN` times the module's size.
       validation: images of the module's size.
-      left_out: how many records could not be used, by reason: those of `pipeline.core.records.FailureReason`,
+      left_out: how many records could not be used, by reason: those of `pipeline.core.failures.FailureReason`,
         `missing_label`, and `unknown_label` for a class that only the validation set has.
     """
 

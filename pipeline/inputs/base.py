@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.core.records import Address, Failure, ImageRecord, key_to_bytes
+from pipeline.core.failures import Failure
+from pipeline.core.keys import key_to_bytes
+from pipeline.core.records import Address, ImageRecord
 from pipeline.core.settings import DecodeConfig, InputConfig
-from pipeline.storage.remote import FileStat
+from pipeline.storage.object_store import FileStat
 
 UNKNOWN_BYTES = 256 << 10
 """Size that is assumed for a file of unknown size: remote images of a list file are not looked up."""

@@ -14,7 +14,7 @@ from pipeline.core.settings import InputConfig
 from pipeline.inputs.base import InputFile, InputKind
 from pipeline.inputs.tasks import find_kind, registered_kinds
 from pipeline.storage import filesystem
-from pipeline.storage.remote import FileStat
+from pipeline.storage.object_store import FileStat
 
 _log = logging.getLogger(__name__)
 

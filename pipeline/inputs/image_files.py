@@ -7,7 +7,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from pipeline.core.records import Failure, ImageRecord, key_to_bytes
+from pipeline.core.failures import Failure
+from pipeline.core.keys import key_to_bytes
+from pipeline.core.records import ImageRecord
 from pipeline.images.formats.registry import EXTENSIONS
 from pipeline.inputs.base import Claim, End, InputFile, InputKind, ReadSettings, ReadTask, TaskPart, unreadable
 from pipeline.storage import filesystem

@@ -10,7 +10,7 @@ from pipeline.core.errors import InputError
 from pipeline.inputs.base import InputFile, InputKind
 from pipeline.inputs.image_files import ImageFiles
 from pipeline.storage import filesystem
-from pipeline.storage.remote import FileStat
+from pipeline.storage.object_store import FileStat
 
 EXTENSIONS = (".txt", ".lst", ".list")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 
-from pipeline.core.kinds import INPUT_KINDS
-from pipeline.core.records import Failure, ImageRecord
+from pipeline.core.failures import Failure
+from pipeline.core.records import ImageRecord
 from pipeline.inputs.base import Claim, End, InputFile, InputKind, ReadSettings, ReadTask, TaskPart
+from pipeline.inputs.registry import INPUT_KINDS
 
 
 @functools.cache

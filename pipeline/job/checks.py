@@ -15,8 +15,8 @@ from pipeline.core.console import describe_os_error
 from pipeline.core.errors import OutputError
 from pipeline.core.timing import timed
 from pipeline.dataset import metadata, ownership
-from pipeline.embedding.function import EmbedderSpec, find_function
-from pipeline.embedding.spec import Spec, check_same_space
+from pipeline.embedding.dataset_spec import Spec, check_same_space
+from pipeline.embedding.embedder_spec import EmbedderSpec, find_function
 from pipeline.engines.base import ModuleFunction
 from pipeline.inputs.base import InputFile
 from pipeline.inputs.find import check_records, find_inputs

@@ -7,10 +7,11 @@ import time
 from dataclasses import dataclass
 
 from pipeline.core.config import RunConfig
-from pipeline.core.records import Failure, ImageRecord
+from pipeline.core.failures import Failure
+from pipeline.core.records import ImageRecord
 from pipeline.dataset.plan import covered_inputs
+from pipeline.embedding.dataset_spec import Spec
 from pipeline.embedding.embedder import Embedder
-from pipeline.embedding.spec import Spec
 from pipeline.inputs.base import ReadSettings
 from pipeline.inputs.tasks import find_kind, read_tasks
 from pipeline.job.checks import check_output, check_run

@@ -16,7 +16,7 @@ from pipeline.core.json import to_json
 from pipeline.core.timing import timed
 from pipeline.dataset import metadata, ownership
 from pipeline.dataset.plan import Wave
-from pipeline.embedding.spec import Spec, check_same_space
+from pipeline.embedding.dataset_spec import Spec, check_same_space
 from pipeline.job.checks import CheckedRun, check_output, check_run
 from pipeline.job.prepare import bring_to_workers, load_module
 from pipeline.job.summary import Summary, check_failures, summarize

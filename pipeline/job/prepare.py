@@ -10,7 +10,7 @@ from pipeline.beam import options as beam_options
 from pipeline.beam.embed import EmbedImages
 from pipeline.core.cores import usable_cores
 from pipeline.embedding.embedder import Embedder
-from pipeline.embedding.function import EmbedderSpec
+from pipeline.embedding.embedder_spec import EmbedderSpec
 from pipeline.engines.base import ModuleFunction
 from pipeline.hub.staging import stage_module
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pipeline.core.errors import TooManyFailures
 from pipeline.dataset.metadata import Manifest
-from pipeline.embedding.spec import Spec
+from pipeline.embedding.dataset_spec import Spec
 
 VERSIONED_PACKAGES = ("apache-beam", "tensorflow", "openvino", "tfx-bsl", "numpy", "simplejpeg", "pillow")
 _VERSION = re.compile(r"^Version: (\S+)", re.MULTILINE)

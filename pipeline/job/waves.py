@@ -14,10 +14,10 @@ from apache_beam.runners.runner import PipelineResult
 
 from pipeline.beam import graph
 from pipeline.beam import options as beam_options
-from pipeline.beam.causes import cause_of
 from pipeline.beam.embed import EmbedImages
 from pipeline.beam.internals import without_step_note
 from pipeline.beam.read import READ_COUNTER
+from pipeline.beam.worker_errors import cause_of
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import IntegrityError, PipelineError, UsageError
 from pipeline.dataset import metadata

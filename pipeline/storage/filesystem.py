@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.storage import remote
-from pipeline.storage.remote import FileStat, as_os_error, file_systems, match_files
+from pipeline.storage import object_store
+from pipeline.storage.object_store import FileStat, as_os_error, file_systems, match_files
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _WILDCARD = re.compile(r"[*?\[]")
@@ -52,7 +52,7 @@ def join(directory: str, *names: str) -> str:
 def open_read(path: str) -> BinaryIO:
     """Opens a file for reading bytes, as they are stored; seekable."""
     if is_remote(path):
-        return remote.open_read(path)
+        return object_store.open_read(path)
     with as_os_error(path):
         if Path(path).is_fifo():  # which would wait for a writer
             raise OSError(errno.EINVAL, "not a regular file", path)
@@ -75,7 +75,7 @@ def read_chunks(path: str) -> Iterator[bytes]:
 def create(path: str) -> BinaryIO:
     """Opens a new file for writing bytes; makes its directory if there is none."""
     if is_remote(path):
-        return remote.create(path)
+        return object_store.create(path)
     _make_directory(Path(path).parent)
     return Path(path).open("wb")
 

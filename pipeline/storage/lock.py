@@ -23,7 +23,7 @@ from pathlib import Path
 
 from pipeline.core.errors import OutputError
 from pipeline.storage import filesystem
-from pipeline.storage.remote import as_os_error
+from pipeline.storage.object_store import as_os_error
 
 _log = logging.getLogger(__name__)
 

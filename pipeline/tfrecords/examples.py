@@ -15,8 +15,10 @@ import pyarrow as pa
 from google.protobuf import message
 from numpy.typing import NDArray
 
+from pipeline.core.failures import Failure, FailureReason
+from pipeline.core.keys import key_to_bytes
 from pipeline.core.protobuf import message_classes
-from pipeline.core.records import Failure, FailureReason, Feature, FeatureKind, ImageRecord, key_to_bytes
+from pipeline.core.records import Feature, FeatureKind, ImageRecord
 from pipeline.core.settings import OUTPUT_FEATURES
 from pipeline.tfrecords.encoder import Encoder, make_encoder
 

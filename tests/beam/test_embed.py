@@ -13,9 +13,10 @@ from apache_beam.utils.shared import Shared
 from pipeline.beam.embed import LOADS_COUNTER, EmbedImages, _EmbedFn
 from pipeline.beam.options import make_runner, parse_beam_args
 from pipeline.core.errors import UsageError
-from pipeline.core.records import Failure, Feature
+from pipeline.core.failures import Failure
+from pipeline.core.records import Feature
 from pipeline.embedding.embedder import Embedder
-from pipeline.embedding.function import EmbedderSpec
+from pipeline.embedding.embedder_spec import EmbedderSpec
 from pipeline.engines.base import ModuleFunction
 from pipeline.hub.resolve import resolve_module
 from pipeline.images.decoder import ImageDecoder

@@ -7,8 +7,8 @@ import apache_beam as beam
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.beam.causes import WorkerError, cause_of
 from pipeline.beam.options import make_runner, parse_beam_args
+from pipeline.beam.worker_errors import WorkerError, cause_of
 from pipeline.beam.write import WriteEmbeddings, _StageFn
 from pipeline.core.errors import OutputError, UsageError
 from pipeline.core.json import to_json

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.records import FAILURE_REASONS, EmbeddingBatch, Failure, Feature, ImageRecord
+from pipeline.core.failures import FAILURE_REASONS, Failure
+from pipeline.core.records import EmbeddingBatch, Feature, ImageRecord
 
 failures = st.builds(
     Failure,

@@ -11,7 +11,7 @@ from pipeline.core.errors import OutputError
 from pipeline.core.json import to_json
 from pipeline.dataset import metadata, ownership
 from pipeline.dataset.metadata import Manifest, OutputEntry, live, next_wave, read_manifests, read_spec
-from pipeline.embedding.spec import differing_fields
+from pipeline.embedding.dataset_spec import differing_fields
 from tests.datasets import SPEC, add_wave, entry, make_batch, make_failure
 
 MANIFEST = Manifest(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.records import Failure
+from pipeline.core.failures import Failure
 from pipeline.dataset import plan as plan_module
 from pipeline.dataset.metadata import Manifest
 from pipeline.dataset.plan import Wave, covered_inputs, make_plan, read_plan, write_plan

@@ -11,8 +11,8 @@ import pytest
 
 from pipeline.commands.verify import main
 from pipeline.core.errors import OutputError, UsageError
+from pipeline.core.failures import Failure
 from pipeline.core.json import to_json
-from pipeline.core.records import Failure
 from pipeline.dataset.metadata import Manifest, read_manifests
 from pipeline.dataset.ownership import owned_files
 from pipeline.dataset.verify import show_failure, verify

@@ -2,7 +2,8 @@ import datetime
 
 import pytest
 
-from pipeline.core.records import EmbeddingBatch, Failure
+from pipeline.core.failures import Failure
+from pipeline.core.records import EmbeddingBatch
 from pipeline.dataset.reader import read_failures_file
 from pipeline.dataset.sinks.base import SinkSettings, make_sinks
 from pipeline.dataset.writer import BundleWriter

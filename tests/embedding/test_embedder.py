@@ -13,7 +13,7 @@ from pipeline.embedding.embedder import (
     BatchesInFlight,
     Embedder,
 )
-from pipeline.embedding.function import EmbedderSpec
+from pipeline.embedding.embedder_spec import EmbedderSpec
 from pipeline.engines.base import ModuleFunction
 from pipeline.images.decoder import ImageDecoder
 from pipeline.savedmodel.digest import module_digest

@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from pipeline.core.errors import ImageError
-from pipeline.core.records import FAILURE_REASONS
+from pipeline.core.failures import FAILURE_REASONS
 from pipeline.images.decoder import ImageDecoder
 from pipeline.images.headers import read_header
 from tests import image_samples as samples

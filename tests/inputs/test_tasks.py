@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.records import Failure, Feature, ImageRecord
+from pipeline.core.failures import Failure
+from pipeline.core.records import Feature, ImageRecord
 from pipeline.core.settings import InputConfig
 from pipeline.inputs import image_files as image_files_module
 from pipeline.inputs import tfrecord_files

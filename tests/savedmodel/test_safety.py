@@ -8,7 +8,7 @@ import pytest
 from pipeline.commands.hub import main
 from pipeline.core.errors import ModuleError
 from pipeline.core.settings import EngineConfig, ModuleConfig
-from pipeline.embedding.function import find_function
+from pipeline.embedding.embedder_spec import find_function
 from pipeline.finetune.run import FinetuneConfig, finetune
 from pipeline.hub.describe import describe
 from pipeline.savedmodel.messages import parse_saved_model

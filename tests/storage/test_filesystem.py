@@ -5,7 +5,7 @@ import os
 import pytest
 
 from pipeline.storage import filesystem
-from pipeline.storage.remote import FileStat
+from pipeline.storage.object_store import FileStat
 from tests.gcs_emulator import GcsEmulator
 
 WEIRD_NAMES = [

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.core.failures import Failure
 from pipeline.core.quiet import import_tensorflow
-from pipeline.core.records import Failure, Feature, ImageRecord
+from pipeline.core.records import Feature, ImageRecord
 from pipeline.testing import make_example
 from pipeline.tfrecords.examples import decode_rows, embedding_rows, encode_example, encode_rows, parse_example
 

@@ -10,8 +10,8 @@ from typing import Literal, Protocol
 import pyarrow as pa
 
 from pipeline.core.errors import UsageError
-from pipeline.core.kinds import SINKS
 from pipeline.core.settings import Compression
+from pipeline.dataset.sinks.registry import SINKS
 
 ShardKind = Literal["embeddings", "failures"]
 

@@ -6,7 +6,7 @@ from pipeline.hub.handles.base import ModuleHandle
 from pipeline.hub.handles.http import HttpHandle
 from pipeline.hub.handles.local_archive import LocalArchiveHandle
 from pipeline.hub.handles.local_directory import LocalDirectoryHandle
-from pipeline.hub.handles.remote import RemoteHandle
+from pipeline.hub.handles.object_store import RemoteHandle
 from pipeline.hub.handles.untrained import UntrainedHandle
 
 HANDLES: tuple[ModuleHandle, ...] = (

@@ -10,8 +10,8 @@ import pytest
 from apache_beam.utils.shared import Shared
 
 import pipeline
-from pipeline.beam.causes import WorkerError, carry_cause, carry_causes, cause_of
 from pipeline.beam.options import make_runner, parse_beam_args
+from pipeline.beam.worker_errors import WorkerError, carry_cause, carry_causes, cause_of
 from pipeline.core import errors
 from pipeline.core.config import RunConfig
 from pipeline.core.console import run_command

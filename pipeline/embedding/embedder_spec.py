@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.core.settings import DecodeConfig, EngineConfig, ModuleConfig, Normalization
-from pipeline.embedding.spec import Preprocessing, Spec
+from pipeline.embedding.dataset_spec import Preprocessing, Spec
 from pipeline.engines.base import Engine, ModuleFunction
 from pipeline.hub.resolve import resolve_module
 from pipeline.images.decoder import ImageDecoder

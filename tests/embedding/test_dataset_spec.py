@@ -4,8 +4,8 @@ import re
 import pytest
 
 from pipeline.core.errors import OutputError, UsageError
+from pipeline.embedding.dataset_spec import Preprocessing, Spec, check_same_space, differing_fields
 from pipeline.embedding.embedder import Embedder
-from pipeline.embedding.spec import Preprocessing, Spec, check_same_space, differing_fields
 from pipeline.images.decoder import ImageDecoder
 from pipeline.savedmodel.digest import module_digest
 from pipeline.testing import TINY_DIMENSION, FakeEngine

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.core.errors import ModuleError
 from pipeline.hub import archive
-from pipeline.hub.handles import remote
+from pipeline.hub.handles import object_store
 from pipeline.hub.resolve import resolve_module
 from tests.gcs_emulator import GcsEmulator, gcs_emulator
 from tests.hub.modules import DIGEST, FILES, contents, entries, graph, packed
@@ -73,6 +73,6 @@ def test_remote_limits(gcs: GcsEmulator, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(archive, "MAX_BYTES", 14)
     with pytest.raises(ModuleError, match="it has more than 14 bytes, the limit for a module"):
         resolve_module("gs://bucket/m")
-    monkeypatch.setattr(remote, "MAX_FILES", 2)
+    monkeypatch.setattr(object_store, "MAX_FILES", 2)
     with pytest.raises(ModuleError, match="it has more than 2 files, the limit for a module"):
         resolve_module("gs://bucket/m")

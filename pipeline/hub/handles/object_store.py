@@ -12,7 +12,7 @@ from pipeline.hub.handles.base import Request
 from pipeline.savedmodel.digest import SAVED_MODEL, not_a_module
 from pipeline.savedmodel.module import Module
 from pipeline.storage import filesystem
-from pipeline.storage.remote import FileStat, has_file_system
+from pipeline.storage.object_store import FileStat, has_file_system
 
 
 class RemoteHandle:

@@ -1,0 +1,72 @@
+"""Records that have no embedding, and why: the stages and reasons of failures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from pipeline.core.json import from_json, to_json_line
+from pipeline.core.keys import key_to_bytes, key_to_text
+
+FailureStage = Literal["read", "decode", "embed"]
+FailureReason = Literal[
+    "read_error",
+    "corrupt_record",
+    "missing_feature",
+    "empty",
+    "not_an_image",
+    "unsupported_format",
+    "truncated",
+    "too_large",
+    "nonfinite",
+]
+
+FAILURE_REASONS: tuple[str, ...] = get_args(FailureReason)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One record that has no embedding, and why.
+
+    Attributes:
+      key: the record's key, or the address of its bytes where no key could be read.
+      source: where the bytes came from: `path`, `path@offset`, or `path@start-stop` for a damaged range.
+      stage: the stage that gave up.
+      reason: the kind of failure, from a closed list.
+      message: one line for people.
+    """
+
+    key: bytes
+    source: str
+    stage: FailureStage
+    reason: FailureReason
+    message: str
+
+    def to_json(self) -> str:
+        r"""Returns the failure as one line of JSON, without the line's end.
+
+        Bytes of the key that are not UTF-8 appear as the lone surrogates of Python's
+        `surrogateescape` handler (`\udc80` to `\udcff`), so that `from_json` gives them back.
+        """
+        return to_json_line(FailureLine(key_to_text(self.key), self.source, self.stage, self.reason, self.message))
+
+    @classmethod
+    def from_json(cls, line: str) -> Failure:
+        """Returns the failure that `to_json` wrote as `line`.
+
+        Raises:
+          ValueError: the line holds no failure.
+        """
+        found = from_json(FailureLine, line)
+        return cls(key_to_bytes(found.key), found.source, found.stage, found.reason, found.message)
+
+
+@dataclass(frozen=True, slots=True)
+class FailureLine:
+    """A failure as JSON holds it: its key as text."""
+
+    key: str
+    source: str
+    stage: FailureStage
+    reason: FailureReason
+    message: str

@@ -1,0 +1,13 @@
+"""The input kinds, one line each."""
+
+from pipeline.core.registry import Registry
+
+INPUT_KINDS = Registry(
+    "input_format",
+    {
+        "images": "pipeline.inputs.image_files:ImageFiles",
+        "tfrecord": "pipeline.inputs.tfrecord_files:TFRecordFiles",
+        "list": "pipeline.inputs.list_files:ListFiles",
+    },
+)
+"""Classes without arguments that implement `pipeline.inputs.base.InputKind`."""
