@@ -33,7 +33,7 @@ def write_tf1_hub(network: Network, values: Mapping[str, npt.NDArray[np.float32]
       values: float32, one for each of `network.variables()`.
       directory: made if need be; must not hold a module yet.
     """
-    meta_graphs = [_meta_graph(network, tags) for tags in (hub_format.INFERENCE, hub_format.TRAIN)]
+    meta_graphs = [build_graph(network, tags) for tags in (hub_format.INFERENCE, hub_format.TRAIN)]
     hub_format.write(directory, meta_graphs, values)
 
 
@@ -84,7 +84,13 @@ def write_tf2(network: Network, values: Mapping[str, npt.NDArray[np.float32]], d
     tf.saved_model.save(module, os.fspath(directory), signatures=signatures)
 
 
-def _meta_graph(network: Network, tags: frozenset[str]) -> Any:
+def build_graph(network: Network, tags: frozenset[str]) -> Any:
+    """Returns a graph version of a module in the TF1 Hub format, without values, as a MetaGraphDef.
+
+    Args:
+      network: the architecture.
+      tags: `INFERENCE` or `TRAIN` of `pipeline.savedmodel.tf1_hub`.
+    """
     import tensorflow as tf
 
     v1 = tf.compat.v1

@@ -141,9 +141,9 @@ def write_colours(path, count, seed=0):
 
 
 def stripes(label, random, side=24):
-    """Returns a PNG: class 0 is brighter at the top, class 1 at the bottom, class 2 evenly; in any colour."""
+    """Returns a PNG: class 0 is brighter at the top, class 1 at the bottom, class 2 evenly; in any light colour."""
     ramp = [np.linspace(1, 0.2, side), np.linspace(0.2, 1, side), np.full(side, 0.6)][label]
-    pixels = ramp[:, None, None] * random.uniform(0.3, 1, 3) + random.uniform(-0.1, 0.1, (side, side, 3))
+    pixels = ramp[:, None, None] * random.uniform(0.7, 1, 3) + random.uniform(-0.05, 0.05, (side, side, 3))
     _, encoded = cv2.imencode(".png", np.clip(pixels * 255, 0, 255).astype(np.uint8))
     return encoded.tobytes()
 

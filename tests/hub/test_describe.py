@@ -5,22 +5,20 @@ import subprocess
 import sys
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from pipeline.commands.hub import main
 from pipeline.core.errors import ModuleError
 from pipeline.hub.describe import describe
-from pipeline.mobilenet import untrained
 from pipeline.savedmodel.digest import module_digest
 from pipeline.savedmodel.publish import write_archive
 
 
-@pytest.fixture(scope="module")
-def hub_module(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("hub") / "module"
-    untrained.build("mobilenet_v2_035_96", directory)
-    return directory
+@pytest.fixture
+def hub_module(convolutions):
+    return Path(convolutions)
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,4 @@
+import functools
 import tarfile
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 
 from pipeline.commands.hub import main
 from pipeline.core.errors import InputError, ModuleError, OutputError, UsageError
+from pipeline.mobilenet import module as mobilenet_module
 from pipeline.mobilenet.export import ExportConfig, export
 from pipeline.mobilenet.network import mobilenet_v2
 from pipeline.savedmodel.digest import module_digest
@@ -35,6 +37,14 @@ def save_checkpoint(path, values):
     return str(path)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def graphs():
+    """Builds each graph once: a graph depends on the network only, and takes longer than all the rest of an export."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mobilenet_module, "build_graph", functools.cache(mobilenet_module.build_graph))
+        yield
+
+
 @pytest.fixture(scope="module")
 def values():
     return {**random_values(NETWORK.with_classifier(CLASSES)), "global_step": np.int64(7)}
@@ -56,6 +66,17 @@ def modules(tmp_path_factory, checkpoint):
     directory = tmp_path_factory.mktemp("modules")
     formats = ("tf1_hub", "tf2")
     return {name: export(ExportConfig(checkpoint, str(directory / name), format=name)).path for name in formats}
+
+
+@pytest.fixture(scope="module")
+def loaded(modules):
+    """The modules, loaded for inference."""
+    return {name: load(path) for name, path in modules.items()}
+
+
+@pytest.fixture(scope="module")
+def expected_features(values, images):
+    return keras_features(NETWORK, values, images)
 
 
 def load(path, tags=()):
@@ -81,15 +102,15 @@ def read_back(path):
 
 
 @pytest.mark.parametrize("module_format", ["tf1_hub", "tf2"])
-def test_features_are_those_of_keras(modules, values, images, module_format):
-    features = call(load(modules[module_format]), images)["default"]
+def test_features_are_those_of_keras(loaded, images, expected_features, module_format):
+    features = call(loaded[module_format], images)["default"]
     assert features.shape == (3, 1280)
-    assert relative_l2(features, keras_features(NETWORK, values, images)) < 1e-4
+    assert relative_l2(features, expected_features) < 1e-4
 
 
 @pytest.mark.parametrize("module_format", ["tf1_hub", "tf2"])
-def test_signatures_of_a_feature_vector_module(modules, images, module_format):
-    module = load(modules[module_format])
+def test_signatures_of_a_feature_vector_module(loaded, images, module_format):
+    module = loaded[module_format]
     assert set(module.signatures) - {"serving_default"} == {"default", "image_feature_vector"}
     outputs = call(module, images)
     np.testing.assert_array_equal(outputs["default"], call(module, images, "default")["default"])
@@ -98,7 +119,9 @@ def test_signatures_of_a_feature_vector_module(modules, images, module_format):
 
 
 @pytest.mark.parametrize("module_format", ["tf1_hub", "tf2"])
-def test_classification_module_gives_logits_and_features(tmp_path, checkpoint, values, images, module_format):
+def test_classification_module_gives_logits_and_features(
+    tmp_path, checkpoint, values, images, expected_features, module_format
+):
     exported = export(ExportConfig(checkpoint, str(tmp_path / "m"), classification=True, format=module_format))
     assert exported.network.num_classes == CLASSES
     module = load(tmp_path / "m")
@@ -106,7 +129,7 @@ def test_classification_module_gives_logits_and_features(tmp_path, checkpoint, v
     outputs = call(module, images, "image_classification")
     kernel = values["MobilenetV2/Logits/Conv2d_1c_1x1/weights"][0, 0]
     logits = features @ kernel + values["MobilenetV2/Logits/Conv2d_1c_1x1/biases"]
-    assert relative_l2(features, keras_features(NETWORK, values, images)) < 1e-4
+    assert relative_l2(features, expected_features) < 1e-4
     assert relative_l2(outputs["default"], logits) < 1e-5
     np.testing.assert_array_equal(outputs["default"], call(module, images, "default")["default"])
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -136,9 +159,9 @@ def test_train_version_averages_the_statistics_of_the_batch(modules, values, ima
     assert moved == {f"{variable.name}:0" for variable in NETWORK.variables() if not variable.trainable}
 
 
-def test_train_version_uses_the_statistics_of_the_batch(modules, images):
+def test_train_version_uses_the_statistics_of_the_batch(modules, loaded, images):
     outputs = call(load(modules["tf1_hub"], ["train"]), images)
-    inference = call(load(modules["tf1_hub"]), images)
+    inference = call(loaded["tf1_hub"], images)
     assert relative_l2(outputs["default"], inference["default"]) > 0.1
     assert relative_l2(outputs["MobilenetV2/layer_1"], inference["MobilenetV2/layer_1"]) > 0.1
 
