@@ -169,3 +169,10 @@ def test_packages_only_collect():
 @pytest.mark.parametrize("name", MODULES)
 def test_no_module_is_too_long(name):
     assert len(MODULES[name].read_text().splitlines()) <= 350
+
+
+def test_no_test_module_is_too_long():
+    tests = Path(__file__).parent
+    lengths = {path.relative_to(tests).as_posix(): len(path.read_text().splitlines()) for path in tests.rglob("*.py")}
+    too_long = {name: lines for name, lines in lengths.items() if lines > 500}
+    assert not too_long, "expected at most 500 lines; cut a module where its subject has a seam"
