@@ -144,6 +144,7 @@ def test_an_interruption_anywhere_loses_nothing(tmp_path, monkeypatch):
                 killed = True
         assert read_vectors(output) == expected
         assert [failure.key for failure in read_failures(str(output))] == [b"y"]
+        assert verify(str(output)).problems == ()  # no manifest is left without its files
         compact(str(output))
         assert read_vectors(output) == expected
         report = verify(str(output))
@@ -153,7 +154,7 @@ def test_an_interruption_anywhere_loses_nothing(tmp_path, monkeypatch):
     assert last > 10
 
 
-def test_themain(tmp_path, capsys):
+def test_the_command(tmp_path, capsys):
     fill(tmp_path)
     assert main([str(tmp_path)]) == 0
     assert capsys.readouterr().out == "3 waves became one: 3 rows kept, 1 superseded dropped\n"

@@ -9,11 +9,12 @@ import pipeline
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import ModuleError, OutputError, UsageError
 from pipeline.dataset.metadata import read_spec
+from pipeline.engines import gpu
 from pipeline.job.dry_run import preview
 from pipeline.run import main
 from pipeline.storage import filesystem
 from pipeline.storage.lock import DatasetLock
-from tests.datasets import complete, contents, embed, read_rows, snapshot
+from tests.datasets import complete, contents, embed, make_photos, read_rows, snapshot
 
 
 class TestOneSpace:
@@ -43,6 +44,16 @@ class TestOneSpace:
         embed(photos, out, tiny_module)
         with pytest.raises(OutputError, match=r"module_sha256: [0-9a-f]{64}, now [0-9a-f]{64}; signature: .*, now .*"):
             embed(photos, out, tiny_tf1_module)
+
+    def test_a_difference_that_shows_after_loading_is_refused(self, photos, out, tiny_module, monkeypatch):
+        """The engine, which `auto` chooses then."""
+        embed(photos, out, tiny_module, engine="openvino")
+        before = snapshot(out)
+        make_photos(photos, 1, first=5)
+        monkeypatch.setattr(gpu, "sees_gpu", lambda: True)
+        with pytest.raises(OutputError, match=r"another kind \(engine: openvino, now tensorflow\)"):
+            embed(photos, out, tiny_module, engine="auto")
+        assert snapshot(out) == before
 
     def test_the_same_module_elsewhere_is_the_same(self, photos, out, tiny_module, tmp_path):
         embed(photos, out, tiny_module)

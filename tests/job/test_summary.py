@@ -18,6 +18,11 @@ def test_too_many_failures_keep_what_was_embedded(photos, out, tiny_module):
     assert json.loads((out / "summary.json").read_text())["failed"] == 1
 
 
+def test_as_many_failures_as_the_rate_allows_are_allowed(photos, out, tiny_module):
+    (photos / "bad.jpg").write_bytes(b"bad")
+    assert embed(photos, out, tiny_module, max_failure_rate=1 / 6).failed == 1
+
+
 def test_the_versions_are_those_of_the_installed_packages():
     assert package_versions() == {name: importlib.metadata.version(name) for name in VERSIONED_PACKAGES}
 
