@@ -78,8 +78,14 @@ class _Sampler(threading.Thread):
         self.join()
 
 
-def measure(peer: str, task: Task, images: int) -> Measurement:
+def measure(peer: str, task: Task, images: int, *, checkout: Path | None = None) -> Measurement:
     """Runs a peer on a task.
+
+    Args:
+      peer: module in `benchmarks.peers`.
+      task: what it embeds.
+      images: how many images that are.
+      checkout: directory of the repository whose code runs; default: the current directory.
 
     Raises:
       PeerError: it ended with an error.
@@ -90,7 +96,7 @@ def measure(peer: str, task: Task, images: int) -> Measurement:
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
         busy_s, started = _busy_s(), time.monotonic()
         command = [sys.executable, "-m", "benchmarks.task", peer, str(path)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment, cwd=checkout) as process:
             sampler = _Sampler(process.pid)
             sampler.start()
             output = process.stdout.read() if process.stdout else b""

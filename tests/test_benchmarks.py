@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks import data, fidelity, run, scale, waves
+from benchmarks import commits, data, fidelity, run, scale, waves
 from benchmarks.measure import Measurement
 from benchmarks.run import Round, format_table, summarize
 from pipeline.images.decoder import ImageDecoder
@@ -108,3 +108,17 @@ def test_the_benchmarks_run_and_report(tmp_path, tiny_module, capsys):
     assert waves.main([*common, "--images=6", "--waves=3", "--rounds=1"]) == 0
     assert len(json.loads((tmp_path / "out" / "waves.json").read_text())["rounds"]) == 1
     assert "| limit | " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_two_commits_are_compared(tmp_path, tiny_module, capsys, monkeypatch, pytestconfig):
+    monkeypatch.chdir(pytestconfig.rootpath)
+    (tmp_path / "photos.tfrecord").write_bytes(
+        make_tfrecord([make_example({"image/encoded": jpeg_bytes(), "id": "a"})])
+    )
+    flags = ["HEAD", f"--input={tmp_path / 'photos.tfrecord'}", f"--module={tiny_module}", f"--output={tmp_path}"]
+    assert commits.main([*flags, "--images=600", "--rounds=1", "--mode=exact"]) == 0
+    table = capsys.readouterr().out
+    assert [line.split(" |")[0] for line in table.splitlines()[2:-1]] == [f"| {name}" for name in commits.FIGURES]
+    (pair,) = json.loads((tmp_path / "commits.json").read_text())["exact"]
+    assert {pair[name]["large"]["images"] for name in ("before", "now")} == {600}
