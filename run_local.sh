@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Installs what is needed into .venv and embeds a small sample data set, or what you name:
+# Installs the dependencies into .venv and embeds a small sample data set, or the input in the arguments:
 #   ./run_local.sh
 #   ./run_local.sh --input="$HOME/photos" --module=https://.../module.tar.gz --output=embeddings
-# All arguments go to `python -m pipeline.run`; with --config, none of the defaults below is added.
+# All arguments go to `python -m pipeline.run`. With --config, the script adds none of its defaults.
 set -euo pipefail
 caller=$PWD
 cd "$(dirname "$0")"
@@ -21,7 +21,7 @@ has_flag() { # has_flag NAME ARGUMENT...: whether --NAME is among the arguments
 scripts/install.sh requirements.lock
 python=$here/.venv/bin/python
 export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}
-export PYTHONSAFEPATH=1 # a folder `pipeline` of the caller's is not ours
+export PYTHONSAFEPATH=1 # ignore a folder `pipeline` in the caller's directory
 
 if has_flag help "$@" || [ "${1:-}" = -h ]; then
   exec "$python" -m pipeline.run --help
@@ -39,7 +39,7 @@ if ! has_flag config "$@"; then
     if "$python" scripts/url_answers.py "$CARD"; then
       arguments+=(--module="$CARD")
     else
-      echo "$CARD does not answer; taking the built-in network with random weights instead" >&2
+      echo "$CARD does not answer; using the built-in network with random weights instead" >&2
       arguments+=(--module=untrained:mobilenet_v2_050_160)
     fi
   fi
@@ -49,7 +49,7 @@ if ! has_flag config "$@"; then
 fi
 arguments+=("$@")
 
-cd "$caller" # relative paths in the arguments are the caller's
+cd "$caller" # relative paths in the arguments start there
 status=0
 "$python" -m pipeline.run "${arguments[@]}" || status=$?
 if { [ "$status" -eq 0 ] || [ "$status" -eq 3 ]; } && ! has_flag dry_run "$@"; then

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs what is needed into .venv, then checks style and types and runs every test:
+# Installs the dependencies into .venv, then checks style and types and runs every test:
 #   ./run_tests.sh
 #   ./run_tests.sh -m 'not slow'
 #   ./run_tests.sh tests/dataset/test_plan.py -k list
-# All arguments go to pytest; with any, style and types are not checked.
+# All arguments go to pytest. With arguments, the script does not check style and types.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -12,9 +12,9 @@ if [ $# -gt 0 ]; then
   exec .venv/bin/python -m pytest "$@"
 fi
 
-# The slow tests run beside all else, on a second core; their report is shown last.
+# The slow tests run in parallel with the other checks; their report comes last.
 report=$(mktemp)
-set -m # gives them a process group, which an interruption ends as a whole
+set -m # puts the slow tests into one process group, so that an interruption ends all of them
 .venv/bin/python -m pytest -p no:cacheprovider -m slow </dev/null >"$report" 2>&1 &
 slow=$!
 set +m

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks style and types with what scripts/install.sh requirements-test.lock installed.
+# Checks style and types. Needs the tools that `scripts/install.sh requirements-test.lock` installs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 .venv/bin/python -m ruff check .

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes .venv and installs a lock file into it, unless that is done already.
+# Makes .venv and installs a lock file into it. Does nothing if .venv has this lock file already.
 # Usage: scripts/install.sh LOCK_FILE
-# PYTHON names the interpreter to make it with; default: the first of python3, python3.13, ... that fits.
+# PYTHON names the interpreter for .venv; default: the first of python3, python3.13, ... with a supported version.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 lock=$1
@@ -19,7 +19,7 @@ find_python() {
   return 1
 }
 
-# An environment without pip is what an interrupted set-up leaves.
+# An interrupted set-up leaves an environment without pip.
 if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
   python=$(find_python)
   "$python" -m venv --clear .venv
@@ -27,7 +27,7 @@ fi
 installed=.venv/installed-$(basename "$lock")
 if ! cmp -s "$lock" "$installed"; then
   echo "Installing $lock into .venv (a few minutes, 3 GB)" >&2
-  # The lock is complete. Left to look for dependencies, pip before 23.1 trips over packages with extras.
+  # --no-deps: the lock file is complete, and pip before 23.1 fails on packages with extras.
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --no-deps --require-hashes -r "$lock"
   problems=$(.venv/bin/python -m pip check --disable-pip-version-check) || { echo "error: $problems" >&2; exit 1; }
   cp "$lock" "$installed"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the lock files anew from pyproject.toml: requirements.lock for ./run_local.sh, requirements-test.lock
-# for ./run_tests.sh, each with hashes and for every supported version of Python. Needs uv (pip install uv).
+# Updates the lock files from pyproject.toml: requirements.lock for ./run_local.sh, requirements-test.lock for
+# ./run_tests.sh, both with hashes and for every supported version of Python. Needs uv (pip install uv).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CUSTOM_COMPILE_COMMAND=scripts/lock.sh UV_CUSTOM_COMPILE_COMMAND=scripts/lock.sh

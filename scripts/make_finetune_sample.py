@@ -1,7 +1,7 @@
-"""Makes a small task for fine-tuning from the two photographs that scikit-learn ships.
+"""Makes a small data set for fine-tuning from two photographs in scikit-learn.
 
-Each of the 8 classes is a place in one of the photographs. An image of it is a crop of about that place, turned,
-sheared, scaled and shifted, in other colours and light, as a JPEG of 200x200 pixels. Features: `image/encoded`,
+Each of the 8 classes is a place in one of the photographs. Its images are crops around this place: rotated, sheared,
+scaled and shifted, with varied colours and light, as JPEGs of 200x200 pixels. Features: `image/encoded`,
 `image/key`, `image/label` (the class's number) and `image/class` (its name).
 
     SAMPLE/train-SSSSS-of-00004.tfrecord    100 images of each class, for training and validation
@@ -38,7 +38,7 @@ PLACES = {
 
 
 def geometry(photo: np.ndarray, place: tuple[float, float], random: np.random.Generator) -> np.ndarray:
-    """Returns a crop uint8 [SIDE, SIDE, 3] of about a place: shifted, turned, sheared and scaled."""
+    """Returns a crop uint8 [SIDE, SIDE, 3] around a place: shifted, rotated, sheared and scaled."""
     angle, shear = np.deg2rad(random.uniform(-30, 30)), random.uniform(-0.2, 0.2)
     scale = random.uniform(0.7, 1.3) * np.array([1, random.uniform(0.85, 1.15)])
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -51,7 +51,7 @@ def geometry(photo: np.ndarray, place: tuple[float, float], random: np.random.Ge
 
 
 def colours(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Returns an image with its channels mixed and with other gains, gamma and contrast."""
+    """Returns an image with mixed channels and with random gains, gamma, contrast and brightness."""
     image = pixels / 255.0
     mix = np.eye(3) + random.uniform(-0.25, 0.25, (3, 3))
     image = image @ (mix / mix.sum(axis=1, keepdims=True)).T * random.uniform(0.6, 1.4, 3)
@@ -79,7 +79,7 @@ def examples(count: int, seed: int, prefix: str) -> Iterator[bytes]:
 
 
 def main(directory: Path) -> None:
-    """Writes the task below a directory."""
+    """Writes the data set to a directory."""
     directory.mkdir(parents=True, exist_ok=True)
     train = list(examples(TRAIN_IMAGES_PER_CLASS, 0, "train"))
     per_shard = len(train) // SHARDS

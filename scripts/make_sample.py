@@ -1,8 +1,8 @@
-"""Makes a small sample data set from the two photographs that scikit-learn ships.
+"""Makes a small sample data set from two photographs in scikit-learn.
 
-64 overlapping crops of different sizes, once as JPEG files (SAMPLE/images) and once as TFRecords
-(SAMPLE/records: features `image/encoded`, `image/key`, `image/label`, `image/size`), and among the
-records four broken ones, so that one sees what becomes of them.
+64 overlapping crops of different sizes, both as JPEG files (SAMPLE/images) and as TFRecords
+(SAMPLE/records: features `image/encoded`, `image/key`, `image/label`, `image/size`). Four more
+records are broken, to show how the pipeline reports failures.
 
 Usage: python scripts/make_sample.py SAMPLE
 """
@@ -47,7 +47,7 @@ def to_jpeg(pixels: np.ndarray) -> bytes:
 
 
 def to_example(key: str, image: bytes, label: int, size: tuple[int, int]) -> bytes:
-    """Returns an image and what belongs to it as a serialized `tf.train.Example`."""
+    """Returns an image, its key, label and size as a serialized `tf.train.Example`."""
     return encode_example(
         {
             "image/encoded": Feature("bytes", (image,)),
@@ -59,7 +59,7 @@ def to_example(key: str, image: bytes, label: int, size: tuple[int, int]) -> byt
 
 
 def main(directory: Path) -> None:
-    """Writes the sample data set below a directory."""
+    """Writes the sample data set to a directory."""
     (directory / "images").mkdir(parents=True, exist_ok=True)
     (directory / "records").mkdir(parents=True, exist_ok=True)
     sample = load_sample_images()

@@ -1,6 +1,6 @@
-"""Tells how well embeddings separate classes: each held-out image gets the class of its nearest neighbour.
+"""Measures how well embeddings separate classes: does a held-out image have the class of its nearest neighbour?
 
-Both data sets are outputs of `pipeline.run` whose rows have the label, by `--passthrough=LABEL`. Nearest is by cosine.
+Both data sets are outputs of `pipeline.run --passthrough=LABEL`. Neighbours are compared by cosine similarity.
 
 Usage: python scripts/nearest_neighbours.py LABEL TRAIN_OUTPUT HELD_OUT_OUTPUT
 """
@@ -29,7 +29,7 @@ def load(output: str, label: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main(label: str, train: str, held_out: str) -> None:
-    """Prints the share of held-out images whose nearest neighbour among the others has their class."""
+    """Prints the share of held-out images whose nearest training image has the same class."""
     known, known_labels = load(train, label)
     asked, asked_labels = load(held_out, label)
     nearest = (asked @ known.T).argmax(axis=1)

@@ -1,4 +1,4 @@
-"""Prints the first rows and failures of the data set that a run of the pipeline has written.
+"""Prints the first rows and failures of the output of a run.
 
 Usage: python scripts/show_embeddings.py ARGUMENTS_OF_PIPELINE_RUN
 """
@@ -18,7 +18,7 @@ ROWS = 3
 
 
 def main(args: list[str]) -> None:
-    """Prints a few rows and failures of the data set that a run with these arguments writes."""
+    """Prints a few rows and failures of the output of a run with these arguments."""
     output = RunConfig.from_args(args).output.output
     rows = (row for batch in read_embeddings(output) for row in batch.slice(0, ROWS).to_pylist())
     for row in itertools.islice(rows, ROWS):

@@ -15,9 +15,9 @@ TIMEOUT_S = 5
 
 
 def answers(url: str) -> bool:
-    """Says whether a HEAD request to a URL succeeds in time."""
+    """Returns whether a HEAD request to a URL succeeds in time."""
     result: queue.Queue[bool] = queue.Queue()
-    # In a thread that may be left behind: looking up the host's name heeds no timeout.
+    # In a daemon thread, as the look-up of the host's name has no timeout.
     threading.Thread(target=lambda: result.put(_succeeds(url)), daemon=True).start()
     try:
         return result.get(timeout=TIMEOUT_S)

@@ -60,7 +60,7 @@ def test_without_arguments_it_embeds_the_sample(clone, sample):
     rows = re.findall(r"^(\S+)  \[(?:-?\d+\.\d{4}, ){4}\.\.\. 1280 values\](.*)$", sample.stdout, re.MULTILINE)
     assert len(rows) == 3
     assert "broken-text  failed: not_an_image: no known image begins with" in sample.stdout
-    assert re.search(r"^https://\S+ does not answer; taking the built-in network with random weights", sample.stderr)
+    assert re.search(r"^https://\S+ does not answer; using the built-in network with random weights", sample.stderr)
     assert "WARNING: untrained:mobilenet_v2_050_160 has random weights." in sample.stderr
 
 

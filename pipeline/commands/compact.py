@@ -1,4 +1,4 @@
-"""`python -m pipeline.compact`: drops the rows of a data set that newer waves have replaced."""
+"""`python -m pipeline.compact`: merges the waves of a data set and drops superseded rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.dataset.compact import compact
 def _command(args: Sequence[str]) -> int:
     parser = CommandParser(
         prog="python -m pipeline.compact",
-        description="Rewrites a data set without the rows that newer waves have replaced.",
+        description="Merges the waves of a data set into one and drops the rows that newer waves supersede.",
         allow_abbrev=False,
     )
     parser.add_argument("output", metavar="OUT", help="directory of the data set, local or gs://")

@@ -1,4 +1,4 @@
-"""`python -m pipeline.hub`: describes and makes modules."""
+"""`python -m pipeline.hub`: describes, exports and fine-tunes modules."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from pipeline.core.settings import parse_image_size
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Returns the parser of `python -m pipeline.hub`; its result's `run` carries out the command."""
+    """Returns the parser of `python -m pipeline.hub`; the function `run` of its result executes the command."""
     parser = CommandParser(
-        prog="python -m pipeline.hub", description="Describes and makes modules.", allow_abbrev=False
+        prog="python -m pipeline.hub", description="Describes, exports and fine-tunes modules.", allow_abbrev=False
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    describe = commands.add_parser("describe", help="tell what a module is", allow_abbrev=False)
+    describe = commands.add_parser(
+        "describe", help="print the format, digest, weights and signatures of a module", allow_abbrev=False
+    )
     describe.add_argument("handle", metavar="HANDLE", help="directory, .tar.gz, http(s)://, gs:// or untrained:NAME")
-    describe.add_argument("--module_sha256", metavar="DIGEST", help="refuse the module unless its digest is this")
+    describe.add_argument("--module_sha256", metavar="DIGEST", help="refuse a module with another digest")
     describe.add_argument("--json", action="store_true", help="print a JSON object")
     describe.set_defaults(run=_describe)
 
     export = commands.add_parser(
-        "export", help="make a module from a checkpoint of TF-Slim's MobileNetV2", allow_abbrev=False
+        "export", help="export a TF-Slim checkpoint of MobileNetV2 as a module", allow_abbrev=False
     )
     export.add_argument("--checkpoint", required=True, metavar="PREFIX", help="e.g. DIR/mobilenet_v2_0.5_160.ckpt")
     export.add_argument("--output", required=True, metavar="PATH", help="new directory or .tar.gz")
@@ -35,15 +37,17 @@ def make_parser() -> argparse.ArgumentParser:
         "--averages",
         choices=["auto", "raw", "ema"],
         default="auto",
-        help="take the variables' exponential moving averages (ema), the variables themselves (raw), "
+        help="use the exponential moving averages of the variables (ema), their last values (raw), "
         "or the averages if the checkpoint has any (auto, the default)",
     )
-    export.add_argument("--classification", action="store_true", help="keep the classifier")
+    export.add_argument(
+        "--classification", action="store_true", help="keep the classifier and add the signature image_classification"
+    )
     export.add_argument(
         "--format", choices=["tf1_hub", "tf2"], default="tf1_hub", help="TF1 Hub (default) or TF2 SavedModel"
     )
     export.set_defaults(run=_export)
-    _add_finetune(commands.add_parser("finetune", help="train a module on labelled images", allow_abbrev=False))
+    _add_finetune(commands.add_parser("finetune", help="fine-tune a module on labelled images", allow_abbrev=False))
     return parser
 
 
@@ -64,34 +68,45 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PATTERN",
-        help="TFRecords to validate on; default: a part of --train",
+        help="TFRecords for validation; may be repeated. Default: a part of --train",
     )
-    add("--validation_fraction", type=float, default=0.2, metavar="SHARE", help="how large a part. Default: 0.2")
-    add("--image_feature", default="image/encoded", metavar="NAME", help="default: image/encoded")
+    add("--validation_fraction", type=float, default=0.2, metavar="SHARE", help="size of this part. Default: 0.2")
+    add(
+        "--image_feature",
+        default="image/encoded",
+        metavar="NAME",
+        help="the feature with the image. Default: image/encoded",
+    )
     add(
         "--epochs",
         type=int,
         metavar="N",
-        help="passes over the images with the whole network. Default: enough for about 800 steps, within 10 and 100",
+        help="epochs with the whole network. Default: enough for about 800 steps, at least 10 and at most 100",
     )
-    add("--head_epochs", type=int, default=3, metavar="N", help="passes before, with the classifier only. Default: 3")
+    add(
+        "--head_epochs",
+        type=int,
+        default=3,
+        metavar="N",
+        help="epochs before that, with the classifier only. Default: 3",
+    )
     add("--batch_size", type=int, default=32, metavar="N", help="images in a step. Default: 32")
     add(
         "--learning_rate",
         type=float,
         metavar="RATE",
-        help="peak rate while the whole network is trained. Default: 0.003 for an untrained: module, else 0.0003",
+        help="peak rate for the whole network. Default: 0.003 for an untrained: module, else 0.0003",
     )
-    add("--seed", type=int, default=0, metavar="N", help="of the images' order, crops and flips. Default: 0")
-    add("--module_sha256", metavar="DIGEST", help="refuse the module unless its digest is this")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the order, crops and flips of the images. Default: 0")
+    add("--module_sha256", metavar="DIGEST", help="refuse a module with another digest")
     add(
         "--allow_unsafe_module",
         action="store_true",
-        help="take a module with operations that reach files, processes or the network",
+        help="accept a module with operations that reach files, processes or the network",
     )
     add("--signature", metavar="NAME", help="signature to train; default: as pipeline.run chooses it")
-    add("--output_key", metavar="NAME", help="its output; likewise")
-    add("--image_size", type=_image_size, metavar="H,W", help="for a module that does not say")
+    add("--output_key", metavar="NAME", help="output of the signature; default: as pipeline.run chooses it")
+    add("--image_size", type=_image_size, metavar="H,W", help="input size of a module that does not state it")
     parser.set_defaults(run=_finetune)
 
 

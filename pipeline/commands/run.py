@@ -1,4 +1,4 @@
-"""`python -m pipeline.run`: images in, embeddings out."""
+"""`python -m pipeline.run`: turns images into embeddings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def format_summary(summary: Summary, output: str) -> str:
-    """Returns the few lines about a run that a person wants to see at its end."""
+    """Returns the lines that the command prints at the end of a run."""
     if not summary.records and summary.skipped:
         first = f"nothing new: all {summary.skipped} records were done by earlier runs"
     else:

@@ -18,9 +18,9 @@ def _command(args: Sequence[str]) -> int:
     )
     parser.add_argument("output", metavar="OUT", help="directory of the data set, local or gs://")
     parser.add_argument(
-        "--delete_strays", action="store_true", help="remove the files in its directories that no manifest names"
+        "--delete_strays", action="store_true", help="remove files of the data set's directories that no manifest names"
     )
-    parser.add_argument("--show", metavar="KEY", help="write the original bytes of this failure to a file")
+    parser.add_argument("--show", metavar="KEY", help="write the original bytes of the failure with this key to a file")
     parser.add_argument("--to", metavar="FILE", help="the file for --show. Default: failure.bin", default="failure.bin")
     options = parser.parse_args(args)
     output = filesystem.normalize(options.output)

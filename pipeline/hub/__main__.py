@@ -1,4 +1,4 @@
-"""Describes and makes modules: `python -m pipeline.hub --help`."""
+"""Describes, exports and fine-tunes modules: `python -m pipeline.hub --help`."""
 
 import sys
 
