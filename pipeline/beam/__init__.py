@@ -1,1 +1,1 @@
-"""The PTransforms, the pipeline of a wave, and the use of Beam's options and insides."""
+"""The PTransforms, the pipeline of a wave, Beam's options and runners."""

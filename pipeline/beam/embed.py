@@ -1,4 +1,4 @@
-"""`EmbedImages`: records to rows, through one embedder that all threads of a worker share."""
+"""`EmbedImages`: turns records into rows; all threads of a worker share one embedder."""
 
 from __future__ import annotations
 
@@ -31,16 +31,15 @@ LOADS_COUNTER = "embedder-loads"
 
 @dataclass
 class EmbedImages(beam.PTransform):
-    """Embeds a bounded PCollection of `ImageRecord`; a `Failure` in it is passed on.
+    """Embeds a bounded PCollection of `ImageRecord`, and passes each `Failure` on.
 
-    Gives a PCollection of `EmbeddingBatch`. The module is loaded once for each worker process,
-    whatever the number of its threads, bundles and stages: all share one `Embedder`.
+    Returns a PCollection of `EmbeddingBatch`. Each worker process loads the module once: all its threads,
+    bundles and stages share one `Embedder`.
 
     Attributes:
-      spec: what the embedder is made from.
-      shared: the handle of the embedder; give the same one to several pipelines of a process, and the
-        module is loaded once for all of them.
-      dataset_spec: what the vectors are, for `WriteEmbeddings`; None where it is not known.
+      spec: settings from which each worker loads the embedder.
+      shared: handle of the embedder. Pipelines of one process with the same handle load the module once.
+      dataset_spec: describes the vectors, for `WriteEmbeddings`; None if unknown.
     """
 
     spec: EmbedderSpec
@@ -55,8 +54,8 @@ class EmbedImages(beam.PTransform):
     def from_module(cls, handle: str | os.PathLike[str], **settings: Any) -> EmbedImages:
         """Embeds with a module: `EmbedImages.from_module("module.tar.gz", normalize="l2")`.
 
-        The module is loaded here once, to choose its engine, and then once in each worker process, which
-        must find it at the same path.
+        This call loads the module once, to choose its engine. Each worker process then loads it again, from the
+        same path.
 
         Args:
           handle: as in `--module`.
@@ -79,12 +78,13 @@ class EmbedImages(beam.PTransform):
         width: int,
         normalize: Normalization = "none",
     ) -> EmbedImages:
-        """Embeds with an engine of your own: `EmbedImages.from_engine(MyEngine, name="mine", height=224, width=224)`.
+        """Embeds with your own engine: `EmbedImages.from_engine(MyEngine, name="mine", height=224, width=224)`.
 
         Args:
-          make: returns the engine, here once and then once in each worker process; any callable that can be
-            pickled, such as a class.
-          name: names the engine in the spec of a data set. Another name says that vectors are not comparable.
+          make: returns the engine. It is called here once and then once in each worker process; any picklable
+            callable, such as a class.
+          name: of the engine, in the spec of a data set. Vectors of engines with different names count as not
+            comparable.
           height: of the images that the engine takes, in pixels.
           width: of the images, in pixels.
           normalize: `l2` scales each vector to length 1.
@@ -96,7 +96,7 @@ class EmbedImages(beam.PTransform):
 
     @classmethod
     def from_embedder(cls, embedder: Embedder) -> EmbedImages:
-        """Embeds as a loaded embedder does, which is not used itself.
+        """Embeds with the settings of a loaded embedder; workers load their own.
 
         Raises:
           UsageError: the embedder has no spec.

@@ -15,17 +15,17 @@ from pipeline.dataset.commit import WaveHeader
 
 @dataclass(frozen=True)
 class WaveJob:
-    """All that the pipeline of one wave is built from.
+    """Everything that the pipeline of one wave is built from.
 
     Attributes:
-      header: what is known of the wave, its plan among it.
+      header: of the wave; includes its plan.
       input: names of the features to read.
       max_image_bytes: an image file larger than this is a failure.
       output: directory of the data set.
       formats: of the embeddings files.
       compression: of TFRecord files.
       embed: the transform that embeds, which workers share.
-      spread: whether what is to be read is dealt out to workers on several machines.
+      spread: whether a reshuffle distributes the parts of files over several machines before they are read.
     """
 
     header: WaveHeader
@@ -39,7 +39,7 @@ class WaveJob:
 
 
 def build(root: beam.Pipeline, job: WaveJob) -> None:
-    """Adds to a pipeline all that reads, embeds and commits one wave."""
+    """Adds the transforms that read, embed and commit one wave to a pipeline."""
     spec = job.embed.dataset_spec
     (
         root

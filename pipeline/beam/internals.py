@@ -1,7 +1,7 @@
-"""Everything that relies on insides of Apache Beam, which a new version may change without notice.
+"""All use of undocumented parts of Apache Beam, which a new version may change without notice.
 
-Each function checks what it relies on where that is cheap, and `tests/beam/test_internals.py` checks the rest. Beam is
-imported when a function needs it.
+Each function checks these parts where that is cheap, and `tests/beam/test_internals.py` checks the rest. Functions
+import Beam when they need it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _relies_on(thing: str) -> str:
 
 @contextlib.contextmanager
 def _relying_on(thing: str) -> Iterator[None]:
-    """Says which inside of Beam has changed.
+    """Raises an error that names the part of Beam that has changed.
 
     Raises:
       ImportError: Beam no longer has a module or an attribute that the body uses, or a call takes other arguments.
@@ -36,7 +36,7 @@ def _relying_on(thing: str) -> Iterator[None]:
 
 
 def make_option_parser() -> argparse.ArgumentParser:
-    """Returns a parser that knows every option of Beam's; Beam's public door only logs an argument it does not know.
+    """Returns a parser of all options of Beam. Beam's public function only logs an unknown argument.
 
     Raises:
       ImportError: this version of Beam declares its options in another way.
@@ -76,7 +76,7 @@ def make_runner(name: str) -> Any:
 
 
 def option_errors(options: PipelineOptions, runner: Any) -> list[str]:
-    """Returns what a runner has against options, one text for each complaint.
+    """Returns the errors that a runner finds in options, one text for each.
 
     Raises:
       ImportError: this version of Beam validates options in another way.
@@ -88,11 +88,11 @@ def option_errors(options: PipelineOptions, runner: Any) -> list[str]:
 
 
 RAISED_ERRORS_LOGGERS = ("apache_beam.runners", "apache_beam.utils.retry")
-"""Loggers to which Beam writes the stack of every failure that it also raises."""
+"""Loggers to which Beam writes the stack trace of each failure that it also raises."""
 
 
 def silence_raised_errors() -> None:
-    """Drops what Beam logs of failures that it also raises; for a command, which shows the failure in one line."""
+    """Drops Beam's log of failures that it also raises. For commands, which print such a failure in one line."""
     for name in RAISED_ERRORS_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger().addFilter(_is_no_job_error)

@@ -1,4 +1,4 @@
-"""Beam's own options and the runner they name."""
+"""Beam's options, and the runner that they name."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def parse_beam_args(args: Sequence[str]) -> PipelineOptions:
 def runner_name(options: PipelineOptions) -> str:
     """Returns the name of the runner that the options ask for, `DirectRunner` if they name none."""
     name: str = options.view_as(StandardOptions).runner or DIRECT_RUNNER
-    # Beam takes names in any case and with or without their ending.
+    # Beam accepts names in any case, with and without the suffix `Runner`.
     return DIRECT_RUNNER if name.lower() in ("direct", "directrunner") else name
 
 
@@ -63,7 +63,7 @@ def temp_location(options: PipelineOptions) -> str | None:
 
 
 def staging_location(options: PipelineOptions) -> str | None:
-    """Returns the directory through which workers get the module; None if they run on this machine.
+    """Returns the directory from which workers load the module; None if they run on this machine.
 
     Raises:
       UsageError: the workers run elsewhere, and the options name no such directory.
@@ -80,7 +80,7 @@ def staging_location(options: PipelineOptions) -> str | None:
 
 
 def check_options(options: PipelineOptions) -> None:
-    """Makes sure that the runner accepts the options, before anything is read.
+    """Checks that the runner accepts the options, before anything is read.
 
     Raises:
       UsageError: there is no such runner, or it needs other options.
@@ -102,8 +102,8 @@ def check_options(options: PipelineOptions) -> None:
 def make_runner(options: PipelineOptions) -> Any:
     """Returns the runner that the options ask for.
 
-    `DirectRunner` is Beam's FnApiRunner: Beam's own class of that name may hand the pipeline to a
-    runner that it downloads first.
+    `DirectRunner` is Beam's FnApiRunner: Beam's class `DirectRunner` may pass the pipeline to a runner that it
+    downloads first.
 
     Raises:
       UsageError: there is no such runner.

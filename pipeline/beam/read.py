@@ -1,4 +1,4 @@
-"""`ReadImages`: read tasks to records."""
+"""`ReadImages`: turns read tasks into records."""
 
 from __future__ import annotations
 
@@ -26,25 +26,26 @@ from pipeline.inputs.tasks import cut_task, make_tasks, read_part
 READ_COUNTER = "records-read"
 
 PART_BYTES = 64 << 20
-"""Bytes of a task that a worker gets as one part to begin with; the runner may cut further while a part is read."""
+"""Initial size of a part of a task. The runner may split a part further while a worker reads it."""
 
 
 @dataclass
 class ReadImages(beam.PTransform):
     """Reads image files and TFRecords.
 
-    Gives a PCollection of `ImageRecord`, and of `Failure` for what could not be read, so that nothing
-    is dropped on the way; `EmbedImages` passes failures on. Descriptions of parts of files are spread
-    over the workers, and a splittable DoFn reads them: the runner can move what is left of a part from a
-    slow worker to an idle one. The bytes of an image never cross a shuffle.
+    Returns a PCollection of `ImageRecord`, and of `Failure` for each record that cannot be read; `EmbedImages`
+    passes failures on. A reshuffle distributes descriptions of parts of files, and a splittable DoFn reads the
+    parts: the runner can move the rest of a part from a slow worker to an idle one. Image bytes never cross a
+    shuffle.
 
     Attributes:
-      tasks: what to read, as `pipeline.inputs.tasks.make_tasks` returns it.
-      config: names of the features to read; only needed for TFRecords.
+      tasks: to read, from `pipeline.inputs.tasks.make_tasks`.
+      config: names of the features to read; needed only for TFRecords.
       max_image_bytes: an image file larger than this is a failure.
-      plan_files: files with more tasks, as `pipeline.dataset.plan.write_plan` writes them.
-      spread: whether the parts are dealt out before they are read. Some runners, Flink's among them, would leave all
-        that one worker has listed to that worker; on a single machine it is not needed, and costs some 20 ms.
+      plan_files: files with more tasks, from `pipeline.dataset.plan.write_plan`.
+      spread: whether a reshuffle distributes the parts before they are read. Without it, some runners, such as
+        Flink, keep all parts of a file on the worker that listed them. One machine does not need the reshuffle,
+        which costs about 20 ms.
       kinds: input kinds besides the registered ones.
     """
 
@@ -63,11 +64,11 @@ class ReadImages(beam.PTransform):
     def from_patterns(
         cls, *patterns: str | os.PathLike[str], kinds: Sequence[InputKind] = (), **settings: Any
     ) -> ReadImages:
-        """Reads what files, directories and globs name: `ReadImages.from_patterns("photos", "more/*.png")`.
+        """Reads files, directories and globs: `ReadImages.from_patterns("photos", "more/*.png")`.
 
         Args:
           *patterns: as in `--input`.
-          kinds: input kinds besides the registered ones; a file is of the first kind that recognises its name.
+          kinds: input kinds besides the registered ones. The first kind that recognises a file's name reads it.
           **settings: other fields of `pipeline.core.settings.InputConfig`, such as `key_feature`.
 
         Raises:
@@ -132,7 +133,7 @@ class _ReadFn(beam.DoFn):
         self, part: TaskPart, tracker: Any = beam.DoFn.RestrictionParam(_PartRestrictions())
     ) -> Iterator[ImageRecord | Failure]:
         refused = False
-        self._read.inc(0)  # so that the count is there even if there is nothing
+        self._read.inc(0)  # reports the counter even if there are no records
 
         def claim(position: int) -> bool:
             nonlocal refused
@@ -142,7 +143,7 @@ class _ReadFn(beam.DoFn):
         def end() -> int:
             nonlocal refused
             refused = True
-            tracker.try_claim(restriction.stop)  # after which nothing is given away any more
+            tracker.try_claim(restriction.stop)  # the runner splits nothing off after this
             stop: int = tracker.current_restriction().stop
             return stop
 
@@ -158,5 +159,5 @@ class _ReadFn(beam.DoFn):
                 raise TooManyFailures(f"{record.source}: {record.message}, and --on_corrupt=fail")
             yield record
         if not refused:
-            # Tells the runner that no record begins in what is left of the part.
+            # No record begins in the rest of the part: claim it, as the runner expects.
             tracker.try_claim(tracker.current_restriction().stop)

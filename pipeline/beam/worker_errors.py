@@ -1,8 +1,8 @@
 """Causes of failed bundles: how an exception of a DoFn reaches the launcher.
 
-Runners pass on the text of a worker's exception, often inside a traceback or an exception of Java's, and rarely the
-exception itself. So the text carries the cause as data: a readable message, then a marker with the exception's
-classes and arguments in JSON, in base64. The alphabet of the marker survives escaping and quoting.
+Runners report the text of a worker's exception, often inside a traceback or a Java exception, and rarely the exception
+itself. So the text contains the cause: a readable message, then a marker with the exception's classes and arguments as
+base64-encoded JSON. The alphabet of the marker survives escaping and quoting.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _DOFN_METHODS = ("setup", "start_bundle", "process", "finish_bundle", "teardown"
 
 
 class WorkerError(PipelineError):
-    """An exception of a DoFn whose text carries its cause; see `cause_of`."""
+    """An exception of a DoFn; its text contains its encoded cause, which `cause_of` decodes."""
 
     @classmethod
     def carrying(cls, error: PipelineError | OSError) -> WorkerError:
-        """Returns an exception whose text carries another one."""
+        """Returns a `WorkerError` whose text contains `error`."""
         message = describe_os_error(error) if isinstance(error, OSError) else str(error)
         arguments = error.__reduce__()[1] if isinstance(error, PipelineError) else ()
         payload = {
@@ -46,7 +46,7 @@ class WorkerError(PipelineError):
 
 
 def carry_cause(function: _Function) -> _Function:
-    """Decorates a function or generator of a worker: a `PipelineError` or `OSError` of it becomes a `WorkerError`."""
+    """Decorates a function or generator of a worker: its `PipelineError` or `OSError` becomes a `WorkerError`."""
     if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
@@ -73,7 +73,7 @@ def carry_causes(dofn: _Class) -> _Class:
 
 
 def cause_of(error: BaseException) -> PipelineError | None:
-    """Returns the exception that a worker raised, rebuilt from the failure that a runner reports; None if unknown.
+    """Returns the exception of a worker, decoded from the error that a runner raises; None if there is no marker.
 
     A class that this process does not know becomes the nearest known base class. An `OSError` becomes a
     `PipelineError` with an `OSError` of the same number as its `__cause__`.
@@ -96,7 +96,7 @@ def _carrying() -> Iterator[None]:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """Returns an exception and the ones that led to it, innermost last."""
+    """Returns an exception and its causes and contexts, innermost last."""
     found: list[BaseException] = []
     waiting = [error]
     while waiting:
@@ -111,7 +111,7 @@ def _rebuild(encoded: str) -> PipelineError | None:
     try:
         payload = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
         classes, arguments, message = payload["classes"], payload["arguments"], payload["message"]
-    except (ValueError, LookupError, TypeError):  # cut or changed on its way
+    except (ValueError, LookupError, TypeError):  # truncated or changed by the runner
         return None
     known = _known_classes(PipelineError)
     kind = next((known[name] for name in classes if name in known), None)

@@ -1,4 +1,4 @@
-"""`WriteEmbeddings`: rows and failures to the files of a wave, and the wave to the data set."""
+"""`WriteEmbeddings`: writes rows and failures to the files of a wave, and commits the wave."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ from pipeline.storage import filesystem
 class WriteEmbeddings(beam.PTransform):
     """Writes a bounded PCollection of `EmbeddingBatch` as one wave of a data set.
 
-    Each bundle writes files of its own into a staging directory; when all are done, one step gives
-    them their names and commits the wave. Gives a PCollection of one `Manifest`. The data set's lock and
-    what to read next are up to the caller, as `pipeline.job.run` does it.
+    Each bundle writes separate files to a staging directory. After all bundles, one step moves the files to
+    their final names and commits the wave. Returns a PCollection of one `Manifest`. The caller is responsible
+    for the lock of the data set, see `pipeline.job.execute`.
 
     Attributes:
       output: directory of the data set, local or remote.
-      formats: of the rows: names of `--output_format`, or sinks.
+      formats: of the rows; names as in `--output_format`, or sinks.
       compression: of TFRecord files.
-      header: what the manifest says of the wave; by default that it comes after all others and covers no files.
-      spec: what the vectors are, such as `EmbedImages.dataset_spec`. The data set gets it, or must have the same.
+      header: of the wave, for its manifest; by default, the wave gets the next number and lists no inputs.
+      spec: describes the vectors, such as `EmbedImages.dataset_spec`. A new data set gets this spec; an existing
+        one must have the same. None: not checked.
     """
 
     output: str
@@ -75,7 +76,7 @@ class WriteEmbeddings(beam.PTransform):
         header = self.header or _next_header(output)
         settings = SinkSettings(self.compression, header.started, spec_json)
         staged = batches | "Stage" >> beam.ParDo(_StageFn(output, header.name, self._sinks, settings))
-        # A wave without any record has no staged files, and must be committed all the same.
+        # A wave without records has no staged files, but must be committed too.
         once = batches.pipeline | f"{self.label}/Once" >> beam.Impulse()
         new_spec = self.spec if is_new else None
         return once | "Commit" >> beam.Map(_commit, beam.pvalue.AsIter(staged), output, header, new_spec, self._sinks)
@@ -128,14 +129,14 @@ class _StageFn(beam.DoFn):
         self._abandon()
 
     def _abandon(self) -> None:
-        """Closes the files of a bundle that another step has failed, without finishing them."""
+        """Closes the files of a bundle that failed in another step, without finishing them."""
         if self._writer is not None:
             self._writer.abandon()
             self._writer = None
 
     @contextlib.contextmanager
     def _abandoned_on_error(self) -> Iterator[BundleWriter]:
-        """Closes the files of a bundle that fails; the runner tries it again from its start, or gives up."""
+        """Closes the files of a bundle that fails; the runner retries the bundle from its start, or gives up."""
         assert self._writer is not None
         try:
             yield self._writer

@@ -1,1 +1,1 @@
-"""One run: checking, preparing, running its waves, and its summary."""
+"""One run: checks, preparation, waves and summary."""

@@ -1,4 +1,4 @@
-"""Checks before a run starts: its settings, and the directory that it writes to."""
+"""Checks before a run starts: its settings, and its output directory."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CheckedRun:
-    """A run that passed the checks that need neither its data set nor a loaded module.
+    """A run after the checks that need neither its data set nor a loaded module.
 
     Attributes:
       options: Beam's.
       output: directory of the data set, absolute if it is local.
       files: all inputs that the data set should cover.
-      embedder: the module's function, before an engine is chosen for it, and how it is fed.
+      embedder: the module's function, decoding and batch size; the engine is not chosen yet.
     """
 
     options: PipelineOptions
@@ -44,14 +44,14 @@ class CheckedRun:
 
 
 def check_run(config: RunConfig) -> CheckedRun:
-    """Finds a run's inputs and its module, and makes sure that the run can be done as asked.
+    """Finds the inputs and the module of a run, and checks that the request can be fulfilled.
 
     Raises:
-      UsageError: the job cannot be done as asked.
+      UsageError: the request cannot be fulfilled.
     """
     options = beam_options.parse_beam_args(config.beam_args)
     beam_options.check_options(options)
-    FileSystems.set_options(options)  # or Beam looks for them on the command line of this process
+    FileSystems.set_options(options)  # otherwise Beam reads them from the command line of this process
     output = filesystem.absolute(config.output.output)
     with timed("finding the inputs"):
         files = find_inputs(config.input, ownership.output_test(output))
@@ -63,7 +63,7 @@ def check_run(config: RunConfig) -> CheckedRun:
 
 
 def check_directory(output: str) -> None:
-    """Makes sure that a path can be a directory, and that its store can be reached.
+    """Checks that a path can be a directory, and that its store can be reached.
 
     Raises:
       OutputError: the path is a file, or the store cannot be used.
@@ -78,9 +78,9 @@ def check_directory(output: str) -> None:
 
 
 def check_output(config: RunConfig, output: str, embedder: EmbedderSpec) -> Spec | None:
-    """Returns the spec of the data set that a run is to go on with, or None if it is to begin one.
+    """Returns the spec of the data set that a run extends, or None if the run starts a new one.
 
-    Checks that need the loaded module are left out.
+    Leaves out the checks that need the loaded module.
 
     Args:
       config: of the run.
@@ -88,7 +88,7 @@ def check_output(config: RunConfig, output: str, embedder: EmbedderSpec) -> Spec
       embedder: of the run.
 
     Raises:
-      OutputError: the data set holds vectors, files or a layout of another kind.
+      OutputError: the data set has another kind of vectors or other file formats, or lacks its spec.
     """
     if config.execution.overwrite:
         return None

@@ -1,4 +1,4 @@
-"""A preview of a run: plans it and embeds a small sample; writes nothing."""
+"""A preview of a run: plans the run and embeds a small sample; writes nothing."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _VECTOR_VALUE_BYTES = 4
 
 @dataclass(frozen=True)
 class Preview:
-    """What a run would do.
+    """A preview of a run.
 
     Attributes:
       files: input files that are new or changed.
-      input_bytes: their size.
+      input_bytes: size of these files.
       skipped: records that earlier runs have done.
       waves: waves that the run would commit.
-      spec: what the vectors would be.
-      sample_records: records that were read as a sample.
-      sample_embedded: those of them that gave a vector.
-      failures: those that did not.
-      records: how many records there are, estimated from the sample.
-      seconds: how long embedding them would take on this machine, estimated from the sample.
-      output_bytes: size of the vectors, estimated from the sample.
+      spec: of the data set.
+      sample_records: records in the sample.
+      sample_embedded: records of the sample that were embedded.
+      failures: of the sample.
+      records: number of records, estimated from the sample.
+      seconds: time to embed them on this machine, estimated from the sample.
+      output_bytes: size of their vectors, estimated from the sample.
     """
 
     files: int
@@ -68,10 +68,10 @@ class Preview:
 
 
 def preview(config: RunConfig) -> Preview:
-    """Returns what `pipeline.run` would do with the same configuration.
+    """Returns a preview of `pipeline.run` with the same configuration.
 
     Raises:
-      UsageError: the job cannot be done as asked.
+      UsageError: the request cannot be fulfilled.
     """
     checked = check_run(config)
     check_output(config, checked.output, checked.embedder)

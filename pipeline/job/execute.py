@@ -1,4 +1,4 @@
-"""One run on a data set that it locks: check, plan, module, waves, summary."""
+"""One run, which locks its data set: checks, plan, module, waves, summary."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class _LockedRun:
                 embed = bring_to_workers(load_module(checked.embedder, checked.options), checked.options)
             assert embed.dataset_spec is not None
             spec = embed.dataset_spec
-            if execution.overwrite:  # now that the new one can begin
+            if execution.overwrite:  # only now: the module could be loaded
                 ownership.remove(output)
             _begin(output, existing, spec)
             manifests = _run_waves(WaveRunner(self.config, checked.options, output, embed, self.lock), plan.waves)

@@ -1,4 +1,4 @@
-"""Getting a module ready: resolved, checked and loaded once, before any worker starts."""
+"""Loads a module once before any worker starts, and stages it for remote workers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _DATAFLOW_RUNNERS = ("DataflowRunner", "TestDataflowRunner")
 
 
 def load_module(spec: EmbedderSpec, options: PipelineOptions) -> EmbedImages:
-    """Chooses the engine for a module and loads it, which shows that it works; returns the transform that embeds.
+    """Chooses the engine for a module and loads it, to check that it works; returns the transform that embeds.
 
-    Where the pipeline's workers are threads of this process, they share what was loaded here.
+    If the workers are threads of this process, they share the loaded module.
 
     Raises:
       ModuleError: the module cannot be used.
@@ -33,7 +33,7 @@ def load_module(spec: EmbedderSpec, options: PipelineOptions) -> EmbedImages:
 
 
 def bring_to_workers(embed: EmbedImages, options: PipelineOptions) -> EmbedImages:
-    """Returns a transform whose module workers can load; if they run on other machines, it is copied for them.
+    """Returns a transform whose module the workers can load; stages the module for workers on other machines.
 
     Raises:
       UsageError: the module cannot be copied.
@@ -47,9 +47,9 @@ def bring_to_workers(embed: EmbedImages, options: PipelineOptions) -> EmbedImage
 
 
 def threads_per_process(options: PipelineOptions) -> int | None:
-    """Returns how many threads each worker process may compute with; None for as many as it finds cores.
+    """Returns the number of compute threads of each worker process; None for all cores that it finds.
 
-    The workers of one machine share its cores.
+    The worker processes of one machine share its cores.
     """
     direct = options.view_as(DirectOptions)
     if beam_options.is_direct(options):
@@ -57,6 +57,6 @@ def threads_per_process(options: PipelineOptions) -> int | None:
         return max(1, usable_cores() // processes)
     if beam_options.runner_name(options) in _DATAFLOW_RUNNERS:
         experiments = options.view_as(DebugOptions).experiments or ()
-        # Dataflow starts a process for each core of a worker, unless told otherwise.
+        # By default, Dataflow starts one process for each core of a worker.
         return None if "no_use_multiple_sdk_containers" in experiments else 1
     return None

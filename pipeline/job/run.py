@@ -1,4 +1,4 @@
-"""The main job, from Python: `run(config)`. Beam and the other heavy packages are imported when a job starts."""
+"""The main job, from Python: `run(config)`. Starting a job imports Beam and the other heavy packages."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 def run(config: RunConfig) -> Summary:
-    """Runs the whole job and writes the data set, or the part that an existing one lacks.
+    """Runs the whole job: writes a data set, or embeds the inputs that an existing data set lacks.
 
     Raises:
-      UsageError: the job cannot be done as asked; nothing was embedded.
-      TooManyFailures: more records failed than allowed, or all; what was embedded is kept.
+      UsageError: the request cannot be fulfilled; committed waves are kept.
+      TooManyFailures: more records failed than allowed, or all; the vectors of the others are kept.
       IntegrityError: records were lost or counted twice.
-      PipelineError: the pipeline failed; the waves that were committed before are kept.
+      PipelineError: the pipeline failed; committed waves are kept.
     """
     if config.execution.dry_run:
         raise UsageError("dry_run writes nothing, so there is no summary; call pipeline.job.dry_run.preview(config)")
     if config.execution.verbose:
         logging.getLogger("pipeline").setLevel(logging.DEBUG)
     started = time.monotonic()
-    # Imported here, not above: --help and a mistyped flag should not have to wait for Beam.
+    # Imported here, so that --help and usage errors do not wait for Beam.
     with timed("importing Beam"):
         from pipeline.job.execute import execute
     return execute(config, started)

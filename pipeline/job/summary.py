@@ -1,4 +1,4 @@
-"""The summary of a run, and the versions of the packages that took part."""
+"""The summary of a run, and the versions of the packages that it used."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _VERSION = re.compile(r"^Version: (\S+)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Summary:
-    """The counts and circumstances of a run; `summary.json` holds the same.
+    """The counts, settings and versions of a run; `summary.json` has the same fields.
 
     Attributes:
-      records: records that were read, good or bad.
+      records: records that were read, with and without a vector.
       embedded: records that have a vector.
       failed: records that have a failure line.
       skipped: records that an earlier run had done.
-      failures_by_reason: number of failures of each kind.
-      seconds: how long the run took.
+      failures_by_reason: number of failures for each reason.
+      seconds: duration of the run.
       images_per_second: `embedded / seconds`.
       waves: how many waves were committed.
       module: the module's handle.
@@ -36,9 +36,9 @@ class Summary:
       engine: name of the engine that computed the vectors.
       precision: of the computation.
       runner: of the pipeline.
-      versions: of the packages that took part.
+      versions: of the packages that affect the result.
       zero_vectors: rows whose vector has only zeros.
-      duplicate_vectors: rows whose vector is, to the bit, that of another row before it in the same file.
+      duplicate_vectors: rows whose vector equals, bit for bit, that of an earlier row of the same file.
     """
 
     records: int
@@ -67,7 +67,7 @@ def summarize(manifests: Sequence[Manifest], spec: Spec, *, skipped: int, second
       manifests: of the waves that the run committed.
       spec: of the data set.
       skipped: records that earlier runs had done.
-      seconds: how long the run took.
+      seconds: duration of the run.
       runner: name of Beam's runner.
     """
     embedded = sum(manifest.embedded for manifest in manifests)
@@ -97,10 +97,10 @@ def summarize(manifests: Sequence[Manifest], spec: Spec, *, skipped: int, second
 
 
 def check_failures(summary: Summary, max_failure_rate: float) -> None:
-    """Makes sure that enough of a run's records were embedded.
+    """Checks that enough records of a run were embedded.
 
     Raises:
-      TooManyFailures: none was, or a larger share failed than `max_failure_rate`, from 0 to 1.
+      TooManyFailures: all records failed, or a larger share than `max_failure_rate`, from 0 to 1.
     """
     rate = summary.failed / summary.records if summary.records else 0.0
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary.failures_by_reason.items())
@@ -117,14 +117,14 @@ def check_failures(summary: Summary, max_failure_rate: float) -> None:
 
 @functools.cache
 def package_versions() -> Mapping[str, str]:
-    """Returns the versions of the installed packages that shape a result, by name."""
+    """Returns the versions of the installed packages that affect a result, by name."""
     found = {}
     for name in VERSIONED_PACKAGES:
         try:
             package = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-        # Its `version` would parse the package's whole description, which takes 20 ms for each.
+        # `package.version` would parse the whole metadata, which takes 20 ms for each package.
         header = _VERSION.search(package.read_text("METADATA") or "")
         found[name] = header[1] if header else package.version
     return found

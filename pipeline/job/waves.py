@@ -1,4 +1,4 @@
-"""The waves of a run: planning them, and running the pipeline of each."""
+"""Plans the waves of a run, and runs the pipeline of each."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _MAX_REASON_CHARACTERS = 500
 
 
 def plan_run(config: RunConfig, options: PipelineOptions, output: str, files: Sequence[InputFile]) -> Plan:
-    """Returns the plan of a run after which the data set in directory `output` covers some files.
+    """Returns the plan of a run that embeds `files` into the data set in directory `output`.
 
     Raises:
       OutputError: a manifest of the data set cannot be read.
@@ -72,7 +72,7 @@ class WaveRunner:
 
         Raises:
           PipelineError: the pipeline failed, and the wave was not committed.
-          IntegrityError: the pipeline lost records, or counted some twice; the wave is no longer committed.
+          IntegrityError: the pipeline lost records or counted some twice; the manifest of the wave is removed.
         """
         pipeline = beam.Pipeline(runner=beam_options.make_runner(self.options), options=self.options)
         graph.build(pipeline, self._job(wave))
@@ -115,9 +115,9 @@ class WaveRunner:
         )
 
     def _explain(self, error: Exception, wave: str) -> Exception:
-        """Returns the error of a failed pipeline as the user should see it; `error` itself if that says it best."""
+        """Returns the error of a failed pipeline for the user: its cause, `error` itself, or a summary of `error`."""
         cause = cause_of(error)
-        if isinstance(cause, UsageError):  # which says what to do; to start again is not enough
+        if isinstance(cause, UsageError):  # its message says what to do; a second start would not help
             return cause
         if cause is not None:
             text = f"wave {wave} failed and was not committed: {cause}; start again to go on from there"
@@ -132,9 +132,9 @@ class WaveRunner:
 
 
 def last_line(text: str) -> str:
-    """Returns the last line of a failure's text that names an error, not a place in a program or its logs.
+    """Returns the last line of a failure's text that names an error, not a stack frame.
 
-    Line breaks may be escaped, as some runners do it. Stack frames are indented, in Python and in Java.
+    Some runners escape line breaks. Stack frames are indented, in Python and in Java.
     """
     lines = text.replace("\\n", "\n").replace("\\t", "\t").splitlines()
     named = [line.strip() for line in lines if line.strip() and not line[0].isspace()]
@@ -150,13 +150,13 @@ def _wait(result: PipelineResult, wave: str) -> None:
         _log.warning("interrupted: cancelling the job of wave %s", wave)
         try:
             result.cancel()
-        except Exception as error:  # whatever a runner has against it, the interrupt counts
+        except Exception as error:  # any error of the runner: the interrupt has priority
             _log.warning("the job could not be cancelled (%s); its wave will not count", error)
         raise
 
 
 def _records_read(result: PipelineResult) -> int | None:
-    """Returns how many records the pipeline's reader emitted; None if the runner does not report it."""
+    """Returns the number of records that the pipeline read; None if the runner does not report it."""
     counters = result.metrics().query(MetricsFilter().with_name(READ_COUNTER))["counters"]
     counts = [counter.committed for counter in counters if counter.committed is not None]
     return sum(counts) if counts else None
