@@ -1,1 +1,1 @@
-"""Encoded images to pixels, and pixels to the input of a network."""
+"""Decoding and resizing of images."""

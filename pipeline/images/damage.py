@@ -1,4 +1,4 @@
-"""Errors of damaged images, and reading from bytes that may end early."""
+"""Errors of damaged images, and unpacking of data that may end early."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.core.errors import ImageError
 
-# Texts of Pillow and of the libraries that it calls.
+# Error messages of Pillow and of the libraries that it calls.
 _TRUNCATED = re.compile("truncated", re.IGNORECASE)
 _UNSUPPORTED = re.compile(
     "unsupported|not (yet )?supported|not available|unknown pixel mode|unknown data organi[sz]ation", re.IGNORECASE

@@ -1,4 +1,4 @@
-"""`ImageDecoder`: encoded image bytes to RGB pixels of one size."""
+"""`ImageDecoder`: decodes images to RGB pixels of one size."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class ImageDecoder:
 
     The result is that of `tf.io.decode_jpeg(channels=3, dct_method="INTEGER_ACCURATE")` divided by 255
     and `tf.image.resize(method="bilinear", antialias=False)`, up to the rounding of float32. Grey becomes
-    RGB, alpha is dropped, CMYK is converted, 16-bit samples keep their upper 8 bits. Of several frames or
-    pages, the first is decoded, and only it needs to be complete. Samples of 12, 32 or 64 bits, floats and
-    Lab colours are refused.
+    RGB, alpha is dropped, CMYK is converted, 16-bit samples keep their upper 8 bits. Only the first of several
+    frames or pages is decoded; the others may be incomplete. Samples of 12, 32 or 64 bits, floats and Lab colours
+    are refused.
 
     Attributes:
       height: rows of the result.
       width: columns of the result.
-      decode: `exact`, or `fast`: JPEG is decoded at the smallest of libjpeg's scales (eighths) that is
-        not below the wanted size, which aliases differently. Other formats, and CMYK, are as `exact`.
+      decode: `exact`, or `fast`: decodes JPEG at the smallest of libjpeg's scales (eighths) that is not below
+        the size of the result, which aliases differently. Other formats, and CMYK, are decoded as with `exact`.
       exif_orientation: turn the image upright first, by its EXIF orientation.
-      max_pixels: largest image that is decoded, in pixels, by its header.
-      max_image_bytes: largest encoded image that is decoded.
-      formats: the formats that are decoded, in the order in which they are tried.
+      max_pixels: limit of the number of pixels in the header.
+      max_image_bytes: limit of the size of the encoded image.
+      formats: the formats to decode, in the order in which they are tried.
     """
 
     height: int

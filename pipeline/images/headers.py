@@ -1,4 +1,4 @@
-"""Format and size of encoded images, from their first bytes and headers; no pixels are decoded."""
+"""Reads format and size of encoded images from their headers, without decoding pixels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _REFUSED: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     ("ICNS", re.compile(rb"icns")),
     ("DICOM", re.compile(rb".{128}DICM", re.DOTALL)),
 )
-"""Formats that are recognised only to name them in the error; a registered format takes precedence."""
+"""Formats that are recognised only to name them in an error message. Registered formats have precedence."""
 
 
 @dataclass(frozen=True, slots=True)

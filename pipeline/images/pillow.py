@@ -1,4 +1,4 @@
-"""Decoding with Pillow: open a file, read its EXIF orientation, and convert its pixels to RGB."""
+"""Decoding with Pillow: opens a file, reads its EXIF orientation, and converts its pixels to RGB."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GREY_OF_16_BITS = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _MODES_OF_8_BITS = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"})
 
 _ORIENTATION_TAG = 274
-# A JPEG segment holds no more. Pillow can copy a larger block once for each of its tags.
+# The limit of a JPEG segment. Pillow may copy a larger block once for each of its tags.
 _MAX_EXIF_BYTES = 1 << 16
 
 
@@ -71,7 +71,7 @@ def orientation_of(image: ImageFile.ImageFile) -> int:
         return 1
     try:
         exif = image.getexif()
-        for group in TiffTags.TAGS_V2_GROUPS:  # Pillow would read these of a TIFF too, whatever their size.
+        for group in TiffTags.TAGS_V2_GROUPS:  # In a TIFF, Pillow would read these tags too, whatever their size.
             if group in exif:
                 del exif[group]
         orientation = exif.get(_ORIENTATION_TAG, 1)
@@ -102,7 +102,7 @@ def to_rgb(image: ImageFile.ImageFile, *, holds_ink: bool = True) -> Pixels:
         return (light[..., :3] * light[..., 3:] // 255).astype(np.uint8)  # TensorFlow's formula
     if image.mode not in _MODES_OF_8_BITS:
         raise unusual_mode(image)
-    image.info.pop("transparency", None)  # Conversion would mix it in, or warn.
+    image.info.pop("transparency", None)  # The conversion would apply it, or warn.
     opaque = image.convert({"RGBa": "RGBA", "La": "LA"}.get(image.mode, image.mode))
     return np.asarray(opaque.convert("RGB"))
 

@@ -1,8 +1,8 @@
 """Pillow's image files, without its warnings.
 
-Pillow warns about damaged metadata, and about sizes above a limit of the process. Where warnings are errors
-(`python -W error`), such a warning would make an image fail that can be decoded, and catching warnings is not
-safe in several threads. These classes avoid the warnings and read the same values as their bases.
+Pillow warns about damaged metadata, and about sizes above a global limit. With `python -W error`, such a warning
+would turn a decodable image into a failure. Catching warnings is not thread-safe. These classes avoid the warnings and
+read the same values as their base classes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 
 class _EndOfData(Exception):
-    """A read wanted more bytes than there are."""
+    """A read asked for more bytes than the stream has."""
 
 
 class _WholeReads:
@@ -46,12 +46,12 @@ class Directory(ImageFileDirectory_v2):
         return directory
 
     def load(self, fp: IO[bytes]) -> None:
-        """Reads the tags from a stream; if the data ends early, only those before the end."""
+        """Reads the tags from a stream; if the data ends early, only the complete ones."""
         with contextlib.suppress(_EndOfData):
             super().load(cast("IO[bytes]", _WholeReads(fp)))
 
     def _setitem(self, tag: int, value: Any, legacy_api: bool) -> None:
-        # Where a tag has several values instead of one, Pillow warns and takes the first.
+        # If a tag has several values instead of one, Pillow warns and takes the first.
         if isinstance(value, tuple) and len(value) > 1 and TiffTags.lookup(tag, self.group).length == 1:
             value = value[:1]
         super()._setitem(tag, value, legacy_api)
@@ -100,7 +100,7 @@ class TiffFile(_FileWithExif, TiffImageFile):
         self._directory = Directory.of(directory)
 
     def load_prepare(self) -> None:
-        """Allocates the pixels; Pillow would compare their number with the limit of the process first."""
+        """Allocates the pixels, without Pillow's check of their number against a global limit."""
         if self._im is None:
             self.im = Image.core.new(self.mode, self._tile_size)  # type: ignore[attr-defined]
         super().load_prepare()

@@ -1,4 +1,4 @@
-"""Bilinear resizing of pixels, as `tf.image.resize(method="bilinear", antialias=False)` does it."""
+"""Bilinear resizing, equal to `tf.image.resize(method="bilinear", antialias=False)` up to rounding."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def resize(pixels: Pixels, out: npt.NDArray[np.float32] | npt.NDArray[np.uint8])
         times 255, rounded to the nearest level.
     """
     height, width, _ = out.shape
-    # Both branches compute the same resize, up to the rounding of the places between pixels. OpenCV on the
-    # whole image is faster up to a few times the size of the result; beyond, gathering only the needed pixels.
+    # Both branches compute the same bilinear resize, up to rounding. OpenCV is faster for images up to a few times
+    # the size of the result; for larger ones, gathering only the needed pixels is faster.
     if pixels.shape[0] <= 6 * height and pixels.shape[1] <= 6 * width:
         resized = cv2.resize(pixels.astype(np.float32, order="C"), (width, height), interpolation=cv2.INTER_LINEAR)
     else:
@@ -37,10 +37,10 @@ def resize(pixels: Pixels, out: npt.NDArray[np.float32] | npt.NDArray[np.uint8])
 
 
 def resize_in_calling_thread() -> None:
-    """Makes OpenCV use the calling thread only, in the whole process.
+    """Disables OpenCV's own threads in the whole process.
 
-    For processes whose threads already occupy all cores: OpenCV's own threads only take processor time from
-    them. The pixels are the same.
+    For processes whose threads already occupy all cores: there, OpenCV's threads only cost processor time. The
+    pixels are the same.
     """
     cv2.setNumThreads(1)
 

@@ -1,1 +1,1 @@
-"""Image formats: one module for each, `base.py` with their protocol, and `registry.py` with their list."""
+"""Image formats: one module for each; `base.py` has their protocol, `registry.py` their list."""

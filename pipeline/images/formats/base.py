@@ -34,8 +34,8 @@ class DecodeRequest:
     Attributes:
       exif_orientation: whether the image is turned upright by its EXIF orientation.
       max_pixels: limit of `check_size`.
-      min_size: smallest size, after turning, that is sufficient: a format that decodes at a reduced scale
-        faster may return any size from here on; None for the full size.
+      min_size: smallest sufficient size, after turning. A format that decodes faster at a reduced scale may
+        return any size that is not below it. None: the full size.
     """
 
     exif_orientation: bool
@@ -43,7 +43,11 @@ class DecodeRequest:
     min_size: ImageSize | None = None
 
     def check_size(self, height: int, width: int) -> None:
-        """Raises an `ImageError` with reason `too_large` if an image has more than `max_pixels` pixels."""
+        """Checks the size of an image.
+
+        Raises:
+          ImageError: with reason `too_large`; the image has more than `max_pixels` pixels.
+        """
         if height * width > self.max_pixels:
             raise ImageError(
                 "too_large",

@@ -44,9 +44,9 @@ class Gif:
 def first_frame(data: bytes) -> bytes:
     """Returns a GIF without the extensions before its first frame, on a canvas that holds the frame.
 
-    Layout from GIF89a sections 18 to 26. The time that Pillow takes for comments is the square of their
-    number, and transparency is not needed here. Pillow enlarges a canvas that is too small as well, but then
-    compares its size with a limit of the whole process.
+    Layout from GIF89a sections 18 to 26. Pillow's time for comments grows with the square of their number, and
+    transparency is not needed here. Pillow would also enlarge a canvas that is too small, but compare its size
+    with a global limit.
 
     Raises:
       ImageError: there is no frame, or the data ends early.

@@ -1,7 +1,7 @@
 """JPEG, decoded by libjpeg-turbo.
 
 simplejpeg releases the GIL and returns the pixels of `tf.io.decode_jpeg(dct_method="INTEGER_ACCURATE")`.
-Pillow decodes CMYK, and files with damage that simplejpeg refuses and libjpeg only warns about.
+Pillow decodes CMYK, and damaged files that simplejpeg refuses although libjpeg only warns about them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _SEQUENTIAL = frozenset({0xC0, 0xC1})
 _PROCESSES = _SEQUENTIAL | {0xC2, 0xC9, 0xCA}
-# Every scan of a progressive JPEG visits all of its blocks, and a scan may be a few bytes short. Encoders
-# write about ten; libjpeg-turbo's own fuzzers stop at 500.
+# Every scan of a progressive JPEG visits all blocks, even if the scan has only a few bytes. Encoders write about
+# ten scans; libjpeg-turbo's fuzzers stop at 500.
 _MAX_SCANS = 500
 _MAX_EXIF_SEGMENTS = 100
 
@@ -85,10 +85,10 @@ class JpegFrame:
 
 
 def read_frame(data: bytes) -> JpegFrame:
-    """Returns the first frame header; skips the same bytes before it as libjpeg.
+    """Returns the first frame header; before it, skips the same bytes as libjpeg.
 
     Raises:
-      ImageError: there is no frame header, or its kind of JPEG is not decoded.
+      ImageError: there is no frame header, or it declares an unsupported kind of JPEG.
     """
     position = 2
     while (position := data.find(b"\xff", position)) >= 0:
@@ -117,7 +117,7 @@ def _open(data: bytes, request: DecodeRequest) -> JpegFile:
     from pipeline.images import pillow
     from pipeline.images.pillow_files import JpegFile
 
-    # The time that Pillow takes to join the EXIF segments is the square of their number.
+    # Pillow's time to join the EXIF segments grows with the square of their number.
     if data.count(b"Exif\0\0") > _MAX_EXIF_SEGMENTS:
         raise corrupt("jpeg", f"more than {_MAX_EXIF_SEGMENTS} EXIF segments")
     return pillow.open_image("jpeg", JpegFile, data, request)

@@ -43,8 +43,8 @@ class Png:
 def pixel_chunks(data: bytes) -> bytes:
     """Returns a PNG reduced to the chunks that decoding needs, after a check of all checksums.
 
-    Pillow checks no checksum of pixel data and does not notice a missing end. It also unpacks compressed
-    texts and profiles, which are not needed here and may be huge in a hostile file.
+    Pillow neither verifies the checksums of pixel data nor notices a missing end. It also unpacks compressed
+    texts and profiles, which are not needed here and may be huge in a malicious file.
 
     Raises:
       ImageError: a checksum is wrong, or the data ends early.

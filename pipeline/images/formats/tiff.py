@@ -33,7 +33,7 @@ class Tiff:
         return start.startswith(_SIGNATURES)
 
     def read_size(self, data: bytes) -> ImageSize:
-        """Returns the size of the first page; also checks that its tags take no more memory than the data.
+        """Returns the size of the first page. Also checks that its tags refer to no more bytes than the data has.
 
         Layouts from TIFF 6.0 section 2 and, for 64-bit offsets, the BigTIFF proposal.
         """
@@ -65,7 +65,7 @@ class Tiff:
         from pipeline.images.pillow_files import TiffFile
 
         image = pillow.open_image(self.name, TiffFile, data, request)
-        # Loading turns the page upright, and the orientation is gone.
+        # Loading turns the page upright and removes the orientation.
         orientation = pillow.orientation_of(image)
         image.load()
         tags = image.tag_v2
