@@ -1,1 +1,1 @@
-"""Measures this pipeline and its peers on the same records. `python -m benchmarks.run --help` tells how."""
+"""Measures this pipeline and its peers on the same records; see `python -m benchmarks.run --help`."""

@@ -1,4 +1,4 @@
-"""The images of a benchmark: read from an input or generated, and written to TFRecords as often as needed."""
+"""The images of a benchmark: reads or generates them, and writes them to TFRecords, repeated as needed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _record_images(path: str, image_feature: str) -> Iterator[bytes]:
 
 
 def generate_images(count: int = GENERATED) -> list[bytes]:
-    """Returns JPEGs that cost about what photos of 500x375 pixels cost: shapes, shading and noise at every scale."""
+    """Returns JPEGs with the decoding cost of photos of 500x375 pixels: shapes, shading and noise at every scale."""
     rng = np.random.default_rng(0)
     images = []
     for _ in range(count):
@@ -65,7 +65,7 @@ def generate_images(count: int = GENERATED) -> list[bytes]:
 
 
 def write_tfrecords(images: Sequence[bytes], count: int, directory: Path, files: int = 4) -> tuple[str, ...]:
-    """Writes `count` records in some files, repeating the images, each time under another key; returns the paths."""
+    """Writes `count` records to some files, repeating the images with new keys; returns the paths."""
     directory.mkdir(parents=True)
     numbered = enumerate(itertools.islice(itertools.cycle(images), count))
     paths = []

@@ -1,8 +1,7 @@
-"""What each engine, precision and decoding does to the vectors: `python -m benchmarks.fidelity --module HANDLE`.
+"""Measures the effect of engine, precision and decoding on the vectors: `python -m benchmarks.fidelity`.
 
-Compares with `--engine=tensorflow --decode=exact`, the reference, image by image. For a module that
-classifies, `--signature` and `--output_key` name its logits, and the table tells how often the first
-class stays.
+The reference is `--engine=tensorflow --decode=exact`. For a classifier, `--signature` and `--output_key` name its
+logits; the table then shows how often the first class stays the same.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ REFERENCE = {"engine": "tensorflow"}
 
 @dataclasses.dataclass(frozen=True)
 class Fidelity:
-    """How far vectors are from the reference.
+    """The difference of vectors from the reference.
 
     Attributes:
       median: of the images' relative L2 differences.
       largest: of the same.
-      nearest_kept: share of images whose nearest other image, by cosine, is the reference's.
-      first_kept: share of images whose largest value is at the reference's place.
+      nearest_kept: share of images with the same nearest other image, by cosine similarity, as in the reference.
+      first_kept: share of images with the largest value at the same index as in the reference.
     """
 
     median: float
@@ -61,7 +60,7 @@ def _nearest(vectors: np.ndarray) -> np.ndarray:
 
 
 def embed(images: Sequence[bytes], module: str, **settings: str) -> np.ndarray:
-    """Returns the vectors float32 [N, D] of images that can all be decoded."""
+    """Returns the vectors float32 [N, D] of images; all must be decodable."""
     records = [ImageRecord(str(number).encode(), "", image) for number, image in enumerate(images)]
     with Embedder.from_module(module, **settings) as embedder:
         rows = [rows for batch in embedder.stream(records) for rows in batch.rows]

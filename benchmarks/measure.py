@@ -1,4 +1,4 @@
-"""Running one peer in a process of its own, and what that took."""
+"""Runs one peer in a separate process, and measures time and memory."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one run of a peer took.
+    """Time and memory of one run of a peer.
 
     Attributes:
-      images: how many images it embedded.
-      seconds: wall time of the process, without what does not count.
-      cpu_s: user and system time of all its processes.
-      peak_mib: the largest sum of resident memory of all its processes.
-      other_cores: how many cores everything else on the machine kept busy meanwhile, on average.
+      images: number of embedded images.
+      seconds: wall time of the process, without the excluded time that the peer reports.
+      cpu_s: user and system time of all processes of the peer.
+      peak_mib: the largest sum of resident memory of these processes.
+      other_cores: average number of cores that other programs kept busy during the run.
     """
 
     images: int
@@ -44,7 +44,7 @@ class PeerError(Exception):
 
 
 class _Sampler(threading.Thread):
-    """Follows the memory and processor time of a process and its descendants."""
+    """Samples the memory and processor time of a process and its descendants."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -88,7 +88,7 @@ def measure(peer: str, task: Task, images: int, *, checkout: Path | None = None)
       checkout: directory of the repository whose code runs; default: the current directory.
 
     Raises:
-      PeerError: it ended with an error.
+      PeerError: the peer ended with an error.
     """
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile() as errors:
         path = Path(scratch, "task.json")
@@ -121,6 +121,6 @@ def measure(peer: str, task: Task, images: int, *, checkout: Path | None = None)
 
 
 def _busy_s() -> float:
-    """Returns the processor seconds that all cores of the machine have worked so far."""
+    """Returns the busy time of all cores of the machine since boot, in processor seconds."""
     times = psutil.cpu_times()
     return float(times.user + times.system)

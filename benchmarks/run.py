@@ -1,8 +1,8 @@
-"""This pipeline and its peers on the same records: `python -m benchmarks.run [--input PATTERN]`.
+"""Measures this pipeline and its peers on the same records: `python -m benchmarks.run [--input PATTERN]`.
 
-Every peer runs in a process of its own on a few and on many images; the runs alternate, for several
-rounds. Sustained speed is the slope between the two, so that start-up does not count; ratios are taken
-within a round and their median is told, so that an hour in which the machine was slower hurts less.
+Every peer runs in a separate process, on a few and on many images, in several rounds. The sustained speed is the slope
+between both runs, so start-up does not count. Ratios are computed within a round, and the table shows their medians:
+so a slow hour of the machine matters less.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Round:
 
     @property
     def images_per_second(self) -> float:
-        """Sustained; not a number where the large run took no longer than the small one."""
+        """Sustained speed; NaN if the large run took no longer than the small one."""
         seconds = self.large.seconds - self.small.seconds
         return (self.large.images - self.small.images) / seconds if seconds > 0 else math.nan
 
@@ -94,7 +94,7 @@ class Round:
 
     @property
     def startup_s(self) -> float:
-        """What a run takes beside the images."""
+        """Time of a run without the time for its images, in seconds."""
         return self.small.seconds - self.small.images / self.images_per_second
 
 
@@ -106,14 +106,18 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--large", type=int, default=2500, metavar="N", help="images of the large run. Default: 2500")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default: 3")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="LABEL", help=f"of {', '.join(c.label for c in CONTENDERS)}"
+        "--only",
+        action="append",
+        default=[],
+        metavar="LABEL",
+        help=f"may be repeated; one of {', '.join(c.label for c in CONTENDERS)}",
     )
     parser.add_argument("--output", type=Path, default=Path("benchmark"), metavar="DIR", help="for JSON and PNG")
     return parser
 
 
 def prepare_task(handle: str) -> Task:
-    """Resolves and converts a module, so that no measured run has to."""
+    """Resolves and converts a module, so that the measured runs find it in the cache."""
     module = resolve_module(handle)
     signature = choose_signature(module)
     converted(ModuleFunction(module.handle, module.path, module.sha256, signature))
@@ -150,10 +154,10 @@ def run_once(contender: Contender, task: Task, images: int, scratch: Path) -> Me
 def run_rounds(
     contenders: Sequence[Contender], task: Task, sizes: tuple[int, int], rounds: int, scratch: Path
 ) -> dict[str, list[Round]]:
-    """Runs all contenders in turn, `rounds` times; one that fails is told and left out."""
+    """Runs all contenders in turn, `rounds` times; reports and drops a contender that fails."""
     found: dict[str, list[Round]] = {contender.label: [] for contender in contenders}
     for number in range(rounds):
-        # Every other round goes backwards, so that nobody always follows the same neighbour.
+        # Every other round runs in reverse order, so that no contender always follows the same one.
         for contender in contenders if number % 2 == 0 else contenders[::-1]:
             if contender.label not in found:
                 continue
@@ -174,7 +178,7 @@ def run_rounds(
 
 
 def summarize(found: Mapping[str, Sequence[Round]]) -> list[dict[str, Any]]:
-    """Returns medians over the rounds that gave a speed, one row for each contender; None where there was none."""
+    """Returns one row of medians for each contender, over the rounds with a valid speed; None if there are none."""
     references = {contender.label: contender.reference for contender in CONTENDERS}
     rows = []
     for label, rounds in found.items():
@@ -251,7 +255,7 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Returns what the figures were measured on."""
+    """Returns the hardware and software of the measurement."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -1,4 +1,4 @@
-"""Whether time grows with the input and memory does not: `python -m benchmarks.scale [--input PATTERN]`."""
+"""Measures time and memory for inputs of several sizes: `python -m benchmarks.scale [--input PATTERN]`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def format_table(measurements: Sequence[Measurement]) -> str:
-    """Returns the measurements as a Markdown table, memory also relative to that of the first."""
+    """Returns the measurements as a Markdown table; the last column is memory relative to the first measurement."""
     lines = [
         "| images | seconds | images/s | CPU s / 1000 | peak MiB | of the first |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -1,4 +1,4 @@
-"""What each step costs, in microseconds of processor time per image: `python -m benchmarks.stages`."""
+"""Measures the processor time of each step, in microseconds per image: `python -m benchmarks.stages`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REPEATS = 5
 
 
 def cost_us(function: Callable[[], object], images: int) -> float:
-    """Returns the processor time of a call for each image, the smallest of some calls, in microseconds."""
+    """Returns the processor time of a call per image, in microseconds: the minimum of `REPEATS` calls."""
     times = []
     for _ in range(REPEATS):
         started = time.process_time()

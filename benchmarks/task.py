@@ -1,4 +1,4 @@
-"""What a peer is asked to do, and the process in which it does it: `python -m benchmarks.task PEER TASK.json`."""
+"""The task of a peer, and the process that runs it: `python -m benchmarks.task PEER TASK.json`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Task:
       files: TFRecord files of `tf.train.Example` with the features `image/encoded` and `id`.
       module: directory of the module.
       sha256: the module's digest.
-      signature: its function to call.
-      input_key: that function's input.
-      output_key: that function's output.
-      height: of its images, in pixels.
-      width: of its images, in pixels.
+      signature: of the module, to call.
+      input_key: input of the signature.
+      output_key: output of the signature.
+      height: of the network's input, in pixels.
+      width: of the network's input, in pixels.
       tags: of the module's graph.
       output: an empty directory for the vectors.
       threads: the number of cores.
@@ -56,7 +56,7 @@ class Task:
 
 
 def main() -> None:
-    """Runs one peer; the last line on stdout says how many of the seconds do not count."""
+    """Runs one peer; the last line on stdout is JSON with the seconds to exclude from its time."""
     peer, path = sys.argv[1:]
     started = time.monotonic()
     excluded = importlib.import_module(f"benchmarks.peers.{peer}").run(Task.read(Path(path)))

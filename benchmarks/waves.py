@@ -1,6 +1,6 @@
-"""What committing in waves costs: `python -m benchmarks.waves [--input PATTERN]`.
+"""Measures the cost of waves: `python -m benchmarks.waves [--input PATTERN]`.
 
-The same files are embedded as one wave and as a wave for each, in turn, for several rounds.
+Each round embeds the same files once as one wave, and once with one wave for each file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.run import DEFAULT_MODULE, describe_machine, prepare_task
 
 @dataclass(frozen=True)
 class Round:
-    """A run in one wave, and one in many."""
+    """A run with one wave, and a run with many."""
 
     one: Measurement
     many: Measurement
@@ -89,7 +89,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
         largest = max(os.path.getsize(file) for file in files)
         for number in range(options.rounds):
-            # Whichever comes first in a round may find the machine otherwise than the other.
+            # The order alternates, as the first run of a round may find the machine in another state.
             one_first = number % 2 == 0
             first = run(1 << 50 if one_first else largest)
             second = run(largest if one_first else 1 << 50)

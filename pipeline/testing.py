@@ -1,4 +1,4 @@
-"""Fakes and tiny fixtures, for this package's tests and for those of its users.
+"""Fakes and tiny fixtures for tests of this package and of its users.
 
 ```
 embedder = Embedder(FakeEngine(), ImageDecoder(height=32, width=32))
@@ -48,7 +48,7 @@ class FakeEngine(Engine):
         dtype: Literal["float32", "uint8"] = "float32",
         concurrent_calls: int | None = None,
     ) -> None:
-        """Makes an engine that declares how it is to be fed; see `pipeline.engines.base.Engine`."""
+        """Makes an engine with these settings; see `pipeline.engines.base.Engine`."""
         self.batch_size = batch_size
         self.dtype = dtype
         self.concurrent_calls = concurrent_calls
@@ -70,7 +70,7 @@ class FakeEngine(Engine):
 
 
 def make_pixels(height: int = 40, width: int = 48, *, seed: int = 0) -> NDArray[np.uint8]:
-    """Returns smooth colours, RGB uint8 [height, width, 3]; another seed gives other ones."""
+    """Returns smooth random colours, RGB uint8 [height, width, 3]."""
     rng = np.random.default_rng(seed)
     corners: NDArray[np.float32] = rng.integers(0, 256, (3, 3, 3)).astype(np.float32)
     smooth = cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -96,7 +96,7 @@ def _encode(extension: str, pixels: NDArray[np.uint8]) -> bytes:
 def make_record(
     key: str | bytes, *, image: bytes | None = None, features: Mapping[str, Feature] | None = None
 ) -> ImageRecord:
-    """Returns a record; its image is that of `jpeg_bytes` unless one is given."""
+    """Returns a record; its image is `jpeg_bytes()` by default."""
     encoded = key.encode() if isinstance(key, str) else key
     source = encoded.decode("utf-8", "surrogateescape")
     return ImageRecord(encoded, source, jpeg_bytes() if image is None else image, features or {})
@@ -125,7 +125,7 @@ def make_tfrecord(examples: Iterable[bytes]) -> bytes:
 
 
 def tiny_vectors(images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns what the module of `write_tiny_module` computes, by NumPy in float64.
+    """Returns the vectors of the module of `write_tiny_module`, computed by NumPy in float64.
 
     The means of the four 16x16 blocks of each image, times a fixed matrix.
 
@@ -142,13 +142,13 @@ def tiny_vectors(images: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def write_tiny_module(directory: str | os.PathLike[str], *, format: Literal["tf1_hub", "tf2"] = "tf2") -> None:  # noqa: A002
-    """Writes a module of 96 weights, which loads in no time; needs TensorFlow.
+    """Writes a module of 96 weights, which loads fast; needs TensorFlow.
 
-    Its signatures take `images`, float32 [N, 32, 32, 3] in [0, 1], and give `default`, float32 [N, 8], as
-    `tiny_vectors` has them.
+    Its signatures take `images`, float32 [N, 32, 32, 3] in [0, 1], and return `default`, float32 [N, 8], equal to
+    `tiny_vectors` up to rounding.
 
     Args:
-      directory: made if need be; must not hold a module yet.
+      directory: of the module; created if it does not exist. It must not hold a module yet.
       format: `tf2`, a SavedModel with `serving_default`; or `tf1_hub`, the TF1 Hub format with `default` and
         `image_feature_vector`.
     """
@@ -196,7 +196,7 @@ def write_tiny_module(directory: str | os.PathLike[str], *, format: Literal["tf1
 
 
 def _tiny_kernel() -> NDArray[np.float64]:
-    """Returns [12, 8] multiples of 1/8, such that no two columns are alike."""
+    """Returns [12, 8] multiples of 1/8 with distinct columns."""
     rows, columns = np.indices(((TINY_IMAGE_SIZE // _BLOCK) ** 2 * 3, TINY_DIMENSION))
     kernel: NDArray[np.float64] = ((rows * rows + 3 * rows * columns + columns) % 11 - 5) / 8
     return kernel

@@ -1,5 +1,5 @@
-"""The peers: each the same task, images in TFRecords to vectors in files, by other means.
+"""The peers: each turns images in TFRecords into vectors in files, with another library.
 
-Each module has a function `run(task)`, runs in a process of its own, and is written the way its
-library's documentation shows.
+Each module has a function `run(task)`, runs in a separate process, and follows the documentation of its
+library.
 """

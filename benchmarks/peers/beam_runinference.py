@@ -11,7 +11,7 @@ from benchmarks.task import Task
 
 
 class ModuleHandler(TFModelHandlerTensor):
-    """Loads a module's signature where Beam would load a Keras model, which Keras 3 no longer reads from a module."""
+    """Loads a signature of a module. Beam would load a Keras model, but Keras 3 cannot read one from a module."""
 
     def __init__(self, task: Task) -> None:
         super().__init__(task.module, inference_fn=infer, max_batch_size=64)
@@ -22,7 +22,7 @@ class ModuleHandler(TFModelHandlerTensor):
 
 
 class Loaded:
-    """A module and its function, which RunInference keeps a weak reference to."""
+    """A module and its function, in an object to which RunInference can keep a weak reference."""
 
     def __init__(self, task: Task) -> None:
         self.module, self.function = load_signature(task)

@@ -1,4 +1,4 @@
-"""The hand-written limit: threads over records in memory, each parsing, decoding, inferring and writing; no framework.
+"""The hand-written limit, without a framework: threads that parse, decode, infer and write records from memory.
 
 Options: `decode` (`exact` or `fast`), `precision` (`f32` or `bf16`) and `inference_batch`, images of one inference.
 """

@@ -1,4 +1,4 @@
-"""Ray Data with a pool of actors, one for each core, that hold the module."""
+"""Ray Data with a pool of actors, one for each core; each actor holds the module."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""What the peers that use TensorFlow have in common."""
+"""Functions that the peers with TensorFlow share."""
 
 import tensorflow as tf
 
@@ -6,7 +6,7 @@ from benchmarks.task import Task
 
 
 def load_signature(task: Task):
-    """Returns the module, to be kept alive, and its function: float32 [N, height, width, 3] to float32 [N, D]."""
+    """Returns the module, which the caller keeps alive, and its function: float32 [N, H, W, 3] to float32 [N, D]."""
     module = tf.saved_model.load(task.module, tags=list(task.tags))
     signature = module.signatures[task.signature]
     return module, lambda images: signature(**{task.input_key: images})[task.output_key]

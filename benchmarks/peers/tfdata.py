@@ -1,4 +1,4 @@
-"""tf.data feeding the module in batches. Option `frozen`: the module's variables are constants."""
+"""tf.data, which feeds batches to the module. Option `frozen`: the module's variables become constants."""
 
 import tensorflow as tf
 
