@@ -164,7 +164,7 @@ def _records_read(result: PipelineResult) -> int | None:
 
 def _check_counts(records_read: int | None, manifest: metadata.Manifest) -> None:
     if records_read is None:
-        _log.warning("the runner does not tell how many records were read; that none was lost is not checked")
+        _log.warning("the runner does not report how many records were read; lost records would go unnoticed")
     elif records_read != manifest.embedded + manifest.failed:
         raise IntegrityError(
             f"wave {manifest.wave}: {records_read} records were read, but {manifest.embedded} embedded and "
