@@ -25,7 +25,7 @@ def read_images(patterns: Sequence[str], image_feature: str = "image/encoded") -
     """Returns the first encoded images of an input, at most `MAX_DISTINCT`."""
     images = []
     for file in find_inputs(InputConfig(tuple(patterns))):
-        if file.kind == "image":
+        if file.kind == "images":
             images.append(Path(file.path).read_bytes())
         else:
             images.extend(_record_images(file.path, image_feature))

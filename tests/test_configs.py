@@ -1,6 +1,5 @@
 """The files in configs/ do what they say: each is loaded, validated and built into a job."""
 
-import contextlib
 import io
 import shutil
 import tarfile
@@ -15,7 +14,7 @@ from apache_beam.runners.dataflow.internal import apiclient
 import pipeline
 from pipeline.beam.options import check_options, parse_beam_args
 from pipeline.core.config import RunConfig
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import PipelineError, UsageError
 from pipeline.dataset.reader import read_embeddings
 from pipeline.savedmodel.digest import module_digest
 from pipeline.testing import jpeg_bytes, make_example, make_tfrecord
@@ -98,8 +97,9 @@ def test_dataflow_yaml_becomes_a_dataflow_job(gcs, tmp_path, tiny_module, source
     monkeypatch.chdir(source_tree)
     gcs.write("gs://bucket/in/a.jpg", jpeg_bytes())
     config = load("dataflow.yaml", *PLACES, f"--module={tiny_module}", "--engine=tensorflow")
-    with contextlib.suppress(Submitted):
+    with pytest.raises(PipelineError, match=r"^the job of wave 00000 failed on DataflowRunner") as error:
         pipeline.run(config)
+    assert isinstance(error.value.__cause__, Submitted)
 
     ((environment, pool),) = [(job.proto.environment, job.proto.environment.worker_pools[0]) for job in jobs]
     assert jobs[0].proto.name == "embedding-pipeline"

@@ -104,7 +104,7 @@ def test_an_interruption_anywhere_is_made_good_by_doing_it_again(tmp_path, monke
 
 def test_a_wave_that_has_lost_a_staged_file_does_not_count(tmp_path):
     staged = stage(tmp_path, make_batch({"a": [1, 2, 3]}, [make_failure("b")]))
-    os.unlink(staged[0].path)
+    os.unlink(staged[0].shards[0].path)
     with pytest.raises(FileNotFoundError, match=r"staging/00000/"):
         commit_wave(str(tmp_path), HEADER, staged)
     assert read_manifests(str(tmp_path)) == ()
