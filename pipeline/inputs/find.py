@@ -7,7 +7,6 @@ import os
 import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
 
 from pipeline.core.errors import InputError
 from pipeline.core.settings import InputConfig
@@ -17,8 +16,6 @@ from pipeline.storage import filesystem
 from pipeline.storage.object_store import FileStat
 
 _log = logging.getLogger(__name__)
-
-FileKind = Literal["tfrecord", "image"]
 
 
 def find_inputs(
