@@ -212,6 +212,17 @@ def test_saver_that_an_initializer_uses_is_no_saver(plain):
     assert find_in([graph]) == {"RestoreV2": "files"}
 
 
+def test_saver_that_a_function_of_an_object_uses_is_no_saver(plain):
+    """No signature leads to the function, but whoever loads the module may call it."""
+    graph = meta_graph_of(plain)
+    function = graph.graph_def.library.function.add()
+    function.signature.name = "restore_more"
+    function.node_def.add(name="restore", op="RestoreV2")
+    assert find_in([graph]) == {}
+    graph.object_graph_def.concrete_functions["restore_more"].SetInParent()
+    assert find_in([graph]) == {"RestoreV2": "files"}
+
+
 def test_restoring_must_not_save(plain):
     graph = meta_graph_of(plain)
     restore = next(node for node in graph.graph_def.node if node.name == graph.saver_def.restore_op_name)
