@@ -264,7 +264,7 @@ def test_a_signal_ends_the_run_in_order(tmp_path, tiny_module, number):
     _, error = process.communicate()
     assert process.returncode == 130
     assert error.splitlines()[-1] == (
-        "error: interrupted; what was committed is kept: start the same command again to go on from there"
+        "error: interrupted; committed work is kept: start the same command again to continue"
     )
     assert "Traceback" not in error
     assert not (output / "lock.json").exists()

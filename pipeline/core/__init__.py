@@ -1,1 +1,1 @@
-"""The vocabulary that all others share: errors, settings, records, and what every command does around its work."""
+"""Shared definitions: errors, settings, records, and the frame of every command."""

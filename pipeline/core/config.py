@@ -34,11 +34,11 @@ class RunConfig:
 
     Attributes:
       input: the inputs, and the features to read from them.
-      module: the network that embeds them.
-      output: where the vectors go, and in which form.
+      module: the network that embeds the images.
+      output: directory and format of the vectors.
       decode: how encoded images become pixels.
-      engine: the engine that computes, and the scale of the vectors.
-      execution: how the run goes: waves, limits, resuming.
+      engine: the inference engine, and the scale of the vectors.
+      execution: waves, limits and resuming.
       beam_args: Beam's own options, as on a command line, such as `--runner=DirectRunner`.
     """
 
@@ -54,7 +54,7 @@ class RunConfig:
         """Refuses settings that contradict each other.
 
         Raises:
-          UsageError: there are some.
+          UsageError: two settings contradict each other.
         """
         if TIMESTAMP_COLUMN in self.input.passthrough and "parquet" in self.output.output_format:
             raise UsageError(
@@ -63,7 +63,7 @@ class RunConfig:
 
     @classmethod
     def from_args(cls, args: Sequence[str]) -> RunConfig:
-        """Returns the configuration that command-line arguments and their `--config` file ask for.
+        """Returns the configuration from command-line arguments and their `--config` file.
 
         Raises:
           UsageError: an argument or the file cannot be honoured.
@@ -111,13 +111,13 @@ def _field_names(section: type[Any]) -> list[str]:
 
 
 def _required(section: type[Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Adds the empty value of a required field that is missing; the section refuses it with its own message."""
+    """Adds an empty value for each missing required field; the section refuses it with its own message."""
     missing = {name: empty for name, empty in _REQUIRED_EMPTY.items() if name in _field_names(section)}
     return {**missing, **values}
 
 
 class _Collect(argparse.Action):
-    """Collects the values of a flag that may be repeated into a tuple."""
+    """Collects the values of a repeatable flag into a tuple."""
 
     def __call__(
         self,
@@ -130,7 +130,7 @@ class _Collect(argparse.Action):
 
 
 def _converter(parse: Callable[[str], _T]) -> Callable[[str], _T]:
-    """Turns a `UsageError` of `parse` into the exception whose text argparse keeps."""
+    """Returns `parse` with its `UsageError` turned into the exception whose text argparse keeps."""
 
     def convert(text: str) -> _T:
         try:
@@ -143,7 +143,7 @@ def _converter(parse: Callable[[str], _T]) -> Callable[[str], _T]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Returns the parser of `python -m pipeline.run`; flags that are not given are absent from its result."""
+    """Returns the parser of `python -m pipeline.run`; its result lacks the flags that were not given."""
     parser = CommandParser(
         prog="python -m pipeline.run",
         description="Turns images into embeddings. Any option of Apache Beam is accepted beside these.",
@@ -177,19 +177,19 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _to_args(parser: argparse.ArgumentParser, values: Mapping[str, Any]) -> list[str]:
-    """Returns the command-line arguments that mean the same as a mapping from flag names to plain values."""
+    """Returns the command-line arguments that are equivalent to a mapping from flag names to plain values."""
     actions = {action.dest: action for action in parser._actions}
     args: list[str] = []
     for name, value in values.items():
         action = actions.get(name)
         if isinstance(action, argparse._HelpAction):
-            raise UsageError(f"'{name}' asks for no run; leave it out")
+            raise UsageError(f"'{name}' is not a setting of a run; leave it out")
         if value is None:
             continue
         if isinstance(value, bool):
             if action is not None and not isinstance(action, argparse.BooleanOptionalAction):
                 raise UsageError(f"{name}: {str(value).lower()} arrived where a value was expected")
-            # A switch of Beam's that is off is left out: not each of them has an opposite.
+            # A false Beam switch is left out: not every Beam switch has a `--no-` form.
             args += [f"--{name}"] if value else [f"--no-{name}"] if action else []
         elif isinstance(action, argparse.BooleanOptionalAction):
             raise UsageError(f"{name}: {value!r} arrived where true or false was expected")
@@ -202,7 +202,7 @@ def _to_args(parser: argparse.ArgumentParser, values: Mapping[str, Any]) -> list
 
 
 def _repeats(action: argparse.Action | None) -> bool:
-    """Says whether a list is given by repeating the flag, as for all options of Beam's that take one."""
+    """Returns whether a list is given by repeating the flag; all Beam options with list values work so."""
     return action is None or isinstance(action, _Collect)
 
 
@@ -210,13 +210,13 @@ def _to_text(name: str, value: Any) -> str:
     if isinstance(value, (str, int, float, os.PathLike, datetime.date)) and not isinstance(value, bool):
         try:
             return str(value)
-        except ValueError:  # Python writes no integers of thousands of digits
-            raise UsageError(f"{name}: a number of far too many digits arrived") from None
+        except ValueError:  # Python does not format integers of thousands of digits
+            raise UsageError(f"{name}: a number with too many digits arrived") from None
     raise UsageError(f"{name}: a {type(value).__name__} arrived where a value or a list of values was expected")
 
 
 def _read_config_file(parser: argparse.ArgumentParser, path: str) -> tuple[dict[str, Any], list[str]]:
-    """Returns the values of our flags in a YAML file, and Beam's options in it as arguments."""
+    """Returns the values of this package's flags in a YAML file, and the file's Beam options as arguments."""
     import yaml
 
     try:
@@ -231,7 +231,7 @@ def _read_config_file(parser: argparse.ArgumentParser, path: str) -> tuple[dict[
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
         raise UsageError(f"--config={path} must hold one mapping from flag names to values, like 'input: photos/'")
     if "config" in loaded:
-        raise UsageError(f"--config={path} names another 'config'; one file is all there can be")
+        raise UsageError(f"--config={path} names another 'config'; only one file is allowed")
     for key in loaded:
         if not re.fullmatch(r"[A-Za-z]\w*", key):
             raise UsageError(f"--config={path}: '{key}' is not a flag name; write it without dashes")

@@ -20,28 +20,28 @@ from pipeline.core.quiet import ignore_pillow_warnings
 
 INTERRUPTED = 130
 _EXPLICIT = re.compile("ignored explicit argument (.*)")
-_INTERRUPTED = "interrupted; what was committed is kept: start the same command again to go on from there"
+_INTERRUPTED = "interrupted; committed work is kept: start the same command again to continue"
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An argument parser whose errors are `UsageError`s, and so one line."""
+    """An argument parser that raises each error as a one-line `UsageError`."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises the error, in words that say what was expected."""
+        """Raises the error with a text that names the expected value."""
         raise UsageError(_EXPLICIT.sub(r"\1 arrived, but the flag takes no value", message))
 
 
 def run_command(command: Callable[[Sequence[str]], int], args: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code; an error that a user can cause becomes one line on stderr.
 
-    SIGINT and SIGTERM end the command in order; a second one ends it at once.
+    The first SIGINT or SIGTERM ends the command in order; the second ends it at once.
 
     Args:
       command: does the work; gets the arguments and returns the exit code.
       args: the arguments; default: those of the process.
     """
     _configure_logging()
-    # Or the interpreter searches all that Beam has loaded for cycles when it ends, which takes 0.6 s.
+    # Without the freeze, the interpreter's last garbage collection scans all objects of Beam, which takes 0.6 s.
     atexit.register(gc.freeze)
     signals = _Signals()
     try:
@@ -53,20 +53,20 @@ def run_command(command: Callable[[Sequence[str]], int], args: Sequence[str] | N
         # After a signal, any exception counts as the interruption: a library may have replaced KeyboardInterrupt.
         if signals.received:
             _complain(_INTERRUPTED)
-            # Threads of the runner may still be at work; their results no longer count.
+            # Threads of the runner may still run; their results no longer count.
             sys.stderr.flush()
             os._exit(INTERRUPTED)
         return _exit_code(error)
 
 
 def print_line(line: str) -> None:
-    """Writes a line to the standard output, whatever bytes the names in it have."""
+    """Writes a line to the standard output; escapes characters that its encoding lacks."""
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(f"{line}\n".encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _exit_code(error: BaseException) -> int:
-    """Tells the user about an error, and returns the exit code that it ends the command with."""
+    """Reports an error to the user and returns the command's exit code."""
     if isinstance(error, PipelineError):
         _complain(str(error))
         return error.exit_code
@@ -74,7 +74,7 @@ def _exit_code(error: BaseException) -> int:
         _complain(_INTERRUPTED)
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):
-        # The reader of the output has gone: the rest of the buffer is dropped.
+        # The reader closed the output: the rest of the buffer is dropped.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     if isinstance(error, OSError):
@@ -86,14 +86,14 @@ def _exit_code(error: BaseException) -> int:
 
 
 def _configure_logging() -> None:
-    """Sends messages to stderr: this package's from level INFO, all others from level WARNING, none of Pillow's."""
+    """Logs to stderr: this package from level INFO, all others from level WARNING, without Pillow's warnings."""
     ignore_pillow_warnings()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("pipeline").setLevel(logging.INFO)
 
 
 def describe_os_error(error: OSError) -> str:
-    """Returns what an operating system error says, in one line, with the file that it is about."""
+    """Returns the text of an operating system error in one line, with the name of its file."""
     text = error.strerror or " ".join(str(error).split())
     return f"{error.filename}: {text}" if error.filename and str(error.filename) not in text else text
 
@@ -106,7 +106,7 @@ class _Signals:
     """While entered, SIGINT and SIGTERM raise `KeyboardInterrupt` in the main thread, and a second one exits.
 
     Attributes:
-      received: whether one came.
+      received: whether a signal arrived.
     """
 
     def __init__(self) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 def usable_cores(root: Path = Path("/")) -> int:
     """Returns the number of cores that this process may use, at least 1.
 
-    That is the cores of the machine that its affinity allows, and no more than the quota of its control
-    group: a container with 2 of 64 cores sees all 64, but is stopped whenever it uses more than 2.
+    The number is bounded by the CPU affinity and by the quota of the control group: a container with a quota of
+    2 cores sees all 64 cores of its machine, but the kernel throttles it to 2.
 
     Args:
-      root: where `proc` and `sys` are.
+      root: the directory of `proc` and `sys`.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota(root)
@@ -23,13 +23,13 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """Returns the number of cores, maybe a fraction, that control groups allow; None where they set no limit.
+    """Returns the number of cores, maybe a fraction, that control groups allow; None if they set no limit.
 
-    Both versions of the kernel's interface are read; see its documents cgroup-v2 (`cpu.max`) and
-    sched-bwc (`cpu.cfs_quota_us`). A group's limit holds for the groups below it.
+    The function reads both versions of the kernel's interface; see the kernel documents cgroup-v2 (`cpu.max`) and
+    sched-bwc (`cpu.cfs_quota_us`). A group's limit also holds for the groups below it.
 
     Args:
-      root: where `proc` and `sys` are.
+      root: the directory of `proc` and `sys`.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -47,7 +47,7 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
 
 
 def _limits(mount: Path, path: str, read: Callable[[Path], float | None]) -> list[float]:
-    """Returns the limits of a group and of those above it, as far as they are visible."""
+    """Returns the visible limits of a group and of its parents."""
     relative = Path(path.lstrip("/"))
     limits = []
     for group in (relative, *relative.parents):

@@ -1,9 +1,9 @@
-"""The exceptions that this package raises, and the exit code each one ends a command with.
+"""The exceptions of this package and their exit codes.
 
 ```
-PipelineError                 1  anything that this package raises on purpose
+PipelineError                 1  base class
 ├── UsageError                2  a flag, a configuration file or a call that cannot be honoured
-│   ├── InputError            2  nothing to read, or not readable as asked
+│   ├── InputError            2  no input, or the input cannot be read as asked
 │   ├── ModuleError           2  the module cannot be found, trusted or used
 │   └── OutputError           2  the output directory cannot be used
 ├── TooManyFailures           3  the run ended, but too little of it succeeded
@@ -11,7 +11,7 @@ PipelineError                 1  anything that this package raises on purpose
 └── ImageError                -  one image cannot be decoded; becomes a failure record
 ```
 
-Every message says what arrived, what was expected and what to do, in one line.
+Every message is one line: what arrived, what was expected, what to do.
 """
 
 
@@ -28,7 +28,7 @@ class UsageError(PipelineError):
 
 
 class InputError(UsageError):
-    """There is nothing to read, or it cannot be read as asked."""
+    """There is no input, or the input cannot be read as asked."""
 
 
 class ModuleError(UsageError):

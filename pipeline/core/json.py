@@ -1,4 +1,4 @@
-"""Records as JSON: from frozen dataclasses to text and back, with every type checked."""
+"""Frozen dataclasses to JSON and back; parsing checks every type."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _T = TypeVar("_T")
 
 
 def to_json(record: Any) -> bytes:
-    r"""Returns a record as indented JSON, the same bytes for equal records.
+    r"""Returns a record as indented JSON; equal records have equal bytes.
 
-    Text that stands for bytes outside UTF-8 keeps its lone surrogates, as `\udc80` to `\udcff`.
+    Bytes outside UTF-8 appear as lone surrogates, `\udc80` to `\udcff`.
     """
     return (json.dumps(msgspec.to_builtins(record), indent=2, ensure_ascii=True) + "\n").encode()
 
@@ -25,11 +25,11 @@ def to_json_line(record: Any) -> str:
 
 
 def from_json(kind: type[_T], data: bytes | str) -> _T:
-    """Returns the record of a dataclass that JSON text holds.
+    """Parses JSON text to a record of a dataclass.
 
     Raises:
-      ValueError: the text is not a JSON object, lacks a field, has one that the class does not know, or a value has
-        another type than the class declares.
+      ValueError: the text is not a JSON object, lacks a field, has an unknown field, or a value has another type than
+        the class declares.
     """
     try:
         loaded = json.loads(data)

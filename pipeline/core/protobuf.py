@@ -1,7 +1,7 @@
-"""Classes of protobuf messages from a declaration in the source code: no compiler, no generated files.
+"""Protobuf message classes from a declaration in the source code: no compiler, no generated files.
 
-They live in a descriptor pool of their own. A message may therefore have the name that another package, such as
-TensorFlow, gives to the same one.
+The classes live in a separate descriptor pool. Their names therefore do not conflict with equal names of another
+package, such as TensorFlow.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _STATEMENT = re.compile(
 
 
 def message_classes(package: str, declaration: str) -> Mapping[str, Any]:
-    """Returns the classes of messages by name.
+    """Returns the message classes by name.
 
-    Fields that a declaration leaves out are kept as unknown fields when a message is parsed.
+    A parsed message keeps undeclared fields as unknown fields.
 
     Args:
       package: the messages' package.
-      declaration: top-level messages in the language of `.proto` files, version 3, as far as it has scalars, messages,
+      declaration: top-level messages in the language of `.proto` files, version 3, limited to scalars, messages,
         `repeated`, `map<string, …>` and `oneof`; without comments.
 
     Raises:
-      ValueError: the declaration has another statement.
+      ValueError: the declaration has an unsupported statement.
     """
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
     text = " ".join(declaration.split())
@@ -59,7 +59,7 @@ def message_classes(package: str, declaration: str) -> Mapping[str, Any]:
 def _add_field(package: str, message: DescriptorProto, statement: re.Match[str]) -> FieldDescriptorProto:
     name, kind = statement["name"], statement["type"]
     if value := statement["value"]:
-        # On the wire, a map is repeated entries of key and value.
+        # On the wire, a map is a repeated message of key and value.
         entry = "".join(part.capitalize() for part in name.split("_")) + "Entry"
         nested = message.nested_type.add(name=entry, options=descriptor_pb2.MessageOptions(map_entry=True))
         _set_type(package, nested.field.add(name="key", number=1), "string")

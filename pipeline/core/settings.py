@@ -1,8 +1,7 @@
 """The settings of a run: one frozen dataclass for each concern.
 
-A field of these classes is a flag of the same name; its metadata holds the help text and the function
-that reads a value from text. So a flag is declared in one place, and means the same in Python, in a
-configuration file and on the command line.
+Each field of these classes is a flag of the same name; its metadata holds the help text and the function that parses
+a value. Each flag is declared once and has one meaning in Python, in a configuration file and on the command line.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ _ENGINES = load_registry("pipeline.engines.registry:ENGINES").names
 _OUTPUT_FORMATS = load_registry("pipeline.dataset.sinks.registry:SINKS").names
 
 OUTPUT_FEATURES = ("key", "embedding")
-"""Names of the features that every output record has, beside the copied ones."""
+"""Names of the features that every output record has, besides the copied ones."""
 
 TIMESTAMP_COLUMN = "event_timestamp"
-"""Name of a further column that every row of a Parquet file has."""
+"""Name of an additional column of Parquet files."""
 
 _BYTE_UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 _BYTE_UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 def parse_bytes(text: str) -> int:
-    """Returns the number of bytes that `text` names, such as `500000`, `64MiB` or `2GB`.
+    """Parses a number of bytes, such as `500000`, `64MiB` or `2GB`.
 
     Raises:
       UsageError: `text` is not a positive number with one of these units.
@@ -51,7 +50,7 @@ def parse_bytes(text: str) -> int:
 
 
 def parse_image_size(text: str) -> tuple[int, int]:
-    """Returns (height, width) in pixels from text such as `160,160`.
+    """Parses (height, width) in pixels from text such as `160,160`.
 
     Raises:
       UsageError: `text` is not two positive whole numbers.
@@ -63,7 +62,7 @@ def parse_image_size(text: str) -> tuple[int, int]:
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    """Returns the names in a comma-separated list, without repeats."""
+    """Parses a comma-separated list of names; drops repeats."""
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
@@ -76,7 +75,7 @@ def _flag(
     metavar: str | None = None,
     repeat: bool = False,
 ) -> Any:
-    """Declares a field that is a flag; `repeat` collects a tuple from several uses."""
+    """Declares a field that is a flag; with `repeat`, repeated uses form a tuple."""
     flag = {"help": text, "parse": parse, "choices": choices, "metavar": metavar, "repeat": repeat}
     return field(default=default, metadata=flag)
 
@@ -104,8 +103,8 @@ class InputConfig:
         metavar="PATTERN",
     )
     input_format: str = _flag(
-        "what the inputs are: tfrecord, images, list (a text file with one image path or URI a line) or auto, "
-        "which goes by the file name. Default: auto",
+        "format of the inputs: tfrecord, images, list (a text file with one image path or URI per line) or auto "
+        "(by the file name). Default: auto",
         default="auto",
         choices=("auto", *_INPUT_KINDS),
     )
@@ -127,7 +126,8 @@ class InputConfig:
     )
 
     on_corrupt: CorruptPolicy = _flag(
-        "TFRecord: skip makes each damaged range a failure and goes on after it; fail ends the run. Default: skip",
+        "TFRecord: skip reports each damaged range as a failure and continues after it; fail ends the run. "
+        "Default: skip",
         default="skip",
         choices=get_args(CorruptPolicy),
     )
@@ -136,7 +136,7 @@ class InputConfig:
         """Refuses an empty input and features that would collide with the output's own."""
         for name in ("input", "passthrough"):
             if isinstance(getattr(self, name), str):
-                raise UsageError(f"{name}='{getattr(self, name)}' is one text; expected a tuple of them")
+                raise UsageError(f"{name}='{getattr(self, name)}' is one string; expected a tuple of strings")
         if not self.input or not all(self.input):
             raise UsageError("no input: --input=FILE, DIRECTORY or GLOB is required")
         _check_choices(self)
@@ -160,7 +160,7 @@ class ModuleConfig:
     )
     module_sha256: str | None = _flag("refuse the module unless its digest is this", default=None, metavar="DIGEST")
     signature: str | None = _flag(
-        "signature to call. Default: the first of image_feature_vector, default, serving_default that exists",
+        "signature to call. Default: the first that exists of image_feature_vector, default, serving_default",
         default=None,
         metavar="NAME",
     )
@@ -168,13 +168,13 @@ class ModuleConfig:
         "output of the signature to write. Default: default, or the only output", default=None, metavar="NAME"
     )
     image_size: tuple[int, int] | None = _flag(
-        "height and width in pixels, for a module that does not say",
+        "height and width in pixels, for a module that does not declare its input size",
         default=None,
         parse=parse_image_size,
         metavar="H,W",
     )
     allow_unsafe_module: bool = _flag(
-        "take a module whose graphs have operations that reach files, processes or the network. Default: refuse it",
+        "accept a module whose graphs have operations that reach files, processes or the network. Default: refuse it",
         default=False,
     )
 
@@ -193,14 +193,14 @@ class DecodeConfig:
     """How encoded bytes become pixels."""
 
     decode: DecodeMode = _flag(
-        "exact: the pixels that TensorFlow's decoder and resize give; fast: JPEG decoded at reduced scale, other "
-        "vectors. Default: exact",
+        "exact: the same pixels as TensorFlow's decoder and resize; fast: JPEG decoded at reduced scale, which changes "
+        "the vectors. Default: exact",
         default="exact",
         choices=get_args(DecodeMode),
     )
-    exif_orientation: bool = _flag("turn images as their EXIF orientation says. Default: ignore it", default=False)
+    exif_orientation: bool = _flag("rotate images by their EXIF orientation. Default: ignore it", default=False)
     max_pixels: int = _flag(
-        "an image whose header announces more pixels is a failure. Default: 100000000",
+        "an image whose header declares more pixels is a failure. Default: 100000000",
         default=100_000_000,
         parse=int,
         metavar="N",
@@ -213,7 +213,7 @@ class DecodeConfig:
     )
 
     def __post_init__(self) -> None:
-        """Refuses limits that no image can meet."""
+        """Refuses limits below 1, which no image can meet."""
         _check_choices(self)
         for name in ("max_pixels", "max_image_bytes"):
             if getattr(self, name) < 1:
@@ -225,19 +225,19 @@ class EngineConfig:
     """The computation of the vectors."""
 
     engine: str = _flag(
-        "inference engine; auto: tensorflow where it sees a GPU, else openvino if its vectors of the module are "
-        "tensorflow's to 1e-4, else tensorflow. Default: auto",
+        "inference engine; auto: tensorflow if it sees a GPU, else openvino if its vectors match tensorflow's to "
+        "1e-4, else tensorflow. Default: auto",
         default="auto",
         choices=("auto", *_ENGINES),
     )
     precision: Precision = _flag(
-        "precision of the inference; bfloat16 is quicker on CPUs that have it, and changes the vectors by some "
-        "percent; openvino only. Default: float32",
+        "precision of the inference; bfloat16 (openvino only) is faster on CPUs that support it, and changes the "
+        "vectors by some percent. Default: float32",
         default="float32",
         choices=get_args(Precision),
     )
     batch_size: int | None = _flag(
-        "images of a batch: on a GPU, of one call of the network; on a CPU, of one thread's turn. Default: chosen by "
+        "images per batch: on a GPU, per call of the network; on a CPU, per group of one thread. Default: chosen by "
         "the engine",
         default=None,
         parse=int,
@@ -248,7 +248,7 @@ class EngineConfig:
     )
 
     def __post_init__(self) -> None:
-        """Refuses a batch size that is not one, and a precision that the engine does not have."""
+        """Refuses a batch size out of range, and a precision that the engine does not support."""
         _check_choices(self)
         if self.precision != "float32" and self.engine == "tensorflow":
             raise UsageError(
@@ -290,8 +290,8 @@ class ExecutionConfig:
     """The execution of the run: waves, resuming, limits and logging."""
 
     overwrite: bool = _flag(
-        "start the output again from nothing; removes only files that the data set's own spec and manifests name. "
-        "Default: go on where the last run stopped",
+        "remove the data set and write a new one; removes only files that its spec and manifests name. "
+        "Default: continue where the last run stopped",
         default=False,
     )
     max_failure_rate: float = _flag(
@@ -301,16 +301,16 @@ class ExecutionConfig:
         metavar="RATE",
     )
     wave_bytes: int | None = _flag(
-        "input bytes committed at a time; whole files are grouped up to it. Default: 2GiB on the DirectRunner, "
-        "everything at once elsewhere",
+        "input bytes per wave, which groups whole files and commits them together. Default: 2GiB on the DirectRunner, "
+        "one wave for everything elsewhere",
         default=None,
         parse=parse_bytes,
         metavar="SIZE",
     )
-    retry_failed: bool = _flag("also try again what failed in earlier runs", default=False)
-    verbose: bool = _flag("log how long each step of starting up takes", default=False)
+    retry_failed: bool = _flag("also retry the records that failed in earlier runs", default=False)
+    verbose: bool = _flag("log the duration of each start-up step", default=False)
     dry_run: bool = _flag(
-        "plan, load the module, embed a small sample and print what a run would do and cost in time; write nothing",
+        "plan, load the module, embed a small sample, and print the plan and the estimated time; write nothing",
         default=False,
     )
     steal_lock: bool = _flag(
@@ -319,8 +319,8 @@ class ExecutionConfig:
     )
 
     def __post_init__(self) -> None:
-        """Refuses a wave without input and a rate that is not one."""
+        """Refuses a wave without input and a rate out of range."""
         if self.wave_bytes is not None and self.wave_bytes < 1:
             raise UsageError(f"--wave_bytes={self.wave_bytes} holds no input; it must be at least 1")
         if not 0 <= self.max_failure_rate <= 1:
-            raise UsageError(f"--max_failure_rate={self.max_failure_rate} is not a share; it must be between 0 and 1")
+            raise UsageError(f"--max_failure_rate={self.max_failure_rate} is not a rate; it must be between 0 and 1")

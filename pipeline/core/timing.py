@@ -1,4 +1,4 @@
-"""How long the steps of starting up take, which `--verbose` tells."""
+"""Durations of the start-up steps, which `--verbose` logs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def timed(step: str) -> Iterator[None]:
-    """Logs, at level DEBUG, how long the body took."""
+    """Logs the duration of the body at level DEBUG."""
     started = time.monotonic()
     yield
     log_step(step, time.monotonic() - started)
 
 
 def log_step(step: str, seconds: float) -> None:
-    """Logs, at level DEBUG, how long a step of starting up took."""
+    """Logs the duration of a start-up step at level DEBUG."""
     _log.debug("start-up: %.2f s %s", seconds, step)

@@ -208,7 +208,7 @@ def test_nothing_and_empty_files_say_nothing(tmp_path):
         ("a: [", "is not YAML: while parsing"),
         ("? [a]\n: b", "is not YAML: while constructing"),
         ("batch_size: !!python/object/apply:os.system [ls]", "is not YAML: could not determine a constructor"),
-        ("config: other.yaml", "names another 'config'; one file is all there can be"),
+        ("config: other.yaml", "names another 'config'; only one file is allowed"),
         ("--input: a", ": '--input' is not a flag name; write it without dashes"),
         ("a b: 1", ": 'a b' is not a flag name; write it without dashes"),
         ("a=b: 1", ": 'a=b' is not a flag name; write it without dashes"),
@@ -226,9 +226,9 @@ def test_nothing_and_empty_files_say_nothing(tmp_path):
         ("input: [a, null]", ": input: a NoneType arrived where a value or a list of values was expected"),
         ("input: [[a]]", ": input: a list arrived where a value or a list of values was expected"),
         ("input: !!binary aGVsbG8=", ": input: a bytes arrived where a value or a list of values was expected"),
-        ("batch_size: 0x" + "f" * 9000, ": batch_size: a number of far too many digits arrived"),
+        ("batch_size: 0x" + "f" * 9000, ": batch_size: a number with too many digits arrived"),
         ("runner: {name: a}", ": runner: a dict arrived where a value or a list of values was expected"),
-        ("help: true", ": 'help' asks for no run; leave it out"),
+        ("help: true", ": 'help' is not a setting of a run; leave it out"),
     ],
 )
 def test_bad_files(tmp_path, text, message):

@@ -10,7 +10,7 @@ from pipeline.core import errors
 from pipeline.core.console import CommandParser, describe_os_error, print_line, run_command
 from pipeline.core.errors import UsageError
 
-INTERRUPTED = "error: interrupted; what was committed is kept: start the same command again to go on from there\n"
+INTERRUPTED = "error: interrupted; committed work is kept: start the same command again to continue\n"
 
 
 def failing(error):

@@ -100,8 +100,11 @@ DIGEST = "0123456789abcdef" * 4
         (lambda: InputConfig(()), "no input: --input=FILE, DIRECTORY or GLOB is required"),
         (lambda: InputConfig(("",)), "no input: --input=FILE, DIRECTORY or GLOB is required"),
         (lambda: InputConfig(("a", "")), "no input: --input=FILE, DIRECTORY or GLOB is required"),
-        (lambda: InputConfig("photos"), "input='photos' is one text; expected a tuple of them"),
-        (lambda: InputConfig(("a",), passthrough="label"), "passthrough='label' is one text; expected a tuple of them"),
+        (lambda: InputConfig("photos"), "input='photos' is one string; expected a tuple of strings"),
+        (
+            lambda: InputConfig(("a",), passthrough="label"),
+            "passthrough='label' is one string; expected a tuple of strings",
+        ),
         (
             lambda: InputConfig(("a",), input_format="jpeg"),
             "--input_format='jpeg' is not one of its choices: auto, images, tfrecord, list",
@@ -156,7 +159,7 @@ DIGEST = "0123456789abcdef" * 4
         *(
             (
                 lambda rate=rate: ExecutionConfig(max_failure_rate=rate),
-                f"--max_failure_rate={rate} is not a share; it must be between 0 and 1",
+                f"--max_failure_rate={rate} is not a rate; it must be between 0 and 1",
             )
             for rate in (-0.1, 1.5, float("nan"), float("inf"))
         ),
