@@ -1,7 +1,7 @@
-"""CRC32C (Castagnoli, RFC 3720) by google-crc32c's C extension, and the checksum of a concatenation's end.
+"""CRC32C (Castagnoli, RFC 3720) by google-crc32c's C extension, and the checksum of a concatenation's suffix.
 
-Without its C extension google-crc32c falls back to Python, hundreds of times slower; every function
-here then raises `PipelineError` instead.
+Without its C extension, google-crc32c falls back to Python, which is hundreds of times slower. In that case, every
+function of this module raises `PipelineError`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import google_crc32c
 
 from pipeline.core.errors import PipelineError
 
-# Of tensorflow/core/lib/hash/crc32c.h.
+# From tensorflow/core/lib/hash/crc32c.h.
 MASK_DELTA = 0xA282EAD8
 
-_POLYNOMIAL = 0x82F63B78  # bits reversed: bit 31 is the coefficient of x**0
+_POLYNOMIAL = 0x82F63B78  # reversed bits: bit 31 is the coefficient of x**0
 
 
 def _no_c_extension(*_: object) -> int:
@@ -29,10 +29,10 @@ def _no_c_extension(*_: object) -> int:
 _has_c_extension = google_crc32c.implementation == "c"
 
 crc32c: Callable[[bytes], int] = google_crc32c.value if _has_c_extension else _no_c_extension
-"""Returns the CRC32C of some bytes, 0 to 2**32 - 1."""
+"""Returns the CRC32C of bytes, 0 to 2**32 - 1."""
 
 extend_crc32c: Callable[[int, bytes], int] = google_crc32c.extend if _has_c_extension else _no_c_extension
-"""Returns the CRC32C of the bytes that have a checksum (first argument), followed by others (second)."""
+"""Returns the CRC32C of a concatenation from the CRC32C of its head (first argument) and its tail (second)."""
 
 
 def masked_crc32c(data: bytes) -> int:
@@ -50,12 +50,12 @@ def unmasked(masked: int) -> int:
 def crc32c_of_end(whole: int, head: int, end_bytes: int) -> int:
     """Returns the CRC32C of the last `end_bytes` bytes of a sequence, without reading them.
 
-    With polynomials over GF(2), modulo the CRC's own, crc(AB) = crc(A) * x**(8 * len(B)) + crc(B).
+    For polynomials over GF(2), modulo the CRC's polynomial, crc(AB) = crc(A) * x**(8 * len(B)) + crc(B).
 
     Args:
       whole: CRC32C of the sequence.
       head: CRC32C of the bytes before its end.
-      end_bytes: bytes of its end.
+      end_bytes: length of its end in bytes.
     """
     return whole ^ _multiply(head, _power_of_x(8 * end_bytes))
 

@@ -1,7 +1,7 @@
-"""Files on local disk and in object stores, behind one set of functions.
+"""One set of functions for files on local disk and in object stores.
 
-A path with a scheme (`gs://bucket/name`) goes through Beam's file systems; any other goes straight to
-the local disk, where what is written is also flushed to the device. Every failure is an `OSError`.
+A path with a scheme (`gs://bucket/name`) goes through Beam's file systems. Any other path goes straight to the local
+disk; writes there are flushed to the device. Every failure is an `OSError`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _CHUNK_BYTES = 1 << 20
 
 
 def is_remote(path: str) -> bool:
-    """Says whether a path has a scheme, such as `gs://`, and so is for Beam's file systems."""
+    """Returns whether a path has a scheme, such as `gs://`, and goes through Beam's file systems."""
     return _SCHEME.match(path) is not None
 
 
 def normalize(path: str | os.PathLike[str]) -> str:
-    """Returns a path as this package names it: local ones with `~` expanded and without `file://`."""
+    """Returns a path in this package's form: local paths with `~` expanded and without `file://`."""
     path = os.fspath(path)
     if path.startswith("file://"):
         path = path[len("file://") :]
@@ -39,7 +39,7 @@ def normalize(path: str | os.PathLike[str]) -> str:
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """Returns a normalized path that means the same file in every directory, for workers and later runs."""
+    """Returns a normalized path that does not depend on the current directory, for workers and later runs."""
     path = normalize(path)
     return path if is_remote(path) else os.path.abspath(path)
 
@@ -50,11 +50,11 @@ def join(directory: str, *names: str) -> str:
 
 
 def open_read(path: str) -> BinaryIO:
-    """Opens a file for reading bytes, as they are stored; seekable."""
+    """Opens a file for reading its stored bytes; seekable."""
     if is_remote(path):
         return object_store.open_read(path)
     with as_os_error(path):
-        if Path(path).is_fifo():  # which would wait for a writer
+        if Path(path).is_fifo():  # opening a FIFO would wait for a writer
             raise OSError(errno.EINVAL, "not a regular file", path)
         return Path(path).open("rb")
 
@@ -73,7 +73,7 @@ def read_chunks(path: str) -> Iterator[bytes]:
 
 
 def create(path: str) -> BinaryIO:
-    """Opens a new file for writing bytes; makes its directory if there is none."""
+    """Opens a new file for writing bytes; creates its directory if missing."""
     if is_remote(path):
         return object_store.create(path)
     _make_directory(Path(path).parent)
@@ -81,7 +81,7 @@ def create(path: str) -> BinaryIO:
 
 
 def close_durably(file: BinaryIO) -> None:
-    """Closes a file that `create` opened, after its bytes have reached the device."""
+    """Flushes a file that `create` opened to the device, and closes it."""
     with contextlib.closing(file):
         file.flush()
         with contextlib.suppress(io.UnsupportedOperation):  # an object store has no descriptor: closing publishes
@@ -89,12 +89,12 @@ def close_durably(file: BinaryIO) -> None:
 
 
 def write_atomically(path: str, data: bytes | Iterable[bytes]) -> None:
-    """Writes a file that appears whole or not at all, and replaces one of the same name.
+    """Writes a file that appears whole or not at all; replaces an existing file of the same name.
 
     Args:
       path: path or URI.
-      data: the contents, or pieces of them in order. If a piece cannot be had, an object store may keep those
-        before it for a moment, until they are deleted.
+      data: the contents, or consecutive pieces of them. If the iterator fails, an object store may hold the earlier
+        pieces for a moment, until they are deleted.
     """
     chunks = [data] if isinstance(data, bytes) else data
     if is_remote(path):
@@ -121,7 +121,7 @@ def write_atomically(path: str, data: bytes | Iterable[bytes]) -> None:
 
 
 def rename(source: str, destination: str) -> None:
-    """Moves a file; one that is at the destination is replaced."""
+    """Moves a file; replaces an existing file at the destination."""
     if not is_remote(source):
         target = Path(destination)
         _make_directory(target.parent)
@@ -133,14 +133,14 @@ def rename(source: str, destination: str) -> None:
 
 
 def _make_directory(directory: Path) -> None:
-    """Makes a directory that is there also after a power cut."""
+    """Creates a directory that survives a power cut."""
     if not directory.is_dir():
         directory.mkdir(parents=True, exist_ok=True)
         _sync_directory(directory.parent)
 
 
 def _sync_directory(directory: Path) -> None:
-    with contextlib.suppress(OSError):  # not every file system lets a directory be opened
+    with contextlib.suppress(OSError):  # some file systems cannot open a directory
         descriptor = os.open(directory, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -156,7 +156,7 @@ def delete(paths: Iterable[str]) -> None:
             continue
         if has_wildcard(path):
             raise OSError(
-                f"{path}: not deleted, as Beam would delete all that it matches as a glob; delete it yourself"
+                f"{path}: not deleted, because Beam would delete every match of this name as a glob; delete it yourself"
             )
         with as_os_error(path):
             if file_systems().exists(path):
@@ -164,13 +164,13 @@ def delete(paths: Iterable[str]) -> None:
 
 
 def delete_directory(directory: str, is_own: Callable[[str], bool] = lambda name: True) -> None:
-    """Removes the files below a directory, and on local disk the directories that are empty then.
+    """Removes the files below a directory; on local disk, then also the empty directories.
 
-    A link is not followed, even if it is the directory itself.
+    Links are not followed, even if the directory itself is a link.
 
     Args:
       directory: path or URI.
-      is_own: says of a file, by its path relative to the directory, with `/`, whether to remove it.
+      is_own: returns whether to remove a file, by its path relative to the directory, with `/`.
     """
     if not is_remote(directory) and os.path.islink(directory):
         return
@@ -179,12 +179,12 @@ def delete_directory(directory: str, is_own: Callable[[str], bool] = lambda name
     delete(path for path in paths if is_own(path[len(prefix) :].replace(os.sep, "/")))
     if not is_remote(directory):
         for folder, _, _ in os.walk(directory, topdown=False):
-            with contextlib.suppress(OSError):  # not empty: somebody put a file there meanwhile
+            with contextlib.suppress(OSError):  # not empty: the directory has other files
                 os.rmdir(folder)
 
 
 def exists(path: str) -> bool:
-    """Says whether there is a file, or on local disk a directory, of this name."""
+    """Returns whether a file, or on local disk a directory, has this name."""
     if not is_remote(path):
         return os.path.exists(path)
     with as_os_error(path):
@@ -196,8 +196,8 @@ def list_files(directory: str, *, follow_links: bool = False, limit: int | None 
 
     Args:
       directory: path or URI.
-      follow_links: also those below a link to a directory, each directory once.
-      limit: in an object store, the number of files after which the listing ends; None for all.
+      follow_links: whether to follow links to directories; each directory is listed once.
+      limit: in an object store, the largest number of files to list; None for all.
 
     Raises:
       OSError: a directory cannot be read.
@@ -210,26 +210,25 @@ def list_files(directory: str, *, follow_links: bool = False, limit: int | None 
     for folder, folders, names in os.walk(directory, onerror=_refuse_unreadable, followlinks=follow_links):
         if follow_links:
             seen.add(os.path.realpath(folder))
-            # In a fixed order, as the first way to a directory decides what its files are called.
+            # Sorted, because the first path to a directory decides the paths of its files.
             folders[:] = [name for name in sorted(folders) if os.path.realpath(os.path.join(folder, name)) not in seen]
-        # Paths without `./`, so that one file has one path, whichever pattern finds it.
+        # Paths without `./`: a file has the same path for every pattern that matches it.
         paths = [os.path.normpath(os.path.join(folder, name)) for name in names]
         found += [stat for path in paths if (stat := stat_file(path))]
     return sorted(found, key=lambda stat: stat.path)
 
 
 def _refuse_unreadable(error: OSError) -> None:
-    """Raises what `os.walk` met, which would pass over a directory that cannot be read without a word."""
+    """Raises the error of an unreadable directory, which `os.walk` would skip silently."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error
 
 
 def match(pattern: str) -> list[FileStat]:
-    """Returns the files that a path, directory or glob names, by path.
+    """Returns the files that a path, directory or glob names, sorted by path.
 
-    A path that exists is taken as it stands, even with characters that a glob gives a meaning;
-    a directory stands for every file below it, also behind links. In a glob, `*` and `?` stop at `/`, and
-    `**` stands for any number of directories.
+    An existing path is taken literally, even if it has wildcard characters. A directory stands for every file below
+    it; links are followed. In a glob, `*` and `?` do not match `/`, and `**` matches any number of directories.
     """
     if not is_remote(pattern):
         if os.path.isdir(pattern):
@@ -248,19 +247,19 @@ def match(pattern: str) -> list[FileStat]:
 
 
 def find_file(path: str) -> FileStat | None:
-    """Returns a file, or None if there is none of this name."""
+    """Returns the file of this name, or None if there is none."""
     if not is_remote(path):
         return stat_file(path) if os.path.exists(path) else None
     return next((stat for stat in match_files(_as_glob(path)) if stat.path == path), None)
 
 
 def has_wildcard(pattern: str) -> bool:
-    """Says whether a pattern has characters that make it a glob."""
+    """Returns whether a pattern has wildcard characters."""
     return _WILDCARD.search(pattern) is not None
 
 
 def glob_base(pattern: str) -> str:
-    """Returns the directory that a glob starts from: what stands before its first wildcard."""
+    """Returns the directory before the first wildcard of a glob."""
     head = _WILDCARD.split(pattern, maxsplit=1)[0]
     if is_remote(pattern):
         return head[: head.rindex("/")]
@@ -268,15 +267,15 @@ def glob_base(pattern: str) -> str:
 
 
 def stat_file(path: str) -> FileStat | None:
-    """Returns what is known of a local file, nothing where it cannot be found; None for what is no file."""
+    """Returns the size and time of a local file; zeros if the path cannot be found, None if it is not a file."""
     try:
         status = os.stat(path)
-    except (OSError, ValueError):  # NUL is in no name
-        # A dangling link or a file that went away: reading it will say so, record by record.
+    except (OSError, ValueError):  # ValueError: the path contains NUL
+        # A dangling link or a deleted file: the attempt to read it becomes a failure record.
         return FileStat(path, 0, 0.0)
     return FileStat(path, status.st_size, status.st_mtime) if os.path.isfile(path) else None
 
 
 def _as_glob(path: str) -> str:
-    """Returns a glob that matches a path, and few others; Beam's globs have nothing that takes `[` as it stands."""
+    """Returns a glob that matches a path, and few others; Beam's globs cannot escape `[`."""
     return _WILDCARD.sub("?", path)

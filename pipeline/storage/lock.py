@@ -1,9 +1,9 @@
 """One writer for each data set: a lock with a lease, on local disk and in Google Cloud Storage.
 
-`OUT/lock.json` names who writes. Its holder renews it; a lock whose lease has run out, or whose holder
-was a process of this machine that is gone, may be taken. On local disk the file is only touched under
-`flock` on the directory; in Cloud Storage each change is made under the condition that the object's
-generation is the one that was read. So of two that try at once, one wins.
+`OUT/lock.json` names the holder. The holder renews the lease. A stale lock may be taken: its lease has expired, or its
+holder was a process of this machine that has ended. On local disk, every access to the file holds `flock` on the
+directory. In Cloud Storage, every change requires that the object still has the generation that was read. Therefore
+one of two simultaneous attempts succeeds.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _log = logging.getLogger(__name__)
 LOCK_NAME = "lock.json"
 _RUNNING = "running"
 LEASE_S = 60.0
-"""How long a lock holds without being renewed; it is renewed three times as often."""
+"""Duration of a lease; the holder renews it three times in that period."""
 
 
 @dataclass(frozen=True)
 class LockToken:
-    """Who holds a lock.
+    """The holder of a lock.
 
     Attributes:
-      token: unique for each time a lock is taken.
+      token: unique for each acquisition of the lock.
       host: name of the holder's machine.
-      pid: the holder's process.
-      process_started: what tells the process from a later one of the same number, or only that it runs.
-      expires_s: when the lease runs out, in seconds since 1970.
-      pid_namespace: what process numbers refer to: machines and their containers have their own; empty if unknown.
+      pid: the holder's process id.
+      process_started: start time of the process, which detects a reused pid; `running` if the time is unknown.
+      expires_s: end of the lease, in seconds since 1970.
+      pid_namespace: the scope of the pid (boot of the machine, container); empty if unknown.
     """
 
     token: str
@@ -54,7 +54,7 @@ class LockToken:
     pid_namespace: str = ""
 
     def is_stale(self, now_s: float) -> bool:
-        """Says whether the lease has run out, or the holder was a process here that is gone."""
+        """Returns whether the lease has expired, or the holder was a process of this machine that has ended."""
         if now_s >= self.expires_s:
             return True
         if (self.host, self.pid_namespace) != (socket.gethostname(), _pid_namespace()):
@@ -63,7 +63,7 @@ class LockToken:
         return not started or (started != self.process_started and _RUNNING not in (started, self.process_started))
 
     def renewed(self, lease_s: float) -> LockToken:
-        """Returns the token with a lease that begins now, and holds for `lease_s` seconds."""
+        """Returns the token with a lease of `lease_s` seconds from now."""
         return dataclasses.replace(self, expires_s=time.time() + lease_s)
 
     def __str__(self) -> str:
@@ -71,10 +71,10 @@ class LockToken:
 
 
 def _process_started(pid: int) -> str:
-    """Returns the start time of a running process in the kernel's clock ticks, or an empty text."""
+    """Returns the start time of a process in the kernel's clock ticks, `running` if unknown; empty if it has ended."""
     with contextlib.suppress(OSError, IndexError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    # Not Linux, or another user's process, of which nothing is shown: a signal tells at least whether it runs.
+    # Not Linux, or a hidden process of another user: signal 0 shows at least whether the process runs.
     try:
         os.kill(pid, 0)
     except PermissionError:
@@ -85,7 +85,7 @@ def _process_started(pid: int) -> str:
 
 
 def _pid_namespace() -> str:
-    """Returns what tells apart where a process number counts: the start of this machine, and the container."""
+    """Returns the scope of process ids: the boot id of this machine and the pid namespace; empty if unknown."""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -93,12 +93,12 @@ def _pid_namespace() -> str:
 
 
 class DatasetLock:
-    """Holds the lock of a data set for as long as it is entered, and keeps renewing it.
+    """Holds and renews the lock of a data set while the context is entered.
 
     Example:
       ```
       with DatasetLock("out") as lock:
-          ...  # lock.token goes with whatever commits
+          ...  # every commit needs lock.token
       ```
     """
 
@@ -107,8 +107,8 @@ class DatasetLock:
 
         Args:
           output: directory of the data set.
-          steal: take the lock even from a holder that seems to be alive.
-          lease_s: how long the lock holds without being renewed.
+          steal: whether to take the lock even from a holder that seems to be alive.
+          lease_s: duration of the lease without renewal.
         """
         self._file = _open_lock(output)
         self._output = output
@@ -125,7 +125,7 @@ class DatasetLock:
         """Takes the lock.
 
         Raises:
-          OutputError: somebody else holds it.
+          OutputError: another process holds the lock.
           OSError: the lock's file cannot be written.
         """
         with self._file.changing() as change:
@@ -141,7 +141,7 @@ class DatasetLock:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Gives the lock back, if it is still ours."""
+        """Releases the lock, if this object still holds it."""
         self._done.set()
         self._renewer.join()
         try:
@@ -149,7 +149,7 @@ class DatasetLock:
                 if change.holder is not None and change.holder.token == self.token.token:
                     change.remove()
         except (OSError, OutputError) as error:
-            _log.warning("the lock of %s could not be removed (%s); it runs out by itself", self._output, error)
+            _log.warning("the lock of %s could not be removed (%s); its lease expires by itself", self._output, error)
 
     def _keep_renewing(self) -> None:
         while not self._done.wait(self._lease_s / 3):
@@ -165,16 +165,16 @@ class DatasetLock:
 
 @contextlib.contextmanager
 def still_locked(output: str, token: LockToken | None) -> Iterator[None]:
-    """Makes sure that the data set is locked by the holder of a token, on entering.
+    """Checks on entry that the data set is locked with a token.
 
-    On local disk nobody can take the lock before this is left.
+    On local disk, no other process can take the lock before the context ends.
 
     Args:
       output: directory of the data set.
-      token: of the lock; None to do without.
+      token: the token of the lock; None for no check.
 
     Raises:
-      OutputError: it is not locked any more, or by somebody else.
+      OutputError: the lock was released, or another process holds it.
     """
     lock = _open_lock(output)
     if token is None or isinstance(lock, _NoLock):
@@ -182,11 +182,11 @@ def still_locked(output: str, token: LockToken | None) -> Iterator[None]:
         return
     with lock.changing() as change:
         if change.holder is None or change.holder.token != token.token:
-            by = f"by {change.holder}" if change.holder else "and given back"
+            by = f"by {change.holder}" if change.holder else "and released"
             raise OutputError(f"{output} was taken over {by} while this run went on; nothing more is committed")
         yield
         holder = lock.read() if isinstance(lock, _LocalLock) else None
-        if holder is not None and holder.token == token.token:  # it could not be renewed meanwhile
+        if holder is not None and holder.token == token.token:  # no renewal was possible inside the context
             change.write(token.renewed(LEASE_S))
 
 
@@ -195,7 +195,7 @@ def _parse(data: bytes) -> LockToken | None:
         token = LockToken(**json.loads(data))
         return dataclasses.replace(token, pid=int(token.pid), expires_s=float(token.expires_s))
     except (ValueError, TypeError, RecursionError):
-        return None  # damaged: nobody's
+        return None  # a damaged lock has no holder
 
 
 def _format(token: LockToken) -> bytes:
@@ -203,7 +203,7 @@ def _format(token: LockToken) -> bytes:
 
 
 class _LocalLock:
-    """The lock's file on local disk."""
+    """The lock file on local disk."""
 
     def __init__(self, output: str) -> None:
         self._directory = output
@@ -212,7 +212,7 @@ class _LocalLock:
         self.holder: LockToken | None = None
 
     def read(self) -> LockToken | None:
-        """Returns who holds the lock."""
+        """Returns the holder of the lock."""
         try:
             return _parse(Path(self._path).read_bytes())
         except FileNotFoundError:
@@ -234,7 +234,7 @@ class _LocalLock:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 if not self._is_directory(descriptor):
-                    continue  # a run that wrote nothing removed it while this one waited
+                    continue  # a run that wrote nothing removed the directory meanwhile
                 self.holder = self.read()
                 yield self
                 return
@@ -251,7 +251,7 @@ class _LocalLock:
         filesystem.write_atomically(self._path, _format(token))
 
     def _remove_temporary(self) -> None:
-        """Removes what a process that was killed while it wrote the lock has left."""
+        """Removes the temporary files of processes that were killed while they wrote the lock."""
         for path in Path(self._directory).glob(f"{LOCK_NAME}.*.tmp"):
             path.unlink(missing_ok=True)
 
@@ -259,7 +259,7 @@ class _LocalLock:
         self._remove_temporary()
         Path(self._path).unlink(missing_ok=True)
         if self._made_directory:
-            with contextlib.suppress(OSError):  # it is empty only where the run wrote nothing
+            with contextlib.suppress(OSError):  # not empty: the run wrote files
                 os.rmdir(self._directory)
 
 
@@ -291,7 +291,7 @@ class _CloudLock:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[_CloudLock]:
-        """Reads the lock; a change after that only succeeds if nobody else made one."""
+        """Reads the lock; a later change succeeds only if no other process has changed the lock since."""
         self.holder = self.read()
         yield self
 
@@ -321,7 +321,7 @@ class _CloudLock:
 
 
 class _NoLock:
-    """For stores that offer no way to lock."""
+    """The lock for stores that cannot lock: only warns."""
 
     holder: LockToken | None = None
 

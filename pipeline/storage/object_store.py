@@ -1,4 +1,4 @@
-"""Files in object stores, through Beam's file systems. `pipeline.storage.filesystem` is the door to them."""
+"""Files in object stores, through Beam's file systems; callers use `pipeline.storage.filesystem`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any, BinaryIO, cast
 
 @dataclass(frozen=True, slots=True)
 class FileStat:
-    """A file as it was when it was looked at.
+    """The state of a file at the time of its listing.
 
     Attributes:
       path: its path or URI.
       size_bytes: its size.
-      mtime_s: when it was last changed, in seconds since 1970.
+      mtime_s: modification time, in seconds since 1970.
     """
 
     path: str
@@ -27,7 +27,7 @@ class FileStat:
 
 @contextlib.contextmanager
 def as_os_error(path: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Turns the many exceptions of the stores' clients into `OSError`, but for those in `passing`."""
+    """Turns all exceptions of the stores' clients into `OSError`, except those in `passing`."""
     try:
         yield
     except OSError:
@@ -40,14 +40,14 @@ def as_os_error(path: str, passing: tuple[type[Exception], ...] = ()) -> Iterato
 
 
 def file_systems() -> Any:
-    """Returns Beam's class of file systems, which takes some time to import."""
+    """Returns Beam's class `FileSystems`, whose import is slow."""
     from apache_beam.io.filesystems import FileSystems
 
     return FileSystems
 
 
 def has_file_system(path: str) -> bool:
-    """Returns whether Beam knows the scheme of a path; whether the package for it is installed shows on first use."""
+    """Returns whether Beam knows the scheme of a path; its first use shows whether the package is installed."""
     from apache_beam.io.filesystem import FileSystem
 
     scheme = file_systems().get_scheme(path)
@@ -55,7 +55,7 @@ def has_file_system(path: str) -> bool:
 
 
 class _RemoteFile(io.RawIOBase):
-    """A file of an object store; the many exceptions of its clients become `OSError`."""
+    """A file of an object store; all exceptions of the store's client become `OSError`."""
 
     def __init__(self, path: str, file: Any) -> None:
         self._path = path
@@ -100,7 +100,7 @@ class _RemoteFile(io.RawIOBase):
 
 
 def open_read(path: str) -> BinaryIO:
-    """Opens an object for reading its bytes, as they are stored; seekable."""
+    """Opens an object for reading its stored bytes; seekable."""
     with as_os_error(path):
         return cast(BinaryIO, _RemoteFile(path, file_systems().open(path, compression_type="uncompressed")))
 
@@ -113,11 +113,11 @@ def create(path: str) -> BinaryIO:
 
 
 def match_files(pattern: str, limit: int | None = None) -> list[FileStat]:
-    """Returns the files that a glob of Beam's matches, by path.
+    """Returns the files that match a Beam glob, sorted by path.
 
     Args:
       pattern: the glob.
-      limit: the number of files after which the listing ends; None for all.
+      limit: the largest number of files to list; None for all.
 
     Raises:
       OSError: the store cannot be listed.

@@ -144,7 +144,7 @@ def test_no_manifest_without_the_lock(tmp_path):
             # Whoever was robbed is told so, also where the other run has given a wave the same name.
             with pytest.raises(OutputError, match="was taken over by process"):
                 commit_wave(output, dataclasses.replace(HEADER, lock=robbed.token), staged)
-        with pytest.raises(OutputError, match="was taken over and given back while this run went on"):
+        with pytest.raises(OutputError, match="was taken over and released while this run went on"):
             commit_wave(output, later, staged)
 
 

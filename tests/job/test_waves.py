@@ -40,7 +40,7 @@ def test_a_run_that_was_robbed_does_not_commit(photos, out, tiny_module, monkeyp
 
     monkeypatch.setattr(job_waves, "write_plan", rob)
     with pytest.raises(
-        OutputError, match=r"was taken over and given back while this run went on; nothing more is committed$"
+        OutputError, match=r"was taken over and released while this run went on; nothing more is committed$"
     ):
         embed(photos, out, tiny_module, wave_bytes="1")
     assert [manifest.wave for manifest in read_manifests(str(out))] == ["00000", "00001"]

@@ -281,7 +281,8 @@ class TestRemote:
         for name in ("a*", "ab"):
             gcs.write(f"gs://bucket/{name}", b"")
         with pytest.raises(
-            OSError, match=r"^gs://bucket/a\*: not deleted, as Beam would delete all that it matches as a glob; delete"
+            OSError,
+            match=r"^gs://bucket/a\*: not deleted, because Beam would delete every match of this name as a glob; delete",
         ):
             filesystem.delete(["gs://bucket/a*"])
         assert gcs.paths() == ["gs://bucket/a*", "gs://bucket/ab"]

@@ -183,7 +183,7 @@ def test_a_lock_that_cannot_be_removed_is_told_of(tmp_path, monkeypatch, caplog)
             lock._LocalLock, "remove", lambda _: (_ for _ in ()).throw(OSError(5, "Input/output error"))
         )
     assert "could not be removed" in caplog.text
-    assert "it runs out by itself" in caplog.text
+    assert "its lease expires by itself" in caplog.text
 
 
 def test_what_a_killed_process_left_of_the_file_is_removed(tmp_path):
