@@ -1,1 +1,1 @@
-"""The TFRecord format and `tf.train.Example`: reading any part of a file, sound or damaged, and writing."""
+"""The TFRecord format and `tf.train.Example`: writing files, and reading any part of an intact or damaged file."""

@@ -1,4 +1,4 @@
-"""A stretch of a file in memory, which moves forward over the file, and checksums of any part of it."""
+"""A window of a file's bytes in memory that moves forward over the file, with checksums of any part of it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from pipeline.storage.checksum import crc32c, crc32c_of_end, extend_crc32c
 
-# Large enough for few system calls, small enough to stay in the processor's cache until data is cut out.
+# Large enough for few system calls, small enough to stay in the processor's cache until the records are extracted.
 CHUNK_BYTES = 256 << 10
-# From this length on, the checksum of a stretch costs less by way of the checkpoints.
+# For longer ranges, the checksum is cheaper by checkpoints.
 DIRECT_CRC_BYTES = 256 << 10
 
-# One read() may allocate all that it is asked for, so none asks for more where the file may end sooner.
+# One read() may allocate its whole size in advance: this bounds each read of a file of unknown size.
 _LARGEST_READ_BYTES = 16 << 20
 _CHECKPOINT_BYTES = 16 << 10
 
@@ -23,14 +23,14 @@ class ByteWindow:
     """Holds the bytes [base, base + len(data)) of a file.
 
     Attributes:
-      base: offset in the file of the first byte held.
-      data: the bytes held.
-      size: bytes of the file, None if unknown.
-      error: why the stream could not be decompressed to its end, empty if it could.
+      base: offset in the file of the first byte in the window.
+      data: the bytes in the window.
+      size: size of the file in bytes, None if unknown.
+      error: the decompression error; empty if there was none.
     """
 
     def __init__(self, file: Any, *, seekable: bool) -> None:
-        """Begins at the front of a file; one that is not seekable is read from front to back only."""
+        """Begins at the start of a file; a file that is not seekable is read from start to end only."""
         self._file = file
         self._at_end = False
         self._checkpoints = [0]
@@ -45,19 +45,19 @@ class ByteWindow:
 
     @property
     def stop(self) -> int:
-        """Offset in the file of one past the last byte held."""
+        """End offset of the window in the file (exclusive)."""
         return self.base + len(self.data)
 
     @property
     def end(self) -> int | None:
-        """Where the file ends, None as long as that is not known."""
+        """End offset of the file, None while unknown."""
         return self.stop if self.size is None and self._at_end else self.size
 
     def fill(self, offset: int, count: int) -> bool:
         """Makes the window hold the bytes [offset, offset + count).
 
-        Bytes before `offset` may be dropped. Returns False if the file ends sooner; the window holds
-        what there is, then.
+        Bytes before `offset` may be dropped. If the file ends earlier, the window holds the bytes up to its end and
+        the result is False.
 
         Raises:
           OSError: the file cannot be read.
@@ -75,22 +75,22 @@ class ByteWindow:
         return offset + count <= self.stop
 
     def cut(self, offset: int) -> bytes:
-        """Empties the window and returns what it held from `offset` on; `read_on` goes on behind that."""
+        """Empties the window and returns its bytes from `offset` on; `read_on` continues after them."""
         data = self.data[offset - self.base :]
         self.hold(self.stop, b"")
         return data
 
     def read_on(self, count: int) -> bytes:
-        """Returns the next `count` bytes behind an empty window, fewer at the end; the window moves on.
+        """Returns the next `count` bytes after an empty window, fewer at the end; moves the window after them.
 
-        Large data that is read like this is not copied once more, as it is when cut out of the window.
+        This saves a copy of large data, compared with reading through the window.
         """
         data = self._read_fully(count)
         self.base += len(data)
         return data
 
     def hold(self, base: int, data: bytes) -> None:
-        """Makes the window hold `data`, which was read last, from `base` on."""
+        """Sets the window to `data`, the bytes read last, with offset `base`."""
         self.base, self.data, self._checkpoints = base, data, [0]
 
     def jump(self, offset: int) -> None:
@@ -107,12 +107,11 @@ class ByteWindow:
         return data
 
     def crc32c(self, start: int, stop: int) -> int:
-        """Returns the CRC32C of the bytes [start, stop), all of them held.
+        """Returns the CRC32C of the bytes [start, stop), which the window holds.
 
-        The cost does not grow with their number. A hostile file can put a valid header at every twelfth
-        byte, each claiming megabytes, and reading all that they claim would take days. So the checksum
-        of a long stretch comes from those of two stretches that both begin where the window does, and
-        these from checksums kept for every few kilobytes.
+        The cost does not grow with their number. A hostile file can have a valid header at every twelfth byte, each
+        with a length of megabytes; to read all these bytes would take days. Therefore the checksum of a long range is
+        computed from those of two prefixes of the window, and these from checkpoints every few kilobytes.
         """
         if stop - start <= DIRECT_CRC_BYTES:
             return crc32c(self.data[start - self.base : stop - self.base])

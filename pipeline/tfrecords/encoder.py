@@ -1,4 +1,4 @@
-"""The encoder of tfx-bsl, an inside of that package, which a new version may change without notice."""
+"""The encoder of tfx-bsl: an internal class of that package, which a new version may change without notice."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class Encoder(Protocol):
     """Turns rows of lists into serialized `tf.train.Example`s."""
 
     def encode(self, rows: pa.RecordBatch) -> list[bytes]:
-        """Returns each row as an Example, with a feature for each column."""
+        """Returns one Example for each row, with one feature for each column."""
 
 
 def make_encoder() -> Encoder:
     """Returns a new encoder.
 
     Raises:
-      ImportError: this version of tfx-bsl has it elsewhere.
+      ImportError: this version of tfx-bsl lacks the encoder, or has changed it.
     """
     try:
         from tfx_bsl.coders import example_coder

@@ -1,7 +1,7 @@
 """`tf.train.Example` to records and back, without TensorFlow.
 
-The messages are declared here from the public schema (tensorflow/core/example/feature.proto). protobuf parses them in
-C, and a worker that needs no TensorFlow loads none.
+This module declares the messages of the public schema (tensorflow/core/example/feature.proto). protobuf parses them in
+C; workers need not load TensorFlow for them.
 """
 
 from __future__ import annotations
@@ -57,16 +57,16 @@ def parse_example(
     key_feature: str | None = None,
     passthrough: Collection[str] = (),
 ) -> ImageRecord | Failure:
-    """Returns the image record that a serialized `tf.train.Example` holds, or why it holds none.
+    """Returns the image record in a serialized `tf.train.Example`, or a failure with the reason.
 
     Args:
       data: the serialized Example.
-      address: the key where no feature gives one, `path@offset` by the contract.
-      source: where the record came from, for people.
+      address: the key if no feature holds one: `path@offset`.
+      source: origin of the record, for people.
       image_feature: the bytes feature that holds the one encoded image.
       key_feature: the feature that holds the key: one bytes value, or one int64 written in decimal.
-      passthrough: names of the features to copy, or `*` for all but the image and those whose names
-        every output record has already (`key`, `embedding`).
+      passthrough: names of the features to copy, or `*` for all except the image and the names that every output
+        record already has (`key`, `embedding`).
     """
     key = key_to_bytes(address)
 
@@ -89,7 +89,7 @@ def parse_example(
 
 
 def _single_value(features: Any, name: str, kinds: Sequence[str]) -> Any:
-    """Returns the one value of a feature, or text that says why there is not exactly one."""
+    """Returns the single value of a feature, or an error text if the feature does not have exactly one value."""
     if name not in features:
         return f"the record has no feature '{name}'"
     feature = features[name]
@@ -118,7 +118,7 @@ def _copied(features: Any, image_feature: str | None, passthrough: Collection[st
 
 
 def encode_example(features: Mapping[str, Feature]) -> bytes:
-    """Returns features as a serialized `tf.train.Example`; the same bytes for the same features."""
+    """Returns features as a serialized `tf.train.Example`; equal features have equal bytes."""
     example = _example_class()()
     for name, feature in features.items():
         getattr(example.features.feature[name], f"{feature.kind}_list").value.extend(feature.values)
@@ -127,7 +127,7 @@ def encode_example(features: Mapping[str, Feature]) -> bytes:
 
 
 def embedding_rows(records: Sequence[ImageRecord], embeddings: NDArray[np.float32]) -> tuple[pa.RecordBatch, ...]:
-    """Returns records and their embeddings as Arrow record batches, as `EmbeddingBatch.rows` has them.
+    """Returns records and their embeddings as Arrow record batches, in the form of `EmbeddingBatch.rows`.
 
     Args:
       records: N records.
@@ -161,8 +161,8 @@ def _rows(
 def encode_rows(rows: pa.RecordBatch) -> list[bytes]:
     """Returns each row of `EmbeddingBatch.rows` as a serialized `tf.train.Example`.
 
-    The features: `key` (one bytes value), `embedding` (D float values), and the copied ones under
-    their own names and types.
+    The features: `key` (one bytes value), `embedding` (D float values), and the copied features with their names and
+    types.
     """
     arrays = []
     for name in rows.schema.names:
@@ -183,10 +183,10 @@ def _encoder() -> Encoder:
 
 
 def decode_rows(examples: Sequence[bytes]) -> tuple[pa.RecordBatch, ...]:
-    """Returns serialized output records as rows again: the inverse of `encode_rows`.
+    """Returns the rows of serialized output records: the inverse of `encode_rows`.
 
     Raises:
-      ValueError: a record is no output record: it has not one key and one embedding.
+      ValueError: a record does not have exactly one key and one embedding.
     """
     records, embeddings = [], []
     for data in examples:

@@ -1,4 +1,4 @@
-"""The framing of one record in a TFRecord file: writing it, and finding headers among any bytes.
+"""The framing of one record in a TFRecord file: writing it, and finding headers in arbitrary bytes.
 
 | bytes | content |
 | --- | --- |
@@ -7,7 +7,7 @@
 | length | data |
 | 4 | masked CRC32C of the data |
 
-(tensorflow/core/lib/io/record_writer.h). A file is a row of such records, without any header of its own.
+(tensorflow/core/lib/io/record_writer.h). A file is a sequence of such records, without a file header.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _LENGTH = struct.Struct("<Q")
 
 
 def looks_like_tfrecord(first_bytes: bytes) -> bool:
-    """Whether a file that begins with these bytes (12 suffice) begins with a record's header.
+    """Returns whether the first bytes of a file (12 suffice) begin with a record's header.
 
-    An empty file, although a TFRecord of no records, does not.
+    For an empty file, which is a valid TFRecord without records, the result is False.
     """
     return len(first_bytes) >= HEADER.size and length_at(first_bytes, 0) is not None
 
@@ -43,21 +43,21 @@ def frame(data: bytes) -> bytes:
 
 
 def length_at(buffer: bytes, position: int) -> int | None:
-    """Returns the length in the header at `position`, None if its checksum does not hold."""
+    """Returns the length in the header at `position`, None if the header's checksum does not match."""
     length, length_crc = HEADER.unpack_from(buffer, position)
     return length if masked_crc32c(buffer[position : position + 8]) == length_crc else None
 
 
 def header_positions(buffer: bytes, first: int, last: int, max_length: int) -> list[int]:
-    """Returns the positions in [first, last] of headers whose checksum holds and length is in bounds.
+    """Returns the positions in [first, last] of headers with a matching checksum and a length up to `max_length`.
 
-    `max_length` is less than 2**32, so the upper four bytes of the length are zero: a comparison that
-    leaves few positions in most files. CRC32C being linear, the checksum of a length is then the XOR
-    of two values that its lower 16-bit halves select from tables.
+    `max_length` is less than 2**32: the upper four bytes of the length must be zero, which excludes most positions of
+    most files. CRC32C is linear: the checksum of a length is the XOR of two table entries, selected by its two lower
+    16-bit halves.
     """
 
     def values_at(offset: int, dtype: str) -> npt.NDArray[Any]:
-        """The unaligned little-endian integer `offset` bytes behind each position, without a copy."""
+        """Returns the unaligned little-endian integers at `offset` bytes after each position, without a copy."""
         array: npt.NDArray[Any] = np.ndarray((last + 1 - first,), dtype, buffer, first + offset, (1,))
         return array
 
@@ -65,7 +65,7 @@ def header_positions(buffer: bytes, first: int, last: int, max_length: int) -> l
     if not positions.size:
         return []
     lengths, stored = values_at(0, "<u4")[positions], values_at(8, "<u4")[positions]
-    # Twelve zeros are no header; files may hold megabytes of them.
+    # Twelve zero bytes are no header; files may hold megabytes of zeros.
     possible = ((lengths | stored) != 0) & (lengths <= max_length)
     positions, lengths, stored = positions[possible], lengths[possible], stored[possible]
     lower_table, upper_table = _length_crc_tables()

@@ -1,4 +1,4 @@
-"""Reading a gzip file, damaged or not, to the last byte that can be had."""
+"""Reading an intact or damaged gzip file up to the last byte that can be decompressed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _GZIP_WBITS = 31
 
 
 class ByteStream(Protocol):
-    """What can be read from front to back."""
+    """A stream that is read from start to end."""
 
     def read(self, size: int, /) -> bytes:
-        """Returns at most `size` bytes, none at the end."""
+        """Returns at most `size` bytes; empty at the end."""
 
 
 class GzipStream:
     """Decompresses a gzip file of any number of members (RFC 1952).
 
-    `gzip.GzipFile` drops what it decompressed in the call that meets the damage; this does not.
+    At damage, `gzip.GzipFile` drops the bytes that the failing call has decompressed; this class returns them.
     """
 
     def __init__(self, file: ByteStream) -> None:
@@ -30,11 +30,13 @@ class GzipStream:
         self._error: Exception | None = None
 
     def read(self, size: int, /) -> bytes:
-        """Returns at least one byte and at most `size`, none at the end of the file.
+        """Returns at least one byte and at most `size`; empty at the end of the file.
+
+        Both errors are raised only after all bytes before the damage were returned.
 
         Raises:
           EOFError: the file ends inside a gzip member.
-          zlib.error: the compressed bytes are damaged. Both only when all that comes before has been read.
+          zlib.error: the compressed bytes are damaged.
         """
         while self._error is None:
             if not self._input:
@@ -42,7 +44,7 @@ class GzipStream:
                 if not self._input and self._member is None:
                     return b""
             if self._member is None:
-                self._input = self._input.lstrip(b"\0")  # padding between and behind members
+                self._input = self._input.lstrip(b"\0")  # padding between and after members
                 if not self._input:
                     continue
                 self._member = zlib.decompressobj(_GZIP_WBITS)
@@ -68,7 +70,7 @@ class GzipStream:
 
 
 def _decompress_bytewise(member: Any, compressed: bytes) -> bytes:
-    """Returns what can be decompressed before the error that is in `compressed`."""
+    """Returns the bytes that can be decompressed before the error in `compressed`."""
     pieces = []
     with contextlib.suppress(zlib.error):
         for position in range(len(compressed)):

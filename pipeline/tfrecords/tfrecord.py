@@ -1,26 +1,25 @@
-"""Reading TFRecord files: any part of one, sound or damaged.
+"""Reading any part of an intact or damaged TFRecord file.
 
-`pipeline.tfrecords.framing` describes the format. A record is *good* when both its checksums hold, it ends within
-the file and its data is no longer than the limit. Nothing marks where a record begins, so a reader that
-starts in the middle of a file, or behind damage, takes the first offset at which a record is good.
+`pipeline.tfrecords.framing` describes the format. A record is *good* if both its checksums match, it ends within the
+file and its data is not longer than the limit. The format has no sync markers: a reader that starts in the middle of a
+file, or after damage, takes the first offset at which a record is good.
 
-What is promised, for any way of cutting a file into ranges:
+Guarantees, for any division of a file into ranges:
 
-* Every record whose bytes are undamaged is read exactly once, by the range in which its header begins.
-* Every damaged stretch is reported exactly once, whole, and belongs to the good record before it: the
-  range that reads that record reports the damage behind it, wherever that ends. Damage at the very
-  start of the file belongs to the range that starts at 0.
+* Every undamaged record is read exactly once, by the range in which its header begins.
+* Every damaged stretch is reported exactly once, whole, and belongs to the good record before it: the range that
+  reads this record reports the damage after it, up to the end of the damage. Damage at the start of the file belongs
+  to the range that starts at 0.
 
-What is not promised: a record's data may itself hold framed records. They are told apart from the
-file's own in every undamaged record that is no longer than `look_back_bytes`, which is how far before
-its range a reader starts to follow the chain of records. In a longer record, one in which a range starts,
-and inside a record whose own framing is damaged, they are taken for records of the file. And where bytes
-vanished inside a record whose header is intact, as many as the whole records that follow it have, those
-are lost with it.
+Limits: the data of a record may itself contain framed records. The reader follows the chain of records from
+`look_back_bytes` before its range, and so recognizes contained records in every undamaged record up to that length.
+Contained records count as records of the file in two cases: a range starts inside a longer record, or the framing of
+the outer record is damaged. If a record with an intact header lacks bytes, and exactly the length of the following
+records is missing, those records are lost too.
 
-Memory is bounded by a few records of the largest size, whatever lengths the headers in a file claim, and the
-time to heal by the number of damaged bytes: a scan of them, and a check of bounded cost for every intact
-header among them (see `ByteWindow.crc32c`).
+Memory is bounded by a few records of the largest size, whatever lengths the headers claim. The time to resync is
+bounded by the number of damaged bytes: one scan, and a check of bounded cost for every intact header among them (see
+`ByteWindow.crc32c`).
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class Record:
     """One good record.
 
     Attributes:
-      offset: where its header begins, in bytes from the start of the uncompressed file.
+      offset: offset of its header in the uncompressed file.
       data: its content.
     """
 
@@ -73,19 +72,19 @@ class Record:
 
     @property
     def stop(self) -> int:
-        """One past its last byte."""
+        """End offset (exclusive)."""
         return self.offset + FRAME_BYTES + len(self.data)
 
 
 @dataclass(frozen=True, slots=True)
 class CorruptRange:
-    """Bytes in which no record can be made out.
+    """Bytes without a readable record.
 
     Attributes:
-      start: the first damaged byte, where a record should begin.
-      stop: one past the last: the next good record, or the end of what can be read. Equal to `start`
-        where a compressed file breaks off between two records.
-      message: what is wrong at `start`, one line.
+      start: offset of the first damaged byte, where a record should begin.
+      stop: end offset (exclusive): the next good record, or the end of the readable bytes. Equal to `start` if a
+        compressed file breaks off between two records.
+      message: the problem at `start`, one line.
     """
 
     start: int
@@ -95,11 +94,11 @@ class CorruptRange:
 
 @dataclass(frozen=True, slots=True)
 class OversizedRecord:
-    """A record that seems to be intact but is longer than the limit, so that its data was not read.
+    """A record that seems to be intact but is longer than the limit; its data was not read.
 
     Attributes:
-      offset: where its header begins, in bytes from the start of the uncompressed file.
-      length: bytes of its data.
+      offset: offset of its header in the uncompressed file.
+      length: size of its data in bytes.
     """
 
     offset: int
@@ -107,7 +106,7 @@ class OversizedRecord:
 
     @property
     def stop(self) -> int:
-        """One past its last byte."""
+        """End offset (exclusive)."""
         return self.offset + FRAME_BYTES + self.length
 
 
@@ -123,24 +122,24 @@ def read_records(
     look_back_bytes: int = LOOK_BACK_BYTES,
     at_boundary: bool = False,
 ) -> Iterator[Item]:
-    """Yields what a range of an uncompressed file holds, in the order of the file.
+    """Yields the items of a range of an uncompressed file, in file order.
 
-    A caller with a range that may shrink while it is read (Beam's dynamic splitting) claims each
-    `Record` by its offset before using it, and stops consuming when a claim fails. The other kinds are
-    covered by the claim of the record before them, even where they begin behind the range; only where
-    one comes before any record (the file's first bytes are damaged), the caller claims 0 for it.
+    If the range may shrink while it is read (Beam's dynamic splitting), the caller claims each `Record` by its offset
+    before use, and stops at the first refused claim. The claim of a record covers the other items after it, even if
+    they begin after the range. If such an item comes before any record (the first bytes of the file are damaged), the
+    caller claims 0 for it.
 
     Args:
       file: seekable (`read`, `seek`, `tell`). Undamaged files are read forward without further seeks.
-      start: first byte of the range.
-      stop: one past its last byte; None for the end of the file.
+      start: start offset of the range.
+      stop: end offset of the range (exclusive); None for the end of the file.
       max_record_bytes: limit on a record's data, less than 4 GiB.
-      look_back_bytes: how far before `start` to begin following the records, which tells records of
-        the file from framed records inside another record's data. `max_record_bytes + 16` does so always.
-      at_boundary: that a record of the file begins at `start` is known; damage there is then the range's own.
+      look_back_bytes: distance before `start` from which to follow the records; this distinguishes records of the file
+        from framed records inside another record's data, always with `max_record_bytes + 16`.
+      at_boundary: whether a record of the file is known to begin at `start`; damage there then belongs to the range.
 
     Yields:
-      The good records whose header begins in [start, stop), and what is reported with them.
+      The good records whose header begins in [start, stop), and the other items that belong to them.
 
     Raises:
       OSError: the file cannot be read.
@@ -163,11 +162,11 @@ def read_records(
 
 
 def read_records_sequential(stream: ByteStream, *, max_record_bytes: int = MAX_RECORD_BYTES) -> Iterator[Item]:
-    """Yields what a stream of unknown length holds, from front to back.
+    """Yields the items of a stream of unknown length, from start to end.
 
-    Where decompression fails (`EOFError`, `zlib.error`, `gzip.BadGzipFile`), the last item is a
-    `CorruptRange` to the end of what was decompressed. An oversized record is searched for records
-    like a damaged one, as nothing can be known of the bytes behind it before they are read.
+    If decompression fails (`EOFError`, `zlib.error`, `gzip.BadGzipFile`), the last item is a `CorruptRange` up to the
+    end of the decompressed bytes. An oversized record is searched for records like a damaged one, because the bytes
+    after it are unknown until they are read.
 
     Args:
       stream: the uncompressed bytes; `GzipStream` for a gzip file.
@@ -188,22 +187,22 @@ class _Reader:
             raise ValueError(f"max_record_bytes is {max_record_bytes}, expected 1 to {(1 << 32) - 1}")
         self._window = window
         self._max_record_bytes = max_record_bytes
-        # Longer data is not looked at before a check whose cost is bounded says that it is good.
+        # Longer data is read only after a check of bounded cost has shown that the record is good.
         self._direct_bytes = max_record_bytes
 
     def first_boundary(self, offset: int, stop: int | None) -> int:
         """Returns the first boundary in [offset, stop): 0, or the first good record.
 
-        If there is none: an offset from `stop` on, or the end of the file.
+        Without a boundary there: an offset at or after `stop`, or the end of the file.
         """
         return self._next_good(offset, stop) if offset else 0
 
     def items(self, offset: int) -> Iterator[Item]:
-        """Yields everything from `offset` on, at which a record should begin."""
+        """Yields all items from `offset` on; a record should begin there."""
         window = self._window
         unpack_header, unpack_footer = HEADER.unpack_from, FOOTER.unpack_from
         while window.fill(offset, 1):
-            # The records that the window holds whole. This loop is what reading undamaged files costs.
+            # The records that are completely in the window. Undamaged files spend nearly all their time in this loop.
             base, buffer = window.base, window.data
             position, last = offset - base, len(buffer) - FRAME_BYTES
             while position <= last:
@@ -235,14 +234,14 @@ class _Reader:
                 yield damage
                 offset = damage.stop
                 if window.error and not window.fill(offset, 1):
-                    return  # the damage tells of the error
+                    return  # the damage already reports the error
         if window.error:
             yield CorruptRange(offset, offset, window.error)
 
     def _large_records(self, offset: int) -> Iterator[Record]:
-        """Yields the good records from `offset` on that are large and not in the window yet.
+        """Yields the large good records from `offset` on that are not in the window yet.
 
-        They are read one by one, so that the bytes of each are copied as seldom as can be.
+        Each record is read separately, which copies its bytes as rarely as possible.
         """
         window = self._window
         if not window.fill(offset, HEADER.size):
@@ -266,7 +265,7 @@ class _Reader:
         window.hold(offset, header)
 
     def _large_length(self, offset: int, header: bytes) -> int | None:
-        """Returns the length in the header at `offset` if it is intact and tells of a large record."""
+        """Returns the length in the header at `offset` if the header is intact and its record large, else None."""
         length = length_at(header, 0) if len(header) == HEADER.size else None
         if length is None or not _LARGE_BYTES <= length <= self._direct_bytes:
             return None
@@ -274,34 +273,34 @@ class _Reader:
         return length if size is None or offset + FRAME_BYTES + length <= size else None
 
     def _damage(self, offset: int) -> CorruptRange | OversizedRecord:
-        """Says what is wrong at `offset`, where no record is good, and finds where to go on."""
+        """Returns the damage at `offset`, where no record is good; its `stop` is the next readable offset."""
         self._direct_bytes = min(self._direct_bytes, DIRECT_CRC_BYTES)
         message, length = self._diagnose(offset)
-        behind = None if length is None else offset + FRAME_BYTES + length
-        stop = behind if behind is not None and self._is_boundary(behind, keep=offset) else None
+        after = None if length is None else offset + FRAME_BYTES + length
+        stop = after if after is not None and self._is_boundary(after, keep=offset) else None
         stop = self._next_good(offset + 1) if stop is None else stop
         failed = self._window.error and not self._window.fill(stop, 1)
-        if length is not None and length > self._max_record_bytes and stop == behind and not failed:
+        if length is not None and length > self._max_record_bytes and stop == after and not failed:
             return OversizedRecord(offset, length)
         return CorruptRange(offset, stop, f"{message}; {self._window.error}" if failed else message)
 
     def _diagnose(self, offset: int) -> tuple[str, int | None]:
-        """Returns what is wrong at `offset`, and the length in the header there if its checksum holds."""
+        """Returns the problem at `offset`, and the length in the header there if the header's checksum matches."""
         window = self._window
         if not window.fill(offset, HEADER.size):
             return f"the file ends {window.stop - offset} bytes after the start of a record", None
         length = length_at(window.data, offset - window.base)
         if length is None:
-            return "the checksum of the record's length does not hold", None
+            return "the checksum of the record's length does not match", None
         if window.end is not None and offset + FRAME_BYTES + length > window.end:
             left = window.end - offset
             return f"the record claims {length} bytes, but the file ends {left} bytes after its start", length
         if length > self._max_record_bytes:
             return f"the record claims {length} bytes, over the limit of {self._max_record_bytes}", length
-        return f"the checksum of the record's {length} bytes does not hold", length
+        return f"the checksum of the record's {length} bytes does not match", length
 
     def _is_boundary(self, offset: int, keep: int) -> bool:
-        """Whether the file ends at `offset` or a record begins there; the window holds on to `keep`."""
+        """Returns whether the file ends or a record begins at `offset`; the window keeps its bytes from `keep` on."""
         window = self._window
         if offset == window.end:
             return True
@@ -314,7 +313,7 @@ class _Reader:
     def _next_good(self, offset: int, stop: int | None = None) -> int:
         """Returns the first offset in [offset, stop) at which a record is good.
 
-        If there is none: an offset from `stop` on, or the end of the file.
+        Without a good record there: an offset at or after `stop`, or the end of the file.
         """
         window, block_bytes = self._window, _FIRST_SCAN_BYTES
         while stop is None or offset < stop:
@@ -331,9 +330,9 @@ class _Reader:
         return offset
 
     def _good_until(self, offset: int, keep: int) -> int | None:
-        """Returns one past the last byte of the good record at `offset`, None if there is none.
+        """Returns the end offset (exclusive) of the good record at `offset`, None if there is none.
 
-        The window holds that record then, beside the bytes from `keep` on.
+        The window then holds this record and the bytes from `keep` on.
         """
         window = self._window
         if not window.fill(keep, offset - keep + HEADER.size):

@@ -164,14 +164,14 @@ class TestOneDamage:
     def test_length_checksum(self, reader) -> None:
         assert reader(flip(framed(THREE), B + 8)) == [
             Record(A, THREE[0]),
-            CorruptRange(B, C, "the checksum of the record's length does not hold"),
+            CorruptRange(B, C, "the checksum of the record's length does not match"),
             Record(C, THREE[2]),
         ]
 
     def test_data(self, reader) -> None:
         assert reader(flip(framed(THREE), B + 15)) == [
             Record(A, THREE[0]),
-            CorruptRange(B, C, "the checksum of the record's 10 bytes does not hold"),
+            CorruptRange(B, C, "the checksum of the record's 10 bytes does not match"),
             Record(C, THREE[2]),
         ]
 
@@ -182,7 +182,7 @@ class TestOneDamage:
 
     def test_last_record(self, reader) -> None:
         items = reader(flip(framed(THREE), END - 1))
-        assert items[2:] == [CorruptRange(C, END, "the checksum of the record's 5 bytes does not hold")]
+        assert items[2:] == [CorruptRange(C, END, "the checksum of the record's 5 bytes does not match")]
 
     def test_two_records_are_one_range(self, reader) -> None:
         items = reader(flip(framed(THREE), B - 1, 2))
@@ -194,7 +194,7 @@ class TestOneDamage:
         assert payloads_of(items) == [THREE[1]]
 
     def test_garbage_after_the_last_record(self, reader) -> None:
-        message = "the checksum of the record's length does not hold"
+        message = "the checksum of the record's length does not match"
         assert reader(framed(THREE) + b"x" * 100)[3:] == [CorruptRange(END, END + 100, message)]
 
     def test_few_bytes_after_the_last_record(self, reader) -> None:
