@@ -282,7 +282,7 @@ class TestRemote:
             gcs.write(f"gs://bucket/{name}", b"")
         with pytest.raises(
             OSError,
-            match=r"^gs://bucket/a\*: not deleted, because Beam would delete every match of this name as a glob; delete",
+            match=r"^gs://bucket/a\*: not deleted, because Beam would delete every match of this name as a glob;",
         ):
             filesystem.delete(["gs://bucket/a*"])
         assert gcs.paths() == ["gs://bucket/a*", "gs://bucket/ab"]
