@@ -6,13 +6,12 @@ import zlib
 import pytest
 
 from pipeline.tfrecords import byte_window
+from pipeline.tfrecords.framing import frame, looks_like_tfrecord
 from pipeline.tfrecords.gzip_stream import GzipStream
 from pipeline.tfrecords.tfrecord import (
     CorruptRange,
     OversizedRecord,
     Record,
-    frame,
-    looks_like_tfrecord,
     read_records,
     read_records_sequential,
 )
