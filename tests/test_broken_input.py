@@ -270,7 +270,7 @@ def test_where_no_record_can_be_made_out_the_run_is_refused(tmp_path, tiny_modul
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / name).write_bytes(content)
     text = (
-        f"no records: {tmp_path}/in/{name} {what}; expected TFRecords of tf.train.Example; for image files say "
+        f"no records: {tmp_path}/in/{name} {what}; expected TFRecords of tf.train.Example; for image files use "
         "--input_format=images"
     )
     with pytest.raises(InputError, match=f"^{re.escape(text)}$") as error:

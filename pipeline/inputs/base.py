@@ -1,7 +1,7 @@
-"""What an input kind is: it recognises files, cuts them into tasks, and reads a task to records and failures.
+"""The interface of input kinds: recognising files, cutting them into tasks, reading tasks to records and failures.
 
-A task is read from one *position* to another, so that a runner can cut it into parts. Each position is claimed
-before it is read, and reading ends where a claim is refused: another worker then has the rest of the task.
+A task is a range of *positions*: a runner can split it into parts. The reader claims each position before it reads the
+position, and stops at the first refused claim: another worker then has the rest of the task.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pipeline.core.settings import DecodeConfig, InputConfig
 from pipeline.storage.object_store import FileStat
 
 UNKNOWN_BYTES = 256 << 10
-"""Size that is assumed for a file of unknown size: remote images of a list file are not looked up."""
+"""Assumed size of a file of unknown size; the sizes of remote images in a list file are not looked up."""
 
 Claim = Callable[[int], bool]
-"""Called with each position, in rising order, before it is read; False ends the reading."""
+"""Called with each position, in ascending order, before the position is read; False ends the reading."""
 End = Callable[[], int]
 """Called if reading ends early. Freezes the end of the part and returns it (exclusive)."""
 
@@ -31,11 +31,11 @@ class InputFile:
 
     Attributes:
       path: its path or URI.
-      name: the part of its records' keys that names the file: its path relative to the inputs' base, with `/`; for
-        a line of a list file, the line as it stands.
+      name: its name in the keys of its records: its path relative to the inputs' base, with `/`; for a line of a list
+        file, the unchanged line.
       kind: name of its input kind.
       size_bytes: its size when the run was planned; 0 if unknown.
-      mtime_s: when it was last changed, in seconds since 1970.
+      mtime_s: modification time, in seconds since 1970.
     """
 
     path: str
@@ -46,7 +46,7 @@ class InputFile:
 
     @property
     def is_compressed(self) -> bool:
-        """Whether the file's bytes are gzip, by its name."""
+        """Whether the file is compressed with gzip, by its name."""
         return self.path.lower().endswith(".gz")
 
 
@@ -57,7 +57,7 @@ class ReadTask:
     Attributes:
       kind: name of the input kind.
       files: the files.
-      ranges: ranges (start, stop) of offsets whose records are read, of a single file; None for all records.
+      ranges: offset ranges (start, stop) of a single file whose records are read; None for all records.
       aligned: whether a record is known to begin at the start of each range.
     """
 
@@ -73,9 +73,9 @@ class TaskPart:
 
     Attributes:
       task: the task.
-      start: its first position in the part.
-      stop: its last position in the part (exclusive).
-      size_bytes: about how many bytes there are to read.
+      start: first position of the part.
+      stop: last position of the part (exclusive).
+      size_bytes: approximate number of bytes to read.
     """
 
     task: ReadTask
@@ -84,13 +84,13 @@ class TaskPart:
     size_bytes: int = 0
 
     def bytes_between(self, start: int, stop: int) -> int:
-        """Returns about how many bytes there are to read between two positions of the part."""
+        """Returns the approximate number of bytes to read between two positions of the part."""
         return self.size_bytes * (stop - start) // max(1, self.stop - self.start)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadSettings:
-    """How files are read.
+    """Settings of the reader.
 
     Attributes:
       config: names of the features, and other flags about inputs.
@@ -102,14 +102,14 @@ class ReadSettings:
 
 
 class InputKind(Protocol):
-    """A kind of files with images in them. Subclass it for a kind of your own; it can be pickled.
+    """A kind of image input. Custom kinds subclass it; instances can be pickled.
 
-    A subclass has `name`, `recognizes` and `read_file`; it overrides the other methods to read a file in parts.
+    A subclass defines `name`, `recognizes` and `read_file`; to read a file in parts, it overrides the other methods.
 
     Attributes:
       name: the value of `--input_format`.
-      has_records: whether a file holds records, whose sources are `path@offset`; else a file is one image.
-      in_directories: whether files of this kind are found in directories; else they must be named.
+      has_records: whether a file holds records with sources `path@offset`; otherwise a file is one image.
+      in_directories: whether a directory search finds files of this kind; otherwise the user must name each file.
     """
 
     name: str
@@ -117,14 +117,14 @@ class InputKind(Protocol):
     in_directories: bool = True
 
     def recognizes(self, name: str) -> bool:
-        """Returns whether a file is of this kind, by its name, in lower case and without its directory."""
+        """Returns whether a file is of this kind, by its base name in lower case."""
         ...
 
     def find(self, stat: FileStat, name: str) -> Iterator[InputFile]:
-        """Yields the files that are read for a file that was found.
+        """Yields the files to read for a matched file.
 
         Args:
-          stat: the file.
+          stat: the matched file.
           name: its name in keys.
 
         Raises:
@@ -133,9 +133,9 @@ class InputKind(Protocol):
         yield InputFile(stat.path, name, self.name, stat.size_bytes, stat.mtime_s)
 
     def describe_problem(self, file: InputFile) -> str:
-        """Returns why nothing can be read from a file, such as `is empty`; empty if something can.
+        """Returns the reason why a file has no readable records, such as `is empty`; an empty text if it has some.
 
-        Looks at the beginning of the file only.
+        Reads only the beginning of the file.
 
         Raises:
           OSError: the file cannot be read.
@@ -143,28 +143,28 @@ class InputKind(Protocol):
         return ""
 
     def tasks(self, files: Sequence[InputFile]) -> Iterator[ReadTask]:
-        """Yields tasks that together read some files of this kind."""
+        """Yields tasks that together read files of this kind."""
         for file in files:
             yield ReadTask(self.name, (file,))
 
     def positions(self, task: ReadTask) -> int:
-        """Returns the number of positions of a task; they begin with 0."""
+        """Returns the number of positions of a task; positions begin with 0."""
         return len(task.files)
 
     def size_bytes(self, task: ReadTask) -> int:
-        """Returns about how many bytes a task has to read."""
+        """Returns the approximate number of bytes that a task reads."""
         return sum(file.size_bytes or UNKNOWN_BYTES for file in task.files)
 
     def read(
         self, part: TaskPart, claim: Claim, settings: ReadSettings, end: End | None = None
     ) -> Iterator[ImageRecord | Failure]:
-        """Yields each record of a part of a task, or why it cannot be read.
+        """Yields each record of a part of a task, or a failure if it cannot be read.
 
         Args:
           part: the part.
-          claim: asks whether a position may be read.
-          settings: how.
-          end: freezes the end of the part, if it may shrink while it is read.
+          claim: returns whether a position may be read.
+          settings: of the reader.
+          end: freezes the end of a part that may shrink while it is read.
         """
         del end
         for index, file in enumerate(part.task.files[part.start : part.stop], part.start):
@@ -178,7 +178,7 @@ class InputKind(Protocol):
                 yield unreadable(file, error)
 
     def read_file(self, file: InputFile, settings: ReadSettings) -> Iterator[ImageRecord | Failure]:
-        """Yields each record of a file, or why it cannot be read.
+        """Yields each record of a file, or a failure if it cannot be read.
 
         Raises:
           OSError: the file cannot be read any further.
@@ -194,10 +194,10 @@ def _is_within(source: str, ranges: Sequence[tuple[int, int]]) -> bool:
 def unreadable(
     file: InputFile, error: OSError, start: int = 0, stop: int | None = None, *, aligned: bool = True
 ) -> Failure:
-    """Returns the failure of a file of which some bytes cannot be read.
+    """Returns the failure for the unreadable bytes of a file.
 
-    Its source is the file if nothing was read, else `path@start-stop`, or `path@start` for all the rest
-    of a compressed file. Its key names the record at `start`, or the range if no record is known to begin there.
+    The failure's source is the file if nothing was read, else `path@start-stop`, or `path@start` for the rest of a
+    compressed file. Its key names the record at `start`, or the range if no record is known to begin there.
     """
     text = error.strerror or " ".join(str(error).split())
     name, source = file.name, file.path

@@ -1,4 +1,4 @@
-"""Finding the inputs of a run: patterns expanded to files, each with its kind and its name in keys."""
+"""Finding the inputs of a run: expands patterns to files, each with its kind and its name in keys."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def find_inputs(
     is_output: Callable[[str], bool] = lambda path: False,
     kinds: Sequence[InputKind] = (),
 ) -> tuple[InputFile, ...]:
-    """Returns the files that a run is to read, by path, each once.
+    """Returns the input files of a run, sorted by path, each once.
 
     Args:
-      config: what to look for.
-      is_output: says of a path whether a run wrote that file to an output data set; it is no input then.
-      kinds: input kinds besides the registered ones, which are asked first.
+      config: the patterns and the input format.
+      is_output: returns whether a run wrote the file of a path to an output data set; such files are no inputs.
+      kinds: additional input kinds, which take precedence over the registered ones.
 
     Raises:
-      InputError: a pattern matched nothing, the files are not of the kind that was asked for, or two have one name.
+      InputError: a pattern matched nothing, the kind of a file is unknown, or two files have the same name.
     """
     patterns = [filesystem.absolute(pattern) for pattern in config.input]
     matches = {pattern: _match(pattern, is_output) for pattern in patterns}
@@ -61,7 +61,7 @@ def find_inputs(
         )
     if repeated:
         _log.warning(
-            "%d list lines name a file that an earlier one names differently; it has the earlier key",
+            "%d list lines name a file that an earlier line names differently; the earlier line gives the key",
             repeated,
         )
     if not files:
@@ -72,14 +72,14 @@ def find_inputs(
 
 
 def _check_names(files: Iterable[InputFile]) -> None:
-    """Makes sure that no two files give their records the same keys, which a line of a list file may do."""
+    """Checks that no two files have the same name, and so the same keys; lines of list files can cause that."""
     paths: dict[str, str] = {}
     for file in files:
         other = paths.setdefault(file.name, file.path)
         if other != file.path:
             raise InputError(
                 f"{other} and {file.path} would have the same key, {file.name}; write the list's line in another way, "
-                "such as with its whole path"
+                "such as with the absolute path"
             )
 
 
@@ -92,7 +92,7 @@ def _match(pattern: str, is_output: Callable[[str], bool]) -> list[FileStat]:
 
 
 def _kind(path: str, wanted: str, kinds: Sequence[InputKind], *, is_named: bool) -> InputKind | None:
-    """Returns the kind of a file; None if its name does not tell the kind, and the file was found in a directory."""
+    """Returns the kind of a file; None for a file from a directory whose name matches no kind."""
     if wanted != "auto":
         return find_kind(wanted, kinds)
     name = posixpath.basename(path.replace(os.sep, "/")).lower()
@@ -102,7 +102,7 @@ def _kind(path: str, wanted: str, kinds: Sequence[InputKind], *, is_named: bool)
     if not is_named:
         return None
     *others, last = (kind.name for kind in (*kinds, *registered_kinds()))
-    raise InputError(f"cannot tell from its name what {path} is; say --input_format={', '.join(others)} or {last}")
+    raise InputError(f"the name of {path} does not show its kind; use --input_format={', '.join(others)} or {last}")
 
 
 def _is_hidden(name: str) -> bool:
@@ -120,7 +120,7 @@ def _base(pattern: str, matches: Sequence[FileStat]) -> str:
 
 
 def _common_parent(bases: Iterable[str]) -> str | None:
-    """Returns the deepest directory that holds all of some directories, or None if there is none."""
+    """Returns the deepest common parent of some directories, or None if there is none."""
     unique = sorted(set(bases))
     if len(unique) == 1:
         return unique[0]
@@ -143,13 +143,13 @@ def _relative(path: str, base: str | None) -> str:
 
 
 def check_records(files: Sequence[InputFile], kinds: Sequence[InputKind] = ()) -> None:
-    """Makes sure that something can be read from the files of a run.
+    """Checks that at least one file of a run has readable records.
 
-    One file from which nothing can be read is a failure among others. If no file can be read, the command is wrong.
-    In the usual case this looks at the beginning of one file.
+    A single unreadable file is only a failure record. If no file is readable, the command is wrong. Usually this
+    check reads the beginning of one file.
 
     Raises:
-      InputError: nothing can be read from any file.
+      InputError: no file has readable records.
     """
     problem = ""
     unreadable: list[tuple[InputFile, OSError]] = []
@@ -167,6 +167,6 @@ def check_records(files: Sequence[InputFile], kinds: Sequence[InputKind] = ()) -
         raise InputError(f"{file.path} cannot be read: {reason}") from reason
     others = f", nor is any of the other {len(files) - 1} inputs" if len(files) > 1 else ""
     raise InputError(
-        f"no records: {problem}{others}; expected TFRecords of tf.train.Example; for image files say "
+        f"no records: {problem}{others}; expected TFRecords of tf.train.Example; for image files use "
         "--input_format=images"
     )

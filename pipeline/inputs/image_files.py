@@ -15,9 +15,9 @@ from pipeline.inputs.base import Claim, End, InputFile, InputKind, ReadSettings,
 from pipeline.storage import filesystem
 
 IMAGES_PER_TASK = 64
-"""Image files that one task names."""
+"""Image files of one task."""
 REMOTE_READERS = 16
-"""Files of an object store that each worker thread fetches at the same time: a single request is slow."""
+"""Parallel requests of each worker thread to an object store: a single request is slow."""
 
 
 class ImageFiles(InputKind):
@@ -60,9 +60,9 @@ class ImageFiles(InputKind):
 def _read_image(file: InputFile, max_image_bytes: int) -> ImageRecord | Failure:
     try:
         with filesystem.open_read(file.path) as stream:
-            # Not more than the file should have: Python makes room for all that is asked for.
+            # At most the expected size: Python allocates the whole requested size.
             data = stream.read(min(file.size_bytes, max_image_bytes) + 1)
-            if len(data) > file.size_bytes:  # it has grown, or its size was not known
+            if len(data) > file.size_bytes:  # the file has grown, or its size was unknown
                 data += stream.read(max_image_bytes + 1 - len(data))
     except OSError as error:
         return unreadable(file, error)

@@ -1,4 +1,4 @@
-"""From files to what workers read: tasks, and parts of tasks."""
+"""The tasks of input files, and the parts that workers read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _registered(name: str) -> InputKind:
 
 
 def registered_kinds() -> tuple[InputKind, ...]:
-    """Returns all registered input kinds, in the order in which `--input_format=auto` asks them."""
+    """Returns all registered input kinds, in the order of `--input_format=auto`."""
     return tuple(map(_registered, INPUT_KINDS.names))
 
 
@@ -26,13 +26,13 @@ def find_kind(name: str, kinds: Sequence[InputKind] = ()) -> InputKind:
     """Returns the input kind of a name: one of `kinds`, or a registered one.
 
     Raises:
-      UsageError: there is none.
+      UsageError: no kind has this name.
     """
     return next((kind for kind in kinds if kind.name == name), None) or _registered(name)
 
 
 def make_tasks(files: Iterable[InputFile], kinds: Sequence[InputKind] = ()) -> list[ReadTask]:
-    """Returns the tasks that read some files, grouped by kind."""
+    """Returns the tasks that read the files, grouped by kind."""
     by_kind: dict[str, list[InputFile]] = {}
     for file in files:
         by_kind.setdefault(file.kind, []).append(file)
@@ -40,7 +40,7 @@ def make_tasks(files: Iterable[InputFile], kinds: Sequence[InputKind] = ()) -> l
 
 
 def cut_task(task: ReadTask, part_bytes: int, kinds: Sequence[InputKind] = ()) -> Iterator[TaskPart]:
-    """Yields equal parts that make up a task, each of `part_bytes` or somewhat more, or all of a smaller task."""
+    """Splits a task into equal parts of at least `part_bytes`; yields a smaller task as one part."""
     kind = find_kind(task.kind, kinds)
     positions, size_bytes = kind.positions(task), kind.size_bytes(task)
     count = min(max(1, size_bytes // part_bytes), positions)
@@ -52,12 +52,12 @@ def cut_task(task: ReadTask, part_bytes: int, kinds: Sequence[InputKind] = ()) -
 def read_part(
     part: TaskPart, claim: Claim, settings: ReadSettings, *, end: End | None = None, kinds: Sequence[InputKind] = ()
 ) -> Iterator[ImageRecord | Failure]:
-    """Yields each record of a part of a task, or why it cannot be read; see `InputKind.read`."""
+    """Yields each record of a part of a task, or a failure if it cannot be read; see `InputKind.read`."""
     return find_kind(part.task.kind, kinds).read(part, claim, settings, end)
 
 
 def read_tasks(tasks: Iterable[ReadTask], settings: ReadSettings) -> Iterator[ImageRecord | Failure]:
-    """Yields each record of some tasks, or why it cannot be read, one after the other and without Beam."""
+    """Yields each record of some tasks, or a failure if it cannot be read, sequentially and without Beam."""
     for task in tasks:
         part = TaskPart(task, 0, find_kind(task.kind).positions(task))
         yield from read_part(part, lambda _: True, settings)

@@ -25,15 +25,15 @@ TFRECORD_NAME = re.compile(
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _PROBE_BYTES = 16 << 20
-"""Bytes at the beginning of an uncompressed file in which a first record is looked for."""
+"""Bytes at the beginning of an uncompressed file that are searched for a first record."""
 _LARGEST_RECORD_BYTES = (1 << 32) - 1
 
 
 class TFRecordFiles(InputKind):
-    """TFRecord files, perhaps compressed with gzip.
+    """TFRecord files, optionally compressed with gzip.
 
-    Positions are the bytes of an uncompressed file, or the ranges of a task that has some; a compressed file has
-    one position.
+    The positions of a task are the byte offsets of its uncompressed file, or the indices of its ranges, if any. A
+    compressed file has one position.
     """
 
     name = "tfrecord"
@@ -50,7 +50,7 @@ class TFRecordFiles(InputKind):
         if file.size_bytes == 0:
             return "is empty"
         if not file.is_compressed and _first_bytes(file.path, 2) == _GZIP_MAGIC:
-            return "is compressed, which its name must tell by ending in .gz"
+            return "is compressed, but its name does not end in .gz"
         return "is no TFRecord"
 
     def positions(self, task: ReadTask) -> int:
@@ -58,7 +58,7 @@ class TFRecordFiles(InputKind):
         (file,) = task.files
         if file.is_compressed:
             return 1
-        # A file that seems to be empty has one position, so that one that cannot be read is noticed.
+        # A file of size 0 has one position: reading it shows whether the file is unreadable.
         return len(task.ranges) if task.ranges is not None else max(file.size_bytes, 1)
 
     def size_bytes(self, task: ReadTask) -> int:
@@ -74,7 +74,7 @@ class TFRecordFiles(InputKind):
         """See `InputKind`."""
         task, start, stop = part.task, part.start, part.stop
         (file,) = task.files
-        # Besides the image, a record holds its other features, which the image's limit does not speak of.
+        # A record holds other features besides the image; --max_image_bytes does not limit them.
         limit = min(settings.max_image_bytes + tfrecord.MAX_RECORD_BYTES, _LARGEST_RECORD_BYTES)
         if file.is_compressed:
             items = _compressed_items(task, limit) if claim(0) else iter(())
@@ -92,7 +92,7 @@ def _first_bytes(path: str, count: int) -> bytes:
 
 
 def _begins_with_records(file: InputFile) -> bool:
-    """Returns whether a record can be found near the beginning, perhaps after a damaged one.
+    """Returns whether a record can be found near the beginning, possibly after a damaged one.
 
     Raises:
       OSError: the file cannot be read.
@@ -108,13 +108,13 @@ def _begins_with_records(file: InputFile) -> bool:
 def _claimed_items(
     file: InputFile, start: int, stop: int, claim: Claim, end: End, limit: int
 ) -> Iterator[tfrecord.Item | Failure]:
-    """Yields the items of a byte range, each record claimed by its offset."""
+    """Yields the items of a byte range; claims each record by its offset."""
     position = start
     claimed = False
     try:
         with filesystem.open_read(file.path) as stream:
             for item in tfrecord.read_records(stream, start, stop, max_record_bytes=limit):
-                # What is not a record belongs to the record before it; only at the file's start there is none.
+                # Other items belong to the record before them; only at the file's start there is none.
                 if (isinstance(item, tfrecord.Record) or not claimed) and not claim(_offset(item)):
                     return
                 claimed = True
@@ -126,7 +126,7 @@ def _claimed_items(
 
 
 def _chosen_items(task: ReadTask, start: int, stop: int, claim: Claim, limit: int) -> Iterator[tfrecord.Item | Failure]:
-    """Yields the items of the byte ranges that a task names."""
+    """Yields the items in the byte ranges of a task."""
     assert task.ranges is not None
     for index in range(start, stop):
         if not claim(index):
@@ -138,7 +138,7 @@ def _chosen_items(task: ReadTask, start: int, stop: int, claim: Claim, limit: in
                 for item in tfrecord.read_records(
                     stream, position, last, max_record_bytes=limit, at_boundary=task.aligned
                 ):
-                    if _offset(item) >= last:  # what is damaged behind the range's last record
+                    if _offset(item) >= last:  # damage after the range's last record
                         break
                     position, aligned = item.stop, True
                     yield item
@@ -147,9 +147,9 @@ def _chosen_items(task: ReadTask, start: int, stop: int, claim: Claim, limit: in
 
 
 def _compressed_items(task: ReadTask, limit: int) -> Iterator[tfrecord.Item | Failure]:
-    """Yields the items of a compressed file, from front to back, or those in the ranges that a task names."""
+    """Yields the items of a compressed file in file order, or only the items in the ranges of the task."""
     position = 0
-    ranges = deque(task.ranges or ((0, sys.maxsize),))  # in order, as the items come
+    ranges = deque(task.ranges or ((0, sys.maxsize),))  # sorted, like the items
     try:
         with filesystem.open_read(task.files[0].path) as stream:
             for item in tfrecord.read_records_sequential(GzipStream(stream), max_record_bytes=limit):
@@ -180,7 +180,7 @@ def _to_record(file: InputFile, item: tfrecord.Item, config: InputConfig) -> Ima
         )
     source = f"{file.path}@{_offset(item)}-{item.stop}"
     if isinstance(item, tfrecord.CorruptRange):
-        text = f"no record can be made out in {item.stop - item.start} bytes: {item.message}"
+        text = f"no readable record in {item.stop - item.start} bytes: {item.message}"
         return Failure(key_to_bytes(address), source, "read", "corrupt_record", text)
     text = f"the record has {item.length} bytes of data, more than --max_image_bytes leaves room for"
     return Failure(key_to_bytes(address), source, "read", "too_large", text)

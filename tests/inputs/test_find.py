@@ -208,7 +208,7 @@ class TestKinds:
     @pytest.mark.parametrize("name", ["a.md", "noextension", "a.jpg.bak", "jpg", "a-0-of-1", "a.csv", "a.tfrecord.idx"])
     def test_a_file_that_was_named_must_tell_what_it_is(self, tmp_path, name):
         (tmp_path / name).write_bytes(b"")
-        message = f"cannot tell from its name what {tmp_path / name} is; say --input_format=images, tfrecord or list"
+        message = f"the name of {tmp_path / name} does not show its kind; use --input_format=images, tfrecord or list"
         with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
             find(tmp_path / name)
 
@@ -280,7 +280,7 @@ class TestLists:
         (tree / "all.txt").write_text("photos/a.jpg\nphotos/a.jpg\n./photos/a.jpg\n")
         assert names(find("all.txt")) == ["photos/a.jpg"]
         assert caplog.messages == [
-            "1 list lines name a file that an earlier one names differently; it has the earlier key"
+            "1 list lines name a file that an earlier line names differently; the earlier line gives the key"
         ]
 
     def test_a_list_that_cannot_be_read(self, tree, monkeypatch):
@@ -370,13 +370,13 @@ class TestCheckRecords:
             ({"a_gz": b"not gzip"}, "a.gz is no TFRecord"),
             ({"a_gz": gzip.compress(b"nonsense" * 100)}, "a.gz is no TFRecord"),
             ({"a_gz": gzip.compress(RECORDS)[:8]}, "a.gz is no TFRecord"),
-            ({"a": gzip.compress(RECORDS)}, "a is compressed, which its name must tell by ending in .gz"),
+            ({"a": gzip.compress(RECORDS)}, "a is compressed, but its name does not end in .gz"),
         ],
     )
     def test_nothing_to_read(self, tmp_path, contents, what):
         message = (
             f"no records: {tmp_path}/{what}; expected TFRecords of tf.train.Example; "
-            "for image files say --input_format=images"
+            "for image files use --input_format=images"
         )
         with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
             check_records(files_of(tmp_path, **contents))

@@ -173,7 +173,7 @@ class TestRecords:
         assert (failure.stage, failure.reason) == ("read", "corrupt_record")
         assert failure.source == f"{tmp_path}/a@{OFFSETS[2]}-{OFFSETS[3]}"
         size = OFFSETS[3] - OFFSETS[2]
-        assert failure.message.startswith(f"no record can be made out in {size} bytes: the checksum of the record's")
+        assert failure.message.startswith(f"no readable record in {size} bytes: the checksum of the record's")
         assert all(isinstance(item, ImageRecord) for i, item in enumerate(found) if i != 2)
 
     @pytest.mark.parametrize("wrap", [bytes, gzip.compress])
