@@ -1,1 +1,1 @@
-"""Inference engines: images in, vectors out; one file for each engine."""
+"""Inference engines, which compute the vectors of images; one file for each engine."""

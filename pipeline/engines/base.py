@@ -1,4 +1,4 @@
-"""What an inference engine is, and what it is loaded from."""
+"""The interface of inference engines, and the module function that an engine compiles."""
 
 from __future__ import annotations
 
@@ -16,22 +16,20 @@ from pipeline.savedmodel.module import ImageSignature
 
 
 class Engine(Protocol):
-    """A network that is ready to run. Subclass it for an engine of your own.
+    """A network that is ready to run. Custom engines subclass it.
 
-    In float32, the vector of an image depends on nothing but the image: neither on the other images of
-    a call, nor on their number, nor on the number of threads. An engine achieves this by running one
-    fixed input shape.
+    In float32, the vector of an image depends only on the image: not on the other images of a call, nor on their
+    number, nor on the number of threads. For this, an engine runs one fixed input shape.
 
     Attributes:
       name: `openvino`, `tensorflow`, ...
       dimension: length D of a vector.
-      batch_size: the largest number of images in one call. Fewer cost as much.
-      dtype: data type of the images that `infer` takes: `float32`, values in [0, 1]; or `uint8`, 0 to 255.
-      concurrent_calls: how many threads may call `infer` at the same time. None: any number, each thread decodes
-        and infers its own images; that suits a CPU. A number: that many threads call it, with full batches that all
-        decoding threads fill; that suits an accelerator.
-      parity: relative L2 difference of the vectors from TensorFlow's, the largest of a few images; None if
-        they were not compared.
+      batch_size: the largest number of images in one call. Smaller batches take the same time.
+      dtype: data type of the images for `infer`: `float32`, values in [0, 1]; or `uint8`, 0 to 255.
+      concurrent_calls: number of threads that may call `infer` at the same time. None: any number, and each thread
+        decodes and infers its own images; suits a CPU. A number: that many threads call `infer` with full batches,
+        which all decoding threads fill; suits an accelerator.
+      parity: largest relative L2 difference of the vectors from TensorFlow's over a few images; None if not compared.
     """
 
     name: str
@@ -45,8 +43,8 @@ class Engine(Protocol):
         """Returns the vectors of some images.
 
         Args:
-          images: `dtype` [N, height, width, 3], RGB, with 1 <= N <= batch_size. The caller reuses the array after
-            the call.
+          images: `dtype` [N, height, width, 3], RGB, with 1 <= N <= batch_size. The caller overwrites the array
+            after the call.
 
         Returns:
           float32 [N, D]; row i belongs to image i.
@@ -55,7 +53,7 @@ class Engine(Protocol):
 
 
 class EngineSource(Protocol):
-    """Loads an engine, once in each worker process; it can be pickled."""
+    """Loads an engine, once in each worker process; can be pickled."""
 
     def load(self) -> Engine:
         """Returns the loaded engine."""
@@ -64,17 +62,17 @@ class EngineSource(Protocol):
 
 @dataclass(frozen=True)
 class ModuleFunction:
-    """How a module is called: which function, by which engine. It travels to the workers, which load it.
+    """A function of a module and the engine that computes it. Workers receive this record and load the engine.
 
     Attributes:
-      handle: the module as it was asked for.
+      handle: the module's handle, as in `--module`.
       path: directory of the module; for workers on other machines, of its staged copy.
       sha256: the module's digest.
       signature: the function.
-      engine: name of the engine; `auto` before it is chosen.
+      engine: name of the engine; `auto` before the choice.
       precision: of the computation.
-      threads: how many threads compute at a time; None for all cores that the process may use.
-      batch_size: images of one call that were asked for; None for the engine's choice.
+      threads: number of computing threads; None for one per core that the process may use.
+      batch_size: requested number of images of one call; None for the engine's default.
     """
 
     handle: str
@@ -87,7 +85,7 @@ class ModuleFunction:
     batch_size: int | None = None
 
     def load(self) -> Engine:
-        """Returns the engine, loaded from wherever the module lies.
+        """Resolves the module and returns its compiled engine.
 
         Raises:
           ModuleError: the module cannot be found or loaded, has another digest, or the engine cannot compute it.
@@ -96,7 +94,7 @@ class ModuleFunction:
         return dataclasses.replace(self, path=module.path).compile()
 
     def compile(self) -> Engine:
-        """Returns the engine, loaded from a directory whose digest is known.
+        """Returns the engine, compiled from a local directory whose digest is already verified.
 
         Raises:
           ModuleError: the module cannot be loaded, or the engine cannot compute it.

@@ -1,4 +1,4 @@
-"""Which engine computes a module: the launcher chooses, once, and all workers load what it chose."""
+"""The choice of the engine: the launcher chooses once, and all workers load the chosen engine."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _log = logging.getLogger(__name__)
 
 
 def choose_engine(function: ModuleFunction) -> Engine:
-    """Chooses and loads the engine for a module's function; `Engine.name` says which it is.
+    """Returns the compiled engine for a module's function; `Engine.name` is its name.
 
-    `auto` is TensorFlow if it sees a GPU; else OpenVINO, if it converts the module and computes the
-    vectors of TensorFlow; else TensorFlow, and a warning says why. A precision that only OpenVINO has
-    leaves no choice. Any other engine is loaded as asked.
+    `auto` is TensorFlow if it sees a GPU; else OpenVINO, if it converts the module and its vectors match TensorFlow's;
+    else TensorFlow, with a warning that gives the reason. A precision that only OpenVINO supports selects OpenVINO. An
+    explicit engine is compiled without a choice.
 
     Raises:
-      ModuleError: the module cannot be loaded, or not by the engine that was asked for.
+      ModuleError: the module cannot be loaded, or the requested engine cannot compute it.
     """
     wanted = function.engine
     if wanted == "auto":
@@ -43,5 +43,5 @@ def choose_engine(function: ModuleFunction) -> Engine:
 
 def _compile_openvino(function: ModuleFunction) -> Engine:
     if function.precision != "float32":
-        dataclasses.replace(function, precision="float32").compile()  # which checks the conversion
+        dataclasses.replace(function, precision="float32").compile()  # checks the conversion
     return function.compile()

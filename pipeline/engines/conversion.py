@@ -1,13 +1,13 @@
-"""A module's function as a model of OpenVINO, made once with the help of TensorFlow and kept in the modules' cache.
+"""A module's function as an OpenVINO model, converted once with TensorFlow and kept in the module cache.
 
 ```
-CACHE/openvino-<SHA-256 of what it was made from>/module/
+CACHE/openvino-<SHA-256 of the identity>/module/
     model.xml, model.bin    the network in OpenVINO's format, float32, input [1, height, width, 3]
     probe.npy               TensorFlow's vectors of `probe_images`
 ```
 
-So only the first run of a module has to load TensorFlow. What is made depends on the module, its function and the
-versions of both libraries, and its name in the cache on all of them.
+Only the first run of a module loads TensorFlow. The identity of a conversion is the module, its function and the
+versions of both libraries.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pipeline.hub.cache import ModuleCache, cache_directory
 from pipeline.savedmodel.module import freeze
 
 ADVICE = "; use --engine=tensorflow"
-"""What every `OpenVINOError` ends in."""
+"""The end of every `OpenVINOError`."""
 
 _VERSION = 1
 _MODEL, _PROBE = "model.xml", "probe.npy"
@@ -37,16 +37,16 @@ _TELEMETRY = "openvino_telemetry"
 
 
 def import_openvino() -> Any:
-    """Returns OpenVINO's package, imported without its telemetry.
+    """Returns the package openvino, imported without its telemetry.
 
-    On import, OpenVINO reports to its vendor and keeps a client number in `~/intel`. Both are the doing
-    of the package `openvino_telemetry`, which OpenVINO is made to work without.
+    On import, OpenVINO reports to its vendor and stores a client id in `~/intel`, both by the optional package
+    `openvino_telemetry`.
     """
     if "openvino" in sys.modules or _TELEMETRY in sys.modules:
         import openvino
 
         return openvino
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # which makes importing it fail
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # makes its import fail
     try:
         import openvino
     finally:
@@ -55,28 +55,28 @@ def import_openvino() -> Any:
 
 
 class OpenVINOError(ModuleError):
-    """OpenVINO cannot compute a module that may be all right."""
+    """OpenVINO cannot compute a module; the module may be valid."""
 
 
 class ConvertedModule:
     """A module's function in OpenVINO's format on this machine.
 
     Attributes:
-      model: the file to load.
+      model: path of the model file.
       reference: TensorFlow's vectors of `probe_images`, float32 [N, D].
     """
 
     def __init__(self, directory: Path) -> None:
-        """Reads what `convert` has made in a directory."""
+        """Reads a directory that `convert` wrote."""
         self.model = directory / _MODEL
         self.reference: NDArray[np.float32] = np.load(directory / _PROBE)
 
 
 def converted(function: ModuleFunction) -> ConvertedModule:
-    """Returns a module's function in OpenVINO's format, from the cache if it is there.
+    """Returns a module's function in OpenVINO's format, from the cache if possible.
 
     Raises:
-      ModuleError: the module cannot be loaded, or its output is no vector.
+      ModuleError: the module cannot be loaded, or its output is not a vector.
       OpenVINOError: OpenVINO cannot convert the module.
       CacheError: the cache cannot be written.
     """
@@ -102,7 +102,7 @@ def convert(function: ModuleFunction, directory: Path) -> None:
     """Writes a module's function in OpenVINO's format, and TensorFlow's vectors of the probe images.
 
     Raises:
-      ModuleError: the module cannot be loaded, or its output is no vector.
+      ModuleError: the module cannot be loaded, or its output is not a vector.
       OpenVINOError: OpenVINO cannot convert the module.
     """
     signature = function.signature
@@ -137,7 +137,7 @@ def _call(function: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def openvino_errors(openvino: Any) -> tuple[type[Exception], ...]:
-    """Returns the exceptions by which OpenVINO says that it cannot handle a model; they have no common base."""
+    """Returns the exceptions that OpenVINO raises for an unsupported model; they have no common base class."""
     frontend = openvino.frontend
     return (
         RuntimeError,
@@ -150,7 +150,7 @@ def openvino_errors(openvino: Any) -> tuple[type[Exception], ...]:
 
 
 def one_line(error: Exception) -> str:
-    """Returns what an exception of OpenVINO says, on one line of bounded length."""
+    """Returns the text of an OpenVINO exception, as one line of bounded length."""
     text = " ".join(str(error).split()).partition(" To facilitate the conversion")[0]
-    # Where in OpenVINO's source files it was raised helps nobody here.
+    # Without positions in OpenVINO's source files, which do not help the user.
     return re.sub(r"(Exception from|Check '[^']*' failed at) \S+:\d+: ", "", text)[:300]

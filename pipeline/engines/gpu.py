@@ -6,15 +6,15 @@ from pathlib import Path
 
 from pipeline.core.quiet import import_tensorflow
 
-# The devices by which a Linux machine shows a GPU of NVIDIA or AMD, or that of a Windows host.
+# The device files of a GPU on Linux: NVIDIA, AMD, or the GPU of a Windows host.
 _DEVICES = ("nvidiactl", "nvidia0", "kfd", "dxg")
 
 
 def sees_gpu(devices: Path = Path("/dev")) -> bool:
-    """Returns whether TensorFlow sees a GPU; does not load TensorFlow on a machine that plainly has none.
+    """Returns whether TensorFlow sees a GPU; does not load TensorFlow on a machine without a GPU device file.
 
     Args:
-      devices: the directory of the system's devices.
+      devices: the directory of the device files.
     """
     if not any((devices / name).exists() for name in _DEVICES):
         return False

@@ -20,21 +20,21 @@ _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 class OpenVINOEngine(Engine):
     """A module's function, compiled for one image at a time.
 
-    Each calling thread has an inference request of its own, and each request is computed by one thread,
-    so that as many images are under way as there are threads. One image at a time is what costs the
-    least: what a layer hands to the next one stays in the core's own cache.
+    Each calling thread has its own inference request, and one thread computes each request: the number of images in
+    flight is the number of threads. Batches of one image are fastest: the activations between layers stay in the
+    core's own cache.
     """
 
     name = "openvino"
     batch_size = 1
 
     def __init__(self, function: ModuleFunction) -> None:
-        """Loads a module's function, converting it if that was not done before.
+        """Compiles a module's function; converts the function first if the cache lacks it.
 
         Raises:
-          ModuleError: the module cannot be loaded, or the CPU lacks the precision.
-          OpenVINOError: OpenVINO cannot convert or compile it, or its float32 vectors are not those of
-            TensorFlow.
+          ModuleError: the module cannot be loaded, or the CPU does not support the precision.
+          OpenVINOError: OpenVINO cannot convert or compile the function, or its float32 vectors do not match
+            TensorFlow's.
           CacheError: the converted module cannot be stored.
         """
         module = converted(function)
@@ -69,7 +69,7 @@ class OpenVINOEngine(Engine):
                 "INFERENCE_PRECISION_HINT": precision,
                 "NUM_STREAMS": threads,
                 "INFERENCE_NUM_THREADS": threads,
-                # Every process would pin its threads to the same first cores.
+                # With pinning, every process would use the same first cores.
                 "ENABLE_CPU_PINNING": False,
             },
         )
@@ -77,7 +77,7 @@ class OpenVINOEngine(Engine):
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the vector float32 [1, D] of one image, float32 [1, height, width, 3].
 
-        Quickest with the same array each time, which OpenVINO then reads without being told anew.
+        Fastest if every call of a thread passes the same array: it then stays set as the input tensor.
         """
         local = self._local
         if not hasattr(local, "request"):

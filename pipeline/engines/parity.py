@@ -1,4 +1,4 @@
-"""Whether two engines compute the same: images to try them on, and the difference of their vectors."""
+"""The comparison of two engines: probe images, and the difference of the engines' vectors."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 PARITY_LIMIT = 1e-4
-"""Relative difference of two engines' float32 vectors from which on they do not compute the same."""
+"""Largest relative difference of two engines' float32 vectors that counts as equal."""
 
 _PROBES = 4
 
 
 def probe_images(height: int, width: int) -> NDArray[np.float32]:
-    """Returns a few images with what photos have: shading, texture, edges and noise; always the same ones.
+    """Returns a few fixed images with features of photos: shading, texture, edges and noise.
 
     Returns:
       float32 [4, height, width, 3], in [0, 1].
@@ -31,7 +31,7 @@ def probe_images(height: int, width: int) -> NDArray[np.float32]:
 def relative_difference(vectors: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
     """Returns the largest L2 norm of a row's difference, relative to the norm of the reference's row.
 
-    Infinite where a value is not finite, or where only the reference's row is zero.
+    The result is infinite if a value is not finite, or if only the reference's row is zero.
 
     Args:
       vectors: float32 [N, D].

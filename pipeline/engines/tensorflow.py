@@ -22,18 +22,17 @@ GPU_BATCH_SIZE = 128
 class TensorFlowEngine(Engine):
     """A module's function, frozen, with one fixed input shape.
 
-    Every call runs the same graph on exactly `batch_size` images; a smaller batch is padded with
-    black ones. So TensorFlow traces once and plans its memory once, and the arithmetic that an
-    image goes through does not depend on how many neighbours it happens to have.
+    Every call runs the same graph on exactly `batch_size` images; black images pad a smaller batch. TensorFlow traces
+    and plans its memory once, and the arithmetic of an image does not depend on the number of images in the call.
     """
 
     name = "tensorflow"
 
     def __init__(self, function: ModuleFunction) -> None:
-        """Loads a module's function.
+        """Compiles a module's function.
 
         Raises:
-          ModuleError: the module cannot be loaded, or its output is no vector.
+          ModuleError: the module cannot be loaded, or its output is not a vector.
         """
         signature = function.signature
         if gpu.sees_gpu():
@@ -54,7 +53,7 @@ class TensorFlowEngine(Engine):
 
     @property
     def trace_count(self) -> int:
-        """How many times TensorFlow has traced the function."""
+        """Number of times that TensorFlow has traced the function."""
         return self._graph.traces.count
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -74,7 +73,7 @@ class TensorFlowEngine(Engine):
 
 
 def _limit_threads(threads: int) -> None:
-    """Sets how many threads TensorFlow computes with, which it takes only before it has computed anything."""
+    """Sets the number of TensorFlow's threads; TensorFlow accepts this only before its first computation."""
     import_tensorflow()
     import tensorflow as tf
 
