@@ -368,7 +368,7 @@ def test_an_output_of_other_vectors_is_refused(run, tiny, two_outputs):
     assert result.code == 2
     assert re.fullmatch(
         rf"error: --output={re.escape(str(tiny.output))} holds vectors of another kind \(.*module_sha256.*\); name "
-        "another directory, or start it anew with --overwrite\n",
+        "another directory, or replace the data set with --overwrite\n",
         result.stderr,
     )
 

@@ -1,4 +1,4 @@
-"""Feeding an engine that wants large batches and few calls at a time, such as one on an accelerator."""
+"""The feeder for engines with large batches and few concurrent calls, such as engines on an accelerator."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from pipeline.engines.base import Engine
 from pipeline.images.decoder import ImageDecoder
 
 GROUP_SIZE = 8
-"""Records that a thread decodes at a time."""
+"""Records in a group, which one thread decodes."""
 BUFFERS_PER_THREAD = 2
-"""Buffers for decoded groups, for each decoding thread: one that it fills, and one that waits to be copied."""
+"""Buffers of decoded groups for each decoding thread: the thread fills one, the other waits to be copied."""
 
 
 @dataclass(eq=False)
 class _Group:
-    """A group of records on its way through both stages.
+    """A group of records in flight.
 
     Attributes:
-      decoded: the first stage's result, in a buffer.
-      buffer: that buffer.
-      future: the result.
-      vectors: float32 [N, D], filled in as they arrive.
-      missing: how many of them have not arrived.
+      decoded: the result of the decoding stage; its pixels lie in `buffer`.
+      buffer: the buffer of the decoded images.
+      future: the result of the group.
+      vectors: float32 [N, D], filled as the vectors arrive.
+      missing: number of vectors that have not arrived.
       is_awaited: whether a stream waits for this group.
     """
 
@@ -47,7 +47,7 @@ class _Group:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """Images of a group in a batch: `count` of them, which begin at `start` in the group."""
+    """Images of a group in a batch: `count` images from `start` on."""
 
     group: _Group
     start: int
@@ -56,7 +56,7 @@ class _Part:
 
 @dataclass(eq=False)
 class _Batch:
-    """The images of one call of the engine: dtype [batch_size, height, width, 3], of which `count` are there."""
+    """The images of one call of the engine: dtype [batch_size, height, width, 3]; the first `count` are filled."""
 
     images: NDArray[Any]
     count: int = 0
@@ -64,16 +64,16 @@ class _Batch:
 
 
 class BatchFeeder:
-    """Decodes on many threads; `Engine.concurrent_calls` threads call the engine, with full batches.
+    """Decodes on many threads; `Engine.concurrent_calls` threads call the engine with full batches.
 
     ```
     groups -> decoding threads -> group buffers -> one thread that fills batches -> threads that call the engine
                                   (bounded)        (bounded)
     ```
 
-    Batches are filled in the order of `submit`, across streams and past images that fail. A batch goes to the
-    engine when it is full. It goes earlier only if a stream waits for one of its images and no other image is on
-    its way. There is one batch more than concurrent calls: it is filled while the others are computed.
+    Batches are filled in the order of `submit`, across streams; failed images are skipped. A full batch goes to the
+    engine. A partial batch goes to the engine only if a stream waits for one of its images and no other group is
+    queued. The number of batches is one more than the concurrent calls: one is filled while the others are computed.
     """
 
     group_size = GROUP_SIZE
@@ -82,7 +82,7 @@ class BatchFeeder:
         self, engine: Engine, decoder: ImageDecoder, make_batch: MakeBatch, budget: ByteBudget, *, threads: int
     ) -> None:
         calls = engine.concurrent_calls or 1
-        # A stream that is alone keeps all batches and all threads busy.
+        # Enough for a single stream to keep all batches and all threads busy.
         self.groups_in_flight = -(-(calls + 1) * engine.batch_size // GROUP_SIZE) + BUFFERS_PER_THREAD * threads
         self._engine = engine
         self._decoder = decoder
@@ -108,8 +108,7 @@ class BatchFeeder:
         """See `Feeder`."""
         size_bytes = sum(len(record.image) for record in records)
         self._budget.acquire(size_bytes)
-        # One stream at a time, so that groups are queued in the order in which they get their buffers: the first
-        # group in the queue then always has one.
+        # The lock queues the groups in the order of their buffers: the first group in the queue always has a buffer.
         with self._order:
             buffer = self._buffers.get()
             group = _Group(self._decoders.submit(decode_group, records, self._decoder, buffer), buffer)
@@ -123,7 +122,7 @@ class BatchFeeder:
         group = self._by_future.get(future)
         if group is not None and not future.done():
             group.is_awaited = True
-            self._groups.put(None)  # the filling thread looks at its batch again
+            self._groups.put(None)  # wakes the filling thread, which checks its batch again
         return future.result()
 
     def close(self) -> None:
@@ -141,13 +140,13 @@ class BatchFeeder:
             group = self._groups.get()
             if group is not None:
                 batch = self._take(group, batch)
-            # An awaited image must not wait for images that may never come.
+            # An awaited image must not wait for images that may never arrive.
             if batch is not None and self._groups.empty() and any(part.group.is_awaited for part in batch.parts):
                 self._callers.submit(self._infer, batch)
                 batch = None
 
     def _take(self, group: _Group, batch: _Batch | None) -> _Batch | None:
-        """Copies a group's images to a batch and further ones; returns the one that is not full, if any."""
+        """Copies a group's images to `batch` and to further batches; returns the partial batch, if any."""
         try:
             images = group.decoded.result()
         except BaseException as error:
@@ -187,7 +186,7 @@ class BatchFeeder:
             group = part.group
             group.vectors[part.start : part.start + part.count] = vectors[start : start + part.count]
             start += part.count
-            with self._arrival:  # the group's other images may be in a batch of another thread
+            with self._arrival:  # another thread may compute other images of the group
                 group.missing -= part.count
                 is_complete = not group.missing
             if is_complete:
@@ -207,5 +206,5 @@ class BatchFeeder:
 
 
 def decode_group(records: Sequence[ImageRecord], decoder: ImageDecoder, buffer: NDArray[Any]) -> DecodedImages:
-    """Decodes a group, which is no larger than the buffer."""
+    """Decodes a group that is not larger than the buffer."""
     return next(decode(records, decoder, buffer), DecodedImages((), buffer[:0], ()))

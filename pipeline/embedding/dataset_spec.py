@@ -1,4 +1,4 @@
-"""The spec of a data set: what every vector in it is, so that only vectors that can be compared come together."""
+"""The spec of a data set. A data set accepts vectors of one spec only."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pipeline.core.errors import OutputError
 
 FORMAT_VERSION = 1
-"""Version of the data set's own format."""
+"""Version of the data set format."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How encoded bytes became the network's input.
+    """The preprocessing from encoded bytes to the network's input.
 
     Attributes:
-      height: of the input, in pixels.
-      width: of the input, in pixels.
+      height: height of the input in pixels.
+      width: width of the input in pixels.
       decode: `exact` or `fast`.
-      exif_orientation: whether images were turned as their EXIF orientation says.
+      exif_orientation: whether images were rotated by their EXIF orientation.
       color: order of the channels.
-      value_range: of the input's values.
+      value_range: range of the input's values.
       resize: method of the resize.
     """
 
@@ -36,22 +36,22 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Spec:
-    """What every vector of a data set is; a data set holds vectors of one spec only.
+    """The origin and format of every vector in a data set.
 
     Attributes:
       module: the module's handle.
       module_sha256: the module's digest.
-      signature: the function of the module that was called.
-      output_key: the output of that function that was kept.
+      signature: the signature of the module.
+      output_key: the output of the signature.
       dimension: length of a vector.
-      preprocessing: how encoded bytes became the network's input.
+      preprocessing: the preprocessing from encoded bytes to the network's input.
       normalization: `none` or `l2`.
-      engine: what computed the vectors, such as `openvino`.
-      precision: of the computation, such as `float32`.
-      parity: relative L2 difference of the engine's vectors from TensorFlow's on a few images, the
-        largest; None for TensorFlow itself. A measurement, which may differ from machine to machine.
+      engine: name of the engine that computed the vectors, such as `openvino`.
+      precision: precision of the computation, such as `float32`.
+      parity: largest relative L2 difference of the engine's vectors from TensorFlow's over a few images; None for
+        TensorFlow itself. A measurement that may differ between machines.
       dtype: data type of a vector's values.
-      format_version: version of the data set's own format.
+      format_version: version of the data set format.
     """
 
     module: str
@@ -69,7 +69,7 @@ class Spec:
 
 
 def differing_fields(old: Spec, new: Spec) -> list[str]:
-    """Returns what makes the vectors of two specs different things, as `field: old, now new`."""
+    """Returns the differences that make the vectors of two specs incomparable, as `field: old, now new`."""
     ours, theirs = ({**dataclasses.asdict(spec), **dataclasses.asdict(spec.preprocessing)} for spec in (old, new))
     vectors = ("signature", "output_key", "dimension", "normalization", "engine", "precision", "dtype")
     preprocessing = [item.name for item in dataclasses.fields(Preprocessing)]
@@ -81,19 +81,19 @@ def differing_fields(old: Spec, new: Spec) -> list[str]:
 
 
 def check_same_space(output: str, old: Spec, new: Spec) -> None:
-    """Makes sure that two specs are of vectors that can be compared.
+    """Checks that the vectors of two specs can be compared.
 
     Args:
       output: directory of the data set.
-      old: of the data set.
-      new: of what is to be added to it.
+      old: the spec of the data set.
+      new: the spec of the vectors to add.
 
     Raises:
-      OutputError: they are not.
+      OutputError: the vectors cannot be compared.
     """
     differences = differing_fields(old, new)
     if differences:
         raise OutputError(
             f"--output={output} holds vectors of another kind ({'; '.join(differences)}); name another "
-            "directory, or start it anew with --overwrite"
+            "directory, or replace the data set with --overwrite"
         )

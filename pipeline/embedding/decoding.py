@@ -19,11 +19,11 @@ from pipeline.images.decoder import ImageDecoder
 
 @dataclass(frozen=True, eq=False)
 class DecodedImages:
-    """Consecutive images that were decoded.
+    """Consecutive decoded images.
 
     Attributes:
-      records: the records whose images have pixels, without the encoded bytes, which need no memory any more.
-      pixels: the engine's dtype [N, height, width, 3]; a part of a buffer that is used again.
+      records: the records of the decoded images, without the encoded bytes, to free memory.
+      pixels: the engine's dtype [N, height, width, 3]; a view of a reused buffer.
       failures: the records whose images could not be decoded.
     """
 
@@ -33,14 +33,14 @@ class DecodedImages:
 
 
 def make_buffer(engine: Engine, decoder: ImageDecoder, images: int) -> NDArray[Any]:
-    """Returns room for some decoded images: the engine's dtype [images, height, width, 3]."""
+    """Returns a buffer for decoded images: the engine's dtype [images, height, width, 3]."""
     return np.zeros((images, decoder.height, decoder.width, 3), engine.dtype)
 
 
 def decode(records: Sequence[ImageRecord], decoder: ImageDecoder, buffer: NDArray[Any]) -> Iterator[DecodedImages]:
-    """Decodes images into a buffer; yields them whenever it is full, and at the end.
+    """Decodes images into a buffer; yields them whenever the buffer is full, and at the end.
 
-    The buffer is written again after each `DecodedImages` that is yielded.
+    The generator overwrites the buffer after each yield.
     """
     decoded: list[ImageRecord] = []
     failures: list[Failure] = []

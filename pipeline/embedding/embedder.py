@@ -1,7 +1,7 @@
-"""The embedder: encoded images in, vectors and failures out. The threads and bundles of a worker share one.
+"""The embedder: encoded images in, vectors and failures out. The threads and bundles of a worker share one embedder.
 
-An `Embedder` holds a loaded engine and a feeder, which overlaps decoding and inference. `BatchesInFlight` feeds it
-a stream and bounds what is under way.
+An `Embedder` holds a compiled engine and a feeder, which overlaps decoding and inference. `BatchesInFlight` feeds a
+stream to the embedder and bounds the number of groups in flight.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from pipeline.images.decoder import ImageDecoder
 _log = logging.getLogger(__name__)
 
 THREADS_PER_CORE = 2
-"""Threads for each core that decode and call the engine: while one waits for its inference, another decodes."""
+"""Decoding threads for each core: while one waits for its inference, another decodes."""
 GROUPS_PER_THREAD = 2
-"""Groups under way for each of these threads: one in work, and one that waits so that the thread does not."""
+"""Groups in flight for each of these threads: one is processed, one is queued."""
 GROUP_SIZE = 32
-"""Records in a group: enough that a hand-over costs little, few enough to hold little."""
+"""Records in a group: a trade-off between the overhead of a hand-over and memory."""
 MAX_GROUP_BYTES = 16 << 20
-"""Encoded bytes at which a group is closed early, so that a few huge images cannot fill memory."""
+"""Encoded bytes that close a group early: a few huge images must not fill memory."""
 MAX_BYTES_PER_THREAD = 16 << 20
-"""Encoded bytes under way for each thread, counted over all streams that share an embedder."""
+"""Encoded bytes in flight for each thread, over all streams that share an embedder."""
 
 
 class Embedder:
@@ -55,10 +55,10 @@ class Embedder:
       ```
 
     Attributes:
-      engine: the loaded engine.
-      spec: what it was loaded from; None for an embedder that was made from an engine.
-      threads: how many threads decode.
-      group_size: the number of records that a thread takes at a time.
+      engine: the compiled engine.
+      spec: the spec of the embedder; None for an embedder that was made from an engine.
+      threads: number of decoding threads.
+      group_size: number of records in a full group, the unit of work of a thread.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class Embedder:
         batch_size: int | None = None,
         threads: int | None = None,
     ) -> None:
-        """Starts the threads around a loaded engine.
+        """Starts the threads for a compiled engine.
 
         Args:
           engine: computes the vectors.
-          decoder: decodes, to the size that the engine expects.
+          decoder: decodes to the input size of the engine.
           normalize: whether vectors are scaled to length 1 (`l2`) or not (`none`).
-          batch_size: records that a thread takes at a time, rounded up to whole calls of the engine; for an engine
-            with `concurrent_calls`, whose batches are its own, it does not matter.
+          batch_size: records in a group, rounded up to whole calls of the engine; ignored for an engine with
+            `concurrent_calls`, which has its own batch size.
           threads: number of decoding threads; default: `THREADS_PER_CORE` for each usable core.
         """
         self.engine = engine
@@ -105,7 +105,7 @@ class Embedder:
 
     @classmethod
     def from_module(cls, handle: str | os.PathLike[str], **settings: Any) -> Embedder:
-        """Loads a module: `Embedder.from_module("module.tar.gz", normalize="l2")`.
+        """Returns the embedder of a module: `Embedder.from_module("module.tar.gz", normalize="l2")`.
 
         Args:
           handle: as in `--module`.
@@ -128,7 +128,7 @@ class Embedder:
 
     @classmethod
     def choose(cls, spec: EmbedderSpec) -> Embedder:
-        """Chooses the engine of a spec and loads it; the embedder's own `spec` names the engine.
+        """Chooses and compiles the engine of a spec; the `spec` of the returned embedder names the chosen engine.
 
         Raises:
           ModuleError: the module cannot be used.
@@ -139,7 +139,7 @@ class Embedder:
 
     @classmethod
     def load(cls, spec: EmbedderSpec) -> Embedder:
-        """Loads the engine that a spec names, in a worker.
+        """Loads the engine that a spec names; for workers.
 
         Raises:
           ModuleError: the module cannot be found or loaded, or has another digest.
@@ -153,7 +153,7 @@ class Embedder:
 
     @classmethod
     def with_engine(cls, spec: EmbedderSpec, engine: Engine) -> Embedder:
-        """Returns the embedder of a spec whose engine is loaded already."""
+        """Returns the embedder of a spec for an engine that is already compiled."""
         threads = THREADS_PER_CORE * (spec.source.threads or usable_cores())
         embedder = cls(engine, spec.decoder, normalize=spec.normalize, batch_size=spec.batch_size, threads=threads)
         embedder.spec = spec
@@ -161,7 +161,7 @@ class Embedder:
 
     @property
     def dataset_spec(self) -> Spec:
-        """What a data set says about the vectors.
+        """The spec of a data set with these vectors.
 
         Raises:
           UsageError: the embedder was made from an engine, without a spec.
@@ -180,7 +180,7 @@ class Embedder:
         self.close()
 
     def close(self) -> None:
-        """Ends the threads, after the groups that they work on."""
+        """Stops the threads after their current groups."""
         self._feeder.close()
 
     def embed(self, records: Sequence[ImageRecord]) -> EmbeddingBatch:
@@ -194,7 +194,7 @@ class Embedder:
         )
 
     def submit(self, records: Sequence[ImageRecord]) -> Future[EmbeddingBatch]:
-        """Embeds up to `group_size` records in the background; waits while too many bytes are under way."""
+        """Embeds up to `group_size` records in the background; waits while too many bytes are in flight."""
         future = self._feeder.submit(records)
         if self._is_first:
             self._is_first = False
@@ -204,11 +204,11 @@ class Embedder:
         return future
 
     def result(self, future: Future[EmbeddingBatch]) -> EmbeddingBatch:
-        """Returns the result of `submit`; waits for it, but for no later records."""
+        """Waits for the result of `submit` and returns it; needs no later records."""
         return self._feeder.result(future)
 
     def stream(self, records: Iterable[ImageRecord]) -> Iterator[EmbeddingBatch]:
-        """Embeds any number of records, in order, with a bounded number under way."""
+        """Embeds any number of records, in order, with a bounded number in flight."""
         batches = BatchesInFlight(self)
         for record in records:
             yield from batches.add(record)
@@ -216,9 +216,9 @@ class Embedder:
 
 
 class BatchesInFlight:
-    """Groups one stream of records and keeps a bounded number of groups under way.
+    """Groups one stream of records and keeps a bounded number of groups in flight.
 
-    Not for several threads: each has its own, over a shared `Embedder`.
+    Not thread-safe: each thread has its own instance, with a shared `Embedder`.
     """
 
     def __init__(self, embedder: Embedder) -> None:
@@ -228,7 +228,7 @@ class BatchesInFlight:
         self._futures: deque[Future[EmbeddingBatch]] = deque()
 
     def add(self, record: ImageRecord) -> Iterator[EmbeddingBatch]:
-        """Takes one more record; yields the batches that are done, in input order."""
+        """Adds one record; yields the completed batches, in input order."""
         self._waiting.append(record)
         self._waiting_bytes += len(record.image)
         if len(self._waiting) == self._embedder.group_size or self._waiting_bytes >= MAX_GROUP_BYTES:
@@ -237,7 +237,7 @@ class BatchesInFlight:
             yield self._embedder.result(self._futures.popleft())
 
     def drain(self) -> Iterator[EmbeddingBatch]:
-        """Yields all that is still under way, in input order."""
+        """Yields all batches that are still in flight, in input order."""
         self._submit()
         while self._futures:
             yield self._embedder.result(self._futures.popleft())

@@ -1,7 +1,7 @@
-"""From a module's handle to what an embedder is loaded from.
+"""From a module's handle to the spec of an embedder.
 
-Three classes stand for a module on its way: `Module` is what is on disk, `ModuleFunction` how it is called, and
-`Embedder` what is loaded.
+Three classes represent a module: `Module` is the resolved module on disk, `ModuleFunction` one of its functions with
+an engine, and `Embedder` the loaded result.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from pipeline.savedmodel.safety import check_operations
 
 @dataclass(frozen=True)
 class OwnEngine:
-    """An engine of your own, in the place of a module's function.
+    """A custom engine, in the place of a module's function.
 
     Attributes:
       make: returns the engine, once in each worker process; any callable that can be pickled, such as a class.
-      handle: names the engine in the spec of a data set, as the handle of a module does.
-      threads: how many threads decode at a time; None for all cores that the process may use.
+      handle: name of the engine in the spec of a data set, in the place of a module's handle.
+      threads: number of cores to use for decoding; None for all cores that the process may use.
     """
 
     make: Callable[[], Engine]
@@ -40,12 +40,12 @@ class OwnEngine:
 
 @dataclass(frozen=True)
 class EmbedderSpec:
-    """All that an `Embedder` is loaded from; it travels to the workers.
+    """Everything that a worker needs to load an `Embedder`.
 
     Attributes:
       source: loads the engine.
-      decoder: how encoded bytes become pixels.
-      batch_size: records that a thread takes at a time, or None for a choice that suits the engine.
+      decoder: turns encoded bytes into pixels.
+      batch_size: records in a group, or None for the engine's default.
       normalize: whether vectors are scaled to length 1 (`l2`) or not (`none`).
     """
 
@@ -68,7 +68,7 @@ class EmbedderSpec:
         return cls(function, decoder, engine.batch_size, engine.normalize)
 
     def dataset_spec(self, *, dimension: int, engine: str, parity: float | None) -> Spec:
-        """Returns what a data set says about the vectors.
+        """Returns the spec of a data set with these vectors.
 
         Args:
           dimension: length of a vector.
@@ -96,17 +96,17 @@ class EmbedderSpec:
         )
 
     def with_engine_name(self, name: str) -> EmbedderSpec:
-        """Returns the spec with the engine that was chosen."""
+        """Returns the spec with the name of the chosen engine."""
         if isinstance(self.source, OwnEngine):
             return self
         return dataclasses.replace(self, source=dataclasses.replace(self.source, engine=name))
 
 
 def find_function(module: ModuleConfig, engine: EngineConfig, *, threads: int | None = None) -> ModuleFunction:
-    """Finds a module and the function of it to call, without loading it.
+    """Resolves a module and chooses its function, without loading the module.
 
     Raises:
-      ModuleError: the module cannot be found or trusted, or has no function that fits.
+      ModuleError: the module cannot be found or trusted, or has no suitable function.
     """
     found = resolve_module(module.module, sha256=module.module_sha256)
     check_operations(found.handle, found.unsafe_operations, allow=module.allow_unsafe_module)

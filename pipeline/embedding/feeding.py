@@ -1,7 +1,7 @@
-"""Feeding an engine as it declares: from many threads, or with full batches from a few.
+"""The feeder interface, and the feeder for engines that many threads call.
 
-Both feeders take groups of consecutive records and return a future for each group. Decoding is one stage and
-inference another; between them lie buffers of fixed number and size, which are used again.
+A feeder takes groups of consecutive records and returns a future for each group. Decoding and inference are two
+stages; a fixed number of reused buffers of fixed size connects them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pipeline.engines.base import Engine
 from pipeline.images.decoder import ImageDecoder
 
 MakeBatch = Callable[[Sequence[ImageRecord], NDArray[np.float32], Sequence[Failure]], EmbeddingBatch]
-"""Returns the rows of records and their vectors, with the failures of others."""
+"""Returns the batch of embedded records, their vectors, and the failures of other records."""
 
 
 class ByteBudget:
-    """A bound on the encoded bytes that wait for their decoding, counted over all streams of an embedder."""
+    """A bound on the encoded bytes in flight, over all streams of an embedder."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
@@ -33,31 +33,31 @@ class ByteBudget:
         self._changed = threading.Condition()
 
     def acquire(self, size_bytes: int) -> None:
-        """Waits until there is room for some bytes; more than the bound may pass alone."""
+        """Waits until the bytes fit into the budget; a group above the bound passes if no other bytes are in flight."""
         with self._changed:
             self._changed.wait_for(lambda: not self._used_bytes or self._used_bytes + size_bytes <= self._limit_bytes)
             self._used_bytes += size_bytes
 
     def release(self, size_bytes: int) -> None:
-        """Gives room back."""
+        """Returns bytes to the budget."""
         with self._changed:
             self._used_bytes -= size_bytes
             self._changed.notify_all()
 
 
 class Feeder(Protocol):
-    """Takes groups of records through decoding and inference.
+    """Decodes and embeds groups of records.
 
     Attributes:
-      group_size: the number of records in a full group.
-      groups_in_flight: how many groups a stream submits before it waits for its first one.
+      group_size: number of records in a full group.
+      groups_in_flight: number of groups that a stream submits before it waits for its first group.
     """
 
     group_size: int
     groups_in_flight: int
 
     def submit(self, records: Sequence[ImageRecord]) -> Future[EmbeddingBatch]:
-        """Embeds a group of records; waits if too much is under way."""
+        """Embeds a group of records; waits while too many bytes are in flight."""
         ...
 
     def result(self, future: Future[EmbeddingBatch]) -> EmbeddingBatch:
@@ -65,16 +65,15 @@ class Feeder(Protocol):
         ...
 
     def close(self) -> None:
-        """Ends the threads, after the groups that they work on."""
+        """Stops the threads after their current groups."""
         ...
 
 
 class DirectFeeder:
-    """Decodes a group and calls the engine in the same thread, on as many threads as the pool has.
+    """Decodes a group and calls the engine in the same thread, on all threads of a pool.
 
-    A CPU engine is fed best like this: an image that was just decoded is still in the core's cache.
-    Each thread has one buffer for the images of one call. Memory that is new each time costs more than the decoded
-    image that is written to it.
+    This is the fastest way for a CPU engine: a decoded image is still in the core's cache. Each thread reuses one
+    buffer for the images of one call, because allocating new memory costs more than writing the decoded image to it.
     """
 
     def __init__(

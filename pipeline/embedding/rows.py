@@ -22,12 +22,12 @@ def make_batch(
 ) -> EmbeddingBatch:
     """Returns the rows of embedded records, and the failures of records without a row.
 
-    A vector with values that are not finite becomes a failure.
+    A vector with non-finite values becomes a failure.
 
     Args:
       records: the records that have a vector.
       vectors: float32 [N, D]; row i belongs to record i.
-      failures: of other records.
+      failures: the failures of other records.
       normalize: `l2` scales each vector to length 1; a zero vector has no direction and stays as it is.
     """
     finite = np.logical_and.reduce(np.isfinite(vectors), axis=1)

@@ -57,7 +57,7 @@ def test_vectors_of_one_kind_only_come_together():
     check_same_space("out", SPEC, dataclasses.replace(SPEC, module="elsewhere"))
     text = (
         "--output=out holds vectors of another kind (normalization: none, now l2; decode: exact, now fast); name "
-        "another directory, or start it anew with --overwrite"
+        "another directory, or replace the data set with --overwrite"
     )
     other = dataclasses.replace(SPEC.preprocessing, decode="fast")
     with pytest.raises(OutputError, match=f"^{re.escape(text)}$"):

@@ -32,8 +32,8 @@ class TestOneSpace:
         with pytest.raises(OutputError) as raised:
             embed(photos, out, tiny_module, **flags)
         assert str(raised.value) == (
-            f"--output={out} holds vectors of another kind ({difference}); name another directory, or start it anew "
-            "with --overwrite"
+            f"--output={out} holds vectors of another kind ({difference}); name another directory, or replace "
+            "the data set with --overwrite"
         )
         assert raised.value.exit_code == 2
         assert snapshot(out) == before
