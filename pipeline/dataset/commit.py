@@ -1,4 +1,4 @@
-"""Committing a wave: staged files get their names in the data set, and a manifest makes them count."""
+"""Committing a wave: moves staged files into the data set and writes the manifest."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from pipeline.storage.lock import LockToken, still_locked
 
 @dataclass(frozen=True)
 class WaveHeader:
-    """What is known of a wave before it runs.
+    """The properties of a wave that are known before it runs.
 
     Attributes:
-      name: of the wave.
-      plan_files: what it reads, as `pipeline.dataset.plan.write_plan` wrote it.
-      inputs: the files that it covers besides those of its plan.
-      started: when it began, UTC.
-      versions: of the packages that take part.
-      key_feature: the feature that the keys come from, if any.
-      image_feature: the feature that the images of TFRecords come from.
-      retried: sources of earlier waves' failures that it tries again.
-      replaces: names of the waves whose rows it holds as well.
-      lock: what shows that nobody else writes to the data set; None to do without.
+      name: name of the wave.
+      plan_files: the plan files that `pipeline.dataset.plan.write_plan` wrote.
+      inputs: input files that the wave covers besides those of its plan.
+      started: start time of the wave, UTC.
+      versions: versions of the packages in use.
+      key_feature: the feature that holds the keys, if any.
+      image_feature: the feature that holds the images of TFRecords.
+      retried: sources of earlier waves' failures that the wave retries.
+      replaces: names of older waves whose rows this wave contains.
+      lock: token of the data set's lock; None for no check of the lock.
     """
 
     name: str
@@ -60,20 +60,20 @@ class WaveHeader:
 def commit_wave(
     output: str, header: WaveHeader, staged: Iterable[StagedBundle], sinks: Sequence[Sink] = ()
 ) -> Manifest:
-    """Gives staged files their names in the data set and writes the manifest that makes them count.
+    """Moves staged files to their names in the data set, then writes the manifest.
 
-    Doing it again after an interruption, with the same files, comes to the same end.
+    The function is idempotent: a second call with the same files completes an interrupted commit.
 
     Args:
       output: directory of the data set.
-      header: what is known of the wave.
-      staged: what its bundles wrote.
-      sinks: those that are not registered.
+      header: the properties of the wave.
+      staged: the bundles of the wave.
+      sinks: sinks that are not registered.
 
     Raises:
       OSError: a file cannot be moved or the manifest cannot be written; the wave is then not committed.
-      OutputError: another run has taken over the data set, or has committed a wave of this name; the wave
-        is then not committed.
+      OutputError: another run has taken over the data set, or has committed a wave of this name; the wave is then not
+        committed.
     """
     with still_locked(output, header.lock):
         if filesystem.exists(manifest_path(output, header.name)):
@@ -85,16 +85,16 @@ def commit_wave(
                 )
             return committed
         manifest = _name_files(output, header, staged, sinks)
-    # Once more: in an object store the lock may have been taken meanwhile.
+    # A second check: in an object store, another run may have taken the lock meanwhile.
     with still_locked(output, header.lock):
         commit(output, manifest)
-    with contextlib.suppress(OSError):  # the wave counts; the next one to write cleans up
+    with contextlib.suppress(OSError):  # the wave is committed; the next writer cleans up
         remove_staged(output)
     return manifest
 
 
 def _name_files(output: str, header: WaveHeader, staged: Iterable[StagedBundle], sinks: Sequence[Sink]) -> Manifest:
-    """Moves staged files to their names in the data set, and returns the manifest that is to make them count."""
+    """Moves staged files to their names in the data set; returns the manifest to write."""
     bundles = list(staged)
     counts = sum((bundle.counts for bundle in bundles), BundleCounts())
     outputs: list[OutputEntry] = []
@@ -133,5 +133,5 @@ def _name_files(output: str, header: WaveHeader, staged: Iterable[StagedBundle],
 
 
 def _with_records(entry: InputEntry, records: Mapping[str, int]) -> InputEntry:
-    """Returns an input with the number of its records, as many as were met where it is not known."""
+    """Returns an input with its number of records; if unknown, the number of records read."""
     return entry if entry.records else dataclasses.replace(entry, records=records.get(entry.path, 0))

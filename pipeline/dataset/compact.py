@@ -1,4 +1,4 @@
-"""Rewrites a data set without the rows that newer waves have replaced."""
+"""Rewrites a data set without superseded rows."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from pipeline.storage.lock import DatasetLock, LockToken
 
 @dataclass(frozen=True)
 class Compaction:
-    """What a compaction did.
+    """The result of a compaction.
 
     Attributes:
-      waves: waves that became one.
-      rows: rows that were kept.
-      superseded: rows that were dropped.
+      waves: number of waves that were merged into one.
+      rows: number of rows kept.
+      superseded: number of rows dropped.
     """
 
     waves: int
@@ -45,14 +45,14 @@ class Compaction:
 
 
 def compact(output: str) -> Compaction:
-    """Writes all rows and failures of the data set in directory `output` that count as one new wave.
+    """Rewrites the current rows and failures of the data set in directory `output` as one new wave.
 
-    The new wave's manifest replaces the old ones the moment it is written; the old files are removed
-    after that. An interruption leaves the one or the other state, and files that doing it again, or
-    `python -m pipeline.verify --delete_strays`, removes.
+    The manifest of the new wave atomically replaces the old manifests; then the old files are removed. An interruption
+    leaves the old or the new state, and stray files; another compaction, or `python -m pipeline.verify
+    --delete_strays`, removes the strays.
 
     Raises:
-      OutputError: there is no data set, it is damaged, or it is being written.
+      OutputError: there is no data set, it is damaged, or another run is writing to it.
       OSError: a file cannot be read or written.
     """
     output = filesystem.normalize(output)
@@ -68,7 +68,7 @@ def compact(output: str) -> Compaction:
 
 
 def _remove_replaced(output: str) -> None:
-    """Removes the manifests that others replace, then their files."""
+    """Removes the replaced manifests, then their files."""
     manifests = read_manifests(output)
     counting = live(manifests)
     remove_waves(output, [manifest for manifest in manifests if manifest not in counting])
@@ -97,7 +97,7 @@ def _rewrite(output: str, manifests: Sequence[Manifest], lock: LockToken) -> Com
     inputs: dict[str, InputEntry] = {}
     for manifest in counting:
         for entry in manifest.inputs:
-            inputs.pop(entry.path, None)  # the last of a name is the one that its rows are from
+            inputs.pop(entry.path, None)  # the newest entry of a path is the source of its current rows
             inputs[entry.path] = dataclasses.replace(entry, keys=manifest.keys_of(entry))
     header = WaveHeader(
         name=name,

@@ -1,16 +1,16 @@
-"""The output data set: its files' names, its spec and its manifests.
+"""The output data set: its file names, its spec and its manifests.
 
 ```
-OUT/spec.json                 what every vector in here is
+OUT/spec.json                 origin and format of all vectors
 OUT/embeddings/embeddings-<wave>-SSSSS-of-NNNNN.tfrecord
 OUT/failures/failures-<wave>-SSSSS-of-NNNNN.jsonl
-OUT/manifests/<wave>.json     what a wave read and wrote; written last, and what makes it count
-OUT/summary.json              the last run
-OUT/staging/                  files of a wave that is not committed
-OUT/lock.json                 who is writing
+OUT/manifests/<wave>.json     inputs and outputs of a wave; written last, which commits the wave
+OUT/summary.json              results of the last run
+OUT/staging/                  files of an uncommitted wave
+OUT/lock.json                 holder of the lock
 ```
 
-A wave is committed by its manifest alone: a file that no manifest names is not part of the data set.
+Only the manifest commits a wave: a file that no manifest names is not part of the data set.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class InputEntry:
 
     Attributes:
       path: its path or URI.
-      name: what the keys of its records are made of where no feature holds them.
+      name: its name in the keys of its records, unless a feature holds the keys.
       size_bytes: its size.
-      mtime_s: when it was last changed, in seconds since 1970.
-      records: how many records it had, good or bad; 0 while they are not counted.
-      keys: what its records' keys are: its `name`, the name and an `offset`, or a `feature`; None if that is not known.
+      mtime_s: modification time, in seconds since 1970.
+      records: number of its records, good or bad; 0 if not counted yet.
+      keys: origin of its records' keys: its `name`, the name and an `offset`, or a `feature`; None if unknown.
     """
 
     path: str
@@ -83,25 +83,25 @@ class OutputEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What one wave read and wrote.
+    """The inputs and outputs of one wave.
 
     Attributes:
-      wave: its name; later waves have greater names.
-      inputs: the files that it covers.
-      outputs: the files that it wrote.
+      wave: name of the wave; later waves have greater names.
+      inputs: the files that the wave covers.
+      outputs: the files that the wave wrote.
       embedded: number of rows.
       failed: number of failures.
-      failures_by_reason: the same by reason.
-      started: when the wave began, UTC, ISO 8601.
-      seconds: how long it took.
-      versions: of the packages that took part.
-      key_feature: the feature that the keys come from; None where they come from the inputs' names.
-      image_feature: the feature that the images of TFRecords come from.
-      retried: sources of earlier waves' failures that this one tried again; they no longer count.
-      replaces: names of the waves whose rows this one holds as well; they no longer count.
-      zero_vectors: number of rows whose vector has only zeros.
-      duplicate_vectors: number of rows whose vector is, to the bit, that of another row before it in
-        the same file.
+      failures_by_reason: number of failures by reason.
+      started: start time of the wave, UTC, ISO 8601.
+      seconds: duration of the wave.
+      versions: versions of the packages in use.
+      key_feature: the feature that holds the keys; None if the keys are made of the inputs' names.
+      image_feature: the feature that holds the images of TFRecords.
+      retried: sources of earlier waves' failures that this wave retried; these failures no longer count.
+      replaces: names of older waves whose rows this wave contains; these waves no longer count.
+      zero_vectors: number of rows whose vector is all zeros.
+      duplicate_vectors: number of rows whose vector is identical, to the bit, to that of a recent row of the same
+        bundle.
     """
 
     wave: str
@@ -122,7 +122,7 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        """Refuses names that this program never gives: what removes a wave's files must not follow them anywhere."""
+        """Refuses names that this program never writes: the removal of a wave must not delete arbitrary files."""
         if not re.fullmatch(r"\d{5,}", self.wave, re.ASCII):
             raise ValueError(f"the wave is called {self.wave!r}")
         for entry in self.outputs:
@@ -130,11 +130,11 @@ class Manifest:
                 raise ValueError(f"an output is called {entry.path!r}")
 
     def keys_of(self, entry: InputEntry) -> KeyKind:
-        """Returns what the keys of an input's records are."""
+        """Returns the origin of the keys of an input's records."""
         return entry.keys or ("offset" if self.key_feature is None else "feature")
 
     def files(self, kind: ShardKind) -> tuple[OutputEntry, ...]:
-        """Returns the files that hold each record of a kind once, whatever the number of formats.
+        """Returns the files of a kind in one format; together they hold each record once.
 
         The first registered format is preferred: TFRecord keeps keys as bytes, Parquet as text.
         """
@@ -153,7 +153,7 @@ def _from_json(kind: type[_T], path: str) -> _T:
     """Reads a record of this module.
 
     Raises:
-      OutputError: the file is not one of ours, or of a later format.
+      OutputError: the file is not valid, or has a later format version.
     """
     data = filesystem.read_bytes(path)
     try:
@@ -165,16 +165,16 @@ def _from_json(kind: type[_T], path: str) -> _T:
         return from_json(kind, data)
     except (ValueError, AttributeError, RecursionError) as error:
         text = " ".join(str(error).split())
-        again = "remove it to have what it covers embedded again"
+        again = "remove it to embed its inputs again"
         advice = f"restore it, or {again if kind is Manifest else 'name another directory'}"
         raise OutputError(f"{path} is not a {kind.__name__.lower()} of this program: {text}; {advice}") from None
 
 
 def read_spec(output: str) -> Spec | None:
-    """Returns the spec of the data set in directory `output`, or None where there is none.
+    """Returns the spec of the data set in directory `output`, or None if there is none.
 
     Raises:
-      OutputError: there is one, but it cannot be read.
+      OutputError: the spec cannot be read.
     """
     path = filesystem.join(output, SPEC_NAME)
     return _from_json(Spec, path) if filesystem.exists(path) else None
@@ -189,7 +189,7 @@ def read_manifests(output: str) -> tuple[Manifest, ...]:
     """Returns the manifests of the data set in directory `output`, oldest wave first.
 
     Raises:
-      OutputError: one of them cannot be read.
+      OutputError: a manifest cannot be read.
     """
     stats = filesystem.list_files(filesystem.join(output, MANIFESTS_NAME))
     names = (_MANIFEST_PATH.search(stat.path) for stat in stats)
@@ -207,14 +207,14 @@ def _read_manifest(output: str, wave: str) -> Manifest:
 
 
 def live(manifests: Iterable[Manifest]) -> tuple[Manifest, ...]:
-    """Returns the manifests that count: those that no other one replaces."""
+    """Returns the live manifests: those that no other manifest replaces."""
     manifests = tuple(manifests)
     replaced = {wave for manifest in manifests for wave in manifest.replaces}
     return tuple(manifest for manifest in manifests if manifest.wave not in replaced)
 
 
 def next_wave(manifests: Iterable[Manifest]) -> str:
-    """Returns the name of the wave that comes after all others."""
+    """Returns the name of the wave after the given ones."""
     return f"{max((int(manifest.wave) for manifest in manifests), default=-1) + 1:05d}"
 
 
@@ -222,7 +222,7 @@ def read_manifest(output: str, wave: str) -> Manifest:
     """Returns the manifest of one wave.
 
     Raises:
-      OutputError: it is not there or cannot be read.
+      OutputError: the manifest does not exist or cannot be read.
     """
     try:
         return _read_manifest(output, wave)
@@ -236,5 +236,5 @@ def manifest_path(output: str, wave: str) -> str:
 
 
 def commit(output: str, manifest: Manifest) -> None:
-    """Makes a wave part of the data set: writes its manifest."""
+    """Commits a wave: writes its manifest."""
     filesystem.write_atomically(manifest_path(output, manifest.wave), to_json(manifest))

@@ -1,4 +1,4 @@
-"""Which files of an output directory are the data set's own, and removing them; never anybody else's."""
+"""The files of an output directory that belong to the data set, and their removal. Other files are never removed."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _FIXED = re.compile(
 
 
 def owned_files(output: str, manifests: Iterable[Manifest]) -> list[str]:
-    """Returns the paths of all files that the data set's spec and manifests own, as `storage.list_files` has them.
+    """Returns the paths of all files that the data set's spec and manifests own, in the form of `list_files`.
 
-    The manifests come first: removed in this order, what an interruption leaves is none without its files.
+    The manifests come first: an interrupted removal in this order leaves no manifest without its files.
     """
     manifests = tuple(manifests)
     owned = [manifest_path(output, manifest.wave) for manifest in manifests]
@@ -50,11 +50,11 @@ def owned_files(output: str, manifests: Iterable[Manifest]) -> list[str]:
 
 
 def is_own_file(output: str, path: str) -> bool:
-    """Says whether a file is one that runs to directory `output` write, by its name.
+    """Returns whether the name of a file is one that runs with `--output=output` write.
 
     Args:
       output: directory of the data set; on local disk, absolute like `path`.
-      path: of the file.
+      path: path of the file.
     """
     name = _relative(output, path)
     return name is not None and bool(
@@ -65,12 +65,12 @@ def is_own_file(output: str, path: str) -> bool:
 
 
 def output_test(output: str) -> Callable[[str], bool]:
-    """Returns a function that says of an absolute path whether runs to directory `output` write that file.
+    """Returns a function that returns whether runs with `--output=output` write the file of an absolute path.
 
-    On local disk, links are followed: they may lead to the output by another path.
+    On local disk, links are resolved: a path through a link may lead to the output.
     """
     target = filesystem.absolute(output)
-    # A directory has many files, but one place.
+    # Cached, because each directory has many files.
     place = functools.cache(os.path.realpath)
 
     def is_output(path: str) -> bool:
@@ -83,7 +83,7 @@ def output_test(output: str) -> Callable[[str], bool]:
 
 
 def _relative(directory: str, path: str) -> str | None:
-    """Returns the path of a file relative to a directory, with `/`; None if it is not below it."""
+    """Returns the path of a file relative to a directory, with `/`; None if the file is not below the directory."""
     if filesystem.is_remote(directory) or filesystem.is_remote(path):
         prefix = directory.rstrip("/") + "/"
         return path[len(prefix) :] if path.startswith(prefix) else None
@@ -92,7 +92,7 @@ def _relative(directory: str, path: str) -> str | None:
 
 
 def remove(output: str) -> None:
-    """Removes a data set: the files that its spec and manifests own, and no other.
+    """Removes a data set: only the files that its spec and manifests own.
 
     Raises:
       OutputError: the spec or a manifest cannot be read.
@@ -100,13 +100,13 @@ def remove(output: str) -> None:
     """
     remove_uncommitted(output)
     manifests = read_manifests(output)
-    if manifests or read_spec(output) is not None:  # else a summary.json there is somebody else's
+    if manifests or read_spec(output) is not None:  # else summary.json belongs to something else
         remove_waves(output, manifests)
         filesystem.delete([filesystem.join(output, SUMMARY_NAME), filesystem.join(output, SPEC_NAME)])
 
 
 def remove_waves(output: str, manifests: Sequence[Manifest]) -> None:
-    """Removes waves: their manifests, and then their files. An interruption leaves no manifest without its files.
+    """Removes waves: first their manifests, then their files. An interruption leaves no manifest without its files.
 
     Raises:
       OSError: a file cannot be removed.
@@ -121,9 +121,9 @@ def remove_waves(output: str, manifests: Sequence[Manifest]) -> None:
 
 
 def remove_uncommitted(output: str) -> None:
-    """Removes what interrupted runs have left: staged and temporary files, and files of waves that do not count.
+    """Removes the remains of interrupted runs: staged and temporary files, and files of uncommitted waves.
 
-    Only for the holder of the data set's lock.
+    Only the holder of the data set's lock may call this function.
 
     Raises:
       OutputError: a manifest cannot be read.
@@ -133,7 +133,7 @@ def remove_uncommitted(output: str) -> None:
     filesystem.delete(temporary_files(output))
     manifests = read_manifests(output)
     if not manifests and read_spec(output) is None:
-        return  # no run has come so far that it gave a file its name
+        return  # no run has published a file yet
     owned = set(owned_files(output, manifests))
     for kind in get_args(ShardKind):
         found = [stat.path for stat in filesystem.list_files(filesystem.join(output, kind)) if stat.path not in owned]
@@ -141,7 +141,7 @@ def remove_uncommitted(output: str) -> None:
 
 
 def remove_staged(output: str) -> None:
-    """Removes what waves have staged.
+    """Removes the staged files of all waves.
 
     Raises:
       OSError: a file cannot be removed.

@@ -1,7 +1,7 @@
-"""Planning: the inputs minus what the data set's manifests cover, cut into waves.
+"""Planning: the inputs that the data set's manifests do not cover, cut into waves.
 
-What a wave reads is written to files in the staging directory, from which the workers take it: a
-pipeline's graph, which runners limit to some megabytes, does not grow with the number of inputs.
+The tasks of a wave are written to plan files in the staging directory, which the workers read. The pipeline graph,
+which runners limit to some megabytes, therefore does not grow with the number of inputs.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _log = logging.getLogger(__name__)
 _NO_END = 1 << 62
 
 TASKS_PER_PLAN_FILE = 500
-"""Tasks in one file of a written plan: up to 32,000 images."""
+"""Tasks in one plan file: up to 32,000 images."""
 
 
 @dataclass(frozen=True)
 class Wave:
-    """What one pipeline reads and commits.
+    """The work that one pipeline reads and commits.
 
     Attributes:
-      name: of the wave, in file names.
-      tasks: what it reads.
-      retried: sources of earlier failures that it tries again.
+      name: name of the wave, as in file names.
+      tasks: the tasks to read.
+      retried: sources of earlier failures that the wave retries.
     """
 
     name: str
@@ -45,11 +45,11 @@ class Wave:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run has to do.
+    """The work of a run.
 
     Attributes:
-      waves: the work, in order.
-      skipped: records that earlier runs have done.
+      waves: the waves, in order.
+      skipped: number of records that earlier runs have done.
     """
 
     waves: tuple[Wave, ...]
@@ -63,16 +63,16 @@ def make_plan(
     wave_bytes: int | None,
     failures: Iterable[Failure] = (),
 ) -> Plan:
-    """Returns what is to be done so that a data set covers some files as they are now.
+    """Returns the work after which a data set covers the files in their present state.
 
-    A file is done when a wave covers it with the same path, size and modification time, and under the name that its
-    keys are to have. See `_settle_names` for that.
+    A file is done if a live wave covers it with the same path, size and modification time, and with the name from
+    `_settle_names`.
 
     Args:
-      files: all that the data set should cover.
-      manifests: what it has.
-      wave_bytes: input bytes of a wave, to which whole files are grouped; None for one wave.
-      failures: earlier failures to try again, in a wave of their own, where their files are done.
+      files: all files that the data set should cover.
+      manifests: the manifests of the data set.
+      wave_bytes: input bytes per wave, which groups whole files; None for one wave.
+      failures: earlier failures to retry; those of done files get a separate wave.
     """
     covered: dict[str, InputEntry] = {}
     owners: dict[str, str] = {}
@@ -104,10 +104,11 @@ def make_plan(
 def _settle_names(
     files: Sequence[InputFile], covered: Mapping[str, InputEntry], owners: Mapping[str, str]
 ) -> list[InputFile]:
-    """Returns the files with the names that their keys are to be made of.
+    """Returns the files with their final names, of which the keys are made.
 
-    A file keeps the name that it has in the data set, whatever inputs it is found by now, or rows of its old keys would
-    stay; unless no row has that name any more, or another file of this run has it: then both get their own.
+    A file keeps its name in the data set even if other input patterns match it now; otherwise rows with its old keys
+    would remain. Exceptions: no row of the file has the old name any more, or another file of this run has this name. The file
+    then gets its new name.
     """
     now = {file.name: file.path for file in files}
     settled = []
@@ -120,7 +121,7 @@ def _settle_names(
 
 
 def write_plan(output: str, wave: Wave) -> tuple[str, ...]:
-    """Writes what a wave reads to files in the staging directory; returns their paths.
+    """Writes the tasks of a wave to plan files in the staging directory; returns their paths.
 
     Raises:
       OSError: a file cannot be written.
@@ -136,7 +137,7 @@ def write_plan(output: str, wave: Wave) -> tuple[str, ...]:
 
 
 def read_plan(path: str) -> list[ReadTask]:
-    """Returns the tasks in a file that `write_plan` wrote.
+    """Returns the tasks in a plan file.
 
     Raises:
       OSError: the file cannot be read.
@@ -145,17 +146,17 @@ def read_plan(path: str) -> list[ReadTask]:
 
 
 def covered_inputs(tasks: Iterable[ReadTask], key_feature: str | None) -> tuple[InputEntry, ...]:
-    """Returns the files that tasks read whole, as a manifest lists them.
+    """Returns the manifest entries of the files that the tasks read completely.
 
     Args:
-      tasks: what is read.
-      key_feature: the feature of TFRecords that keys come from, if any.
+      tasks: the tasks.
+      key_feature: the feature of TFRecords that holds the keys, if any.
     """
     entries: list[InputEntry] = []
     for task in tasks:
         if task.ranges is not None:
             continue
-        # How many records a file has is known when it is read.
+        # The number of records in a file is unknown before the file is read.
         has_records = find_kind(task.kind).has_records
         records = 0 if has_records else 1
         keys: KeyKind = "name" if not has_records else "offset" if key_feature is None else "feature"
@@ -172,7 +173,7 @@ def _is_covered(file: InputFile, entry: InputEntry | None, owners: Mapping[str, 
 
 
 def _warn_of_taken_names(files: Iterable[InputFile], owners: Mapping[str, str], inputs: Set[str]) -> None:
-    """Warns of rows that lose their keys to other files, and whose own files this run does not read."""
+    """Warns if files of this run replace rows with the same keys from files that this run does not read."""
 
     def is_taken(file: InputFile) -> bool:
         owner = owners.get(file.name, file.path)
@@ -212,7 +213,7 @@ class _Work:
 
 
 def _retry_work(files: Mapping[str, InputFile], failures: Iterable[Failure]) -> _Work:
-    """Returns tasks that read again just what failed before, by the sources that the failures name."""
+    """Returns tasks that read only the sources of the failures again."""
     retried: list[str] = []
     whole: list[InputFile] = []
     ranges: dict[tuple[str, bool], set[tuple[int, int]]] = {}
@@ -224,8 +225,8 @@ def _retry_work(files: Mapping[str, InputFile], failures: Iterable[Failure]) -> 
         elif address is not None and address.path in files:
             start, stop = address.start, address.stop or 0
             if failure.reason == "read_error" and address.stop is None:
-                stop = _NO_END  # a compressed file, of which nobody knows how long it would have been
-            # The part of a file that was not read at all is named whole; it begins wherever the runner cut.
+                stop = _NO_END  # a compressed file, whose uncompressed size is unknown
+            # The key of a completely unread part is its range; the runner may have cut inside a record.
             aligned = not key.endswith(f"@{start}-{stop}")
             ranges.setdefault((address.path, aligned), set()).add((start, max(stop, start + 1)))
         else:

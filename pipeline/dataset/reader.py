@@ -1,4 +1,4 @@
-"""Reading a data set: its rows and failures, each once, whatever the number of waves that wrote them."""
+"""Reading a data set: yields each current row and failure once, over all waves."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from pipeline.storage import filesystem
 
 @dataclass
 class Superseded:
-    """What newer waves hold, so that what an older one holds of it no longer counts.
+    """Keys and inputs of newer waves. Matching rows and failures of older waves are ignored.
 
-    Keys that are made of the inputs' names are compared by those names, which takes little memory;
-    keys that come from a feature, or from somebody's own pipeline, are kept, each of them.
+    Keys that are made of input names are compared by these names, which takes little memory. Keys from a feature or
+    from a custom pipeline are stored one by one.
     """
 
     _names: set[bytes] = field(default_factory=set)
@@ -34,7 +34,7 @@ class Superseded:
     _paths: set[str] = field(default_factory=set)
 
     def add(self, manifest: Manifest) -> None:
-        """Takes the inputs and retried failures of a wave."""
+        """Adds the inputs and retried failures of a wave."""
         for entry in manifest.inputs:
             keys = manifest.keys_of(entry)
             if keys == "feature":
@@ -46,34 +46,34 @@ class Superseded:
         self._retried.update(manifest.retried)
 
     def add_rows(self, rows: pa.RecordBatch) -> None:
-        """Takes the keys of a wave's rows."""
+        """Adds the keys of a wave's rows."""
         self._keys.update(rows.column("key").to_pylist())
 
     def add_failure(self, failure: Failure) -> None:
-        """Takes the key of a wave's failure, which counts for the input that it is about."""
+        """Adds the key of a wave's failure, which supersedes only rows of the same input."""
         self._failed.setdefault(failure.key, set()).update(_paths_of(failure))
 
     def holds(self, key: bytes, inputs: Set[str]) -> bool:
-        """Says whether what an older wave has under a key counts no more.
+        """Returns whether newer waves supersede a row of an older wave.
 
         Args:
-          key: the key of a row.
-          inputs: the files that its wave covers.
+          key: the key of the row.
+          inputs: the files that the row's wave covers.
         """
         return (
             key in self._keys or not inputs.isdisjoint(self._failed.get(key, ())) or self._is_named_like_an_input(key)
         )
 
     def holds_failure(self, failure: Failure, *, by_key: bool) -> bool:
-        """Says whether a newer wave has read the input of a failure again, or has tried just its record.
+        """Returns whether a newer wave has read the input of a failure again, or has retried its record.
 
         Args:
-          failure: of an older wave.
-          by_key: whether its key is all that is known of the record.
+          failure: the failure of an older wave.
+          by_key: whether only the key identifies the record.
         """
         return (
             failure.source in self._retried
-            or key_to_text(failure.key) in self._retried  # which earlier versions wrote
+            or key_to_text(failure.key) in self._retried  # written by earlier versions
             or not self._paths.isdisjoint(_paths_of(failure))
             or self._is_named_like_an_input(failure.key)
             or (by_key and (failure.key in self._keys or failure.key in self._failed))
@@ -90,26 +90,26 @@ class Superseded:
 
 
 def _paths_of(failure: Failure) -> tuple[str, ...]:
-    """Returns the input that a failure is about: its source, or the file in which that is a place."""
+    """Returns the possible inputs of a failure: its source, and the file of the source's address, if any."""
     address = Address.parse(failure.source)
     return (failure.source,) if address is None else (failure.source, address.path)
 
 
 def _as_keys(name: str) -> set[bytes]:
-    """Returns the keys that a name makes: its bytes, and what Parquet holds where they are not UTF-8."""
+    """Returns the keys of a name: its bytes, and the escaped form that Parquet has for bytes outside UTF-8."""
     key = key_to_bytes(name)
     return {key, key.decode("utf-8", "backslashreplace").encode()}
 
 
 def read_embeddings(output: str | os.PathLike[str], *, sinks: Sequence[Sink] = ()) -> Iterator[pa.RecordBatch]:
-    """Yields the committed rows of the data set in directory `output`; for a repeated key, the newest wave's.
+    """Yields the committed rows of the data set in directory `output`; for a repeated key, those of the newest wave.
 
-    Columns: `key` (binary), `embedding` (fixed_size_list<float32>[D]) and the features that were
-    passed through (lists of binary, float32 or int64). Rows of one wave that share a key are all kept.
+    Columns: `key` (binary), `embedding` (fixed_size_list<float32>[D]) and the copied features (lists of binary,
+    float32 or int64). All rows of one wave with the same key are yielded.
 
     Args:
       output: directory of the data set.
-      sinks: those that wrote it, if they are not registered.
+      sinks: the sinks that wrote the data set, if they are not registered.
 
     Raises:
       OutputError: there is no data set in `output`, or it is damaged.
@@ -120,7 +120,7 @@ def read_embeddings(output: str | os.PathLike[str], *, sinks: Sequence[Sink] = (
 
 
 def read_failures(output: str) -> Iterator[Failure]:
-    """Yields the committed failures of the data set in directory `output` that no newer wave has made good.
+    """Yields the committed failures of the data set in directory `output` that no newer wave has superseded.
 
     Raises:
       OutputError: there is no data set in `output`, or it is damaged.
@@ -132,7 +132,7 @@ def read_failures(output: str) -> Iterator[Failure]:
 
 @dataclass(frozen=True)
 class LiveWave:
-    """One wave of a data set, and what the newer ones hold."""
+    """One wave of a data set, with the keys and inputs of newer waves."""
 
     output: str
     manifest: Manifest
@@ -150,14 +150,14 @@ class LiveWave:
             yield from read_failures_file(filesystem.join(self.output, entry.path))
 
     def current(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        """Returns those of the wave's rows that no newer wave holds."""
+        """Returns the rows of the wave that no newer wave supersedes."""
         if not self.newer:
             return rows
         keep = [not self.newer.holds(key, self._inputs) for key in rows.column("key").to_pylist()]
         return rows if all(keep) else rows.filter(pa.array(keep))
 
     def current_failures(self) -> Iterator[Failure]:
-        """Yields the wave's failures that no newer one has made good."""
+        """Yields the wave's failures that no newer wave has superseded."""
         by_key = _is_of_another_pipeline(self.manifest)
         for failure in self.failures():
             if not self.newer.holds_failure(failure, by_key=by_key):
@@ -169,9 +169,9 @@ class LiveWave:
 
 
 def live_waves(output: str, sinks: Sequence[Sink] = ()) -> Iterator[LiveWave]:
-    """Yields the waves of a data set that count, the newest first.
+    """Yields the live waves of a data set, the newest first.
 
-    What is `newer` grows as the iteration goes on.
+    All waves share one `newer`, which grows during the iteration.
 
     Raises:
       OutputError: there is no data set in `output`, or it is damaged.
@@ -179,28 +179,28 @@ def live_waves(output: str, sinks: Sequence[Sink] = ()) -> Iterator[LiveWave]:
     manifests = live(read_manifests(output))
     if not manifests and read_spec(output) is None:
         raise OutputError(f"{output} holds no data set: it has no {SPEC_NAME}; name the --output of a run")
-    names_tell = all(map(_names_tell, manifests))
+    from_names = all(map(_has_keys_from_names, manifests))
     newer = Superseded()
     for index, manifest in enumerate(reversed(manifests), start=1):
         wave = LiveWave(output, manifest, newer, sinks)
         yield wave
         newer.add(manifest)
-        if not names_tell and index < len(manifests):
+        if not from_names and index < len(manifests):
             for rows in wave.rows():
                 newer.add_rows(rows)
             for failure in wave.failures():
                 newer.add_failure(failure)
 
 
-def _names_tell(manifest: Manifest) -> bool:
-    """Says whether the names of a wave's inputs tell the keys of its rows, which need not be compared then."""
+def _has_keys_from_names(manifest: Manifest) -> bool:
+    """Returns whether the input names of a wave determine the keys of its rows, which then need no comparison."""
     if _is_of_another_pipeline(manifest):
         return False
     return manifest.key_feature is None or {entry.keys for entry in manifest.inputs} == {"name"}
 
 
 def _is_of_another_pipeline(manifest: Manifest) -> bool:
-    """Says whether a wave was written by somebody's own pipeline, which does not say what it read."""
+    """Returns whether a custom pipeline wrote the wave; its manifest then does not list the inputs."""
     return not (manifest.inputs or manifest.retried) and bool(manifest.embedded or manifest.failed)
 
 

@@ -38,15 +38,15 @@ _CHUNK_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class Report:
-    """What a data set holds, and what is wrong with it.
+    """The contents of a data set, and its problems.
 
     Attributes:
-      waves: waves that count.
-      rows: rows that count.
-      superseded: rows that newer waves have replaced.
-      failures: failures that count.
-      problems: what is wrong, one line each.
-      strays: files that no manifest names.
+      waves: number of live waves.
+      rows: number of current rows.
+      superseded: number of rows that newer waves supersede.
+      failures: number of current failures.
+      problems: one line for each problem.
+      strays: files that no live manifest names.
     """
 
     waves: int
@@ -138,9 +138,9 @@ def _check_rows(path: str, entry: OutputEntry, spec: Spec) -> Iterator[str]:
 
 
 def find_strays(output: str, manifests: Sequence[Manifest]) -> list[str]:
-    """Returns the files in the data set's directories that are not its own, and those of replaced waves.
+    """Returns the files in the data set's directories that do not belong to it, and the files of replaced waves.
 
-    In the staging directory, which may be somebody else's too, only those that runs have written.
+    In the staging directory, which other programs may use too, only files that runs have written.
     """
     counting = live(manifests)
     owned = {str(path) for path in owned_files(output, counting)}
@@ -154,16 +154,16 @@ def find_strays(output: str, manifests: Sequence[Manifest]) -> list[str]:
 
 
 def show_failure(output: str, key: str, to: str) -> Failure:
-    """Writes the bytes that a failure is about to a file: an image, or the part of a file that was no record.
+    """Writes the source bytes of a failure to a file: an image, or a damaged range of a TFRecord file.
 
     Args:
       output: directory of the data set.
       key: the failure's key.
-      to: the file to write.
+      to: path of the file to write.
 
     Raises:
-      UsageError: there is no such failure.
-      OSError: the bytes cannot be read any more, or not be written.
+      UsageError: no failure has this key.
+      OSError: the bytes cannot be read any more, or cannot be written.
     """
     output = filesystem.normalize(output)
     wanted = key_to_bytes(key)
@@ -202,10 +202,10 @@ def _original_bytes(output: str, failure: Failure) -> bytes:
 
 
 def _cut_out(stream: GzipStream, start: int, stop: int) -> bytes:
-    """Returns the uncompressed bytes from `start` to `stop`, or as many as there are."""
+    """Returns the uncompressed bytes from `start` to `stop`, or fewer if the stream ends earlier."""
     pieces: list[bytes] = []
     position = 0
-    with contextlib.suppress(EOFError, zlib.error):  # it may be there that the file is damaged
+    with contextlib.suppress(EOFError, zlib.error):  # the compressed bytes may be damaged in this range
         while position < stop and (chunk := stream.read(min(stop - position, _CHUNK_BYTES))):
             pieces.append(chunk[max(0, start - position) :])
             position += len(chunk)

@@ -17,19 +17,19 @@ from pipeline.dataset.sinks.files import StagedFile
 from pipeline.storage import filesystem
 
 _REMEMBERED_VECTORS = 1 << 16
-"""Vectors among which duplicates are found."""
+"""Number of vectors that are remembered to find duplicates."""
 
 
 @dataclass(frozen=True)
 class BundleCounts:
-    """What a bundle holds, in numbers.
+    """The counts of a bundle.
 
     Attributes:
-      embedded: rows.
-      reasons: failures by reason.
-      inputs: records by the TFRecord file that they are from.
-      zero_vectors: rows whose vector has only zeros.
-      duplicate_vectors: rows whose vector is, to the bit, that of another row not long before it.
+      embedded: number of rows.
+      reasons: number of failures by reason.
+      inputs: number of records by TFRecord file.
+      zero_vectors: number of rows whose vector is all zeros.
+      duplicate_vectors: number of rows whose vector is identical, to the bit, to that of a recent row.
     """
 
     embedded: int = 0
@@ -51,7 +51,7 @@ class BundleCounts:
 
 @dataclass(frozen=True)
 class StagedBundle:
-    """A bundle that is written, but not committed: its shards and what they hold."""
+    """A written, but uncommitted bundle: its shards and their counts."""
 
     shards: tuple[StagedShard, ...]
     counts: BundleCounts
@@ -60,8 +60,7 @@ class StagedBundle:
 class BundleWriter:
     """Writes the rows and failures of one bundle to staged shards of a wave.
 
-    Shards that are begun but not finished, because the work on them failed and is tried again, stay in
-    the staging directory, which no reader looks at.
+    If the bundle fails and is retried, its unfinished shards stay in the staging directory, which readers ignore.
     """
 
     def __init__(self, output: str, wave: str, sinks: Sequence[Sink], settings: SinkSettings) -> None:
@@ -70,8 +69,8 @@ class BundleWriter:
         Args:
           output: directory of the data set.
           wave: name of the wave.
-          sinks: each gets all rows.
-          settings: of the sinks.
+          sinks: the sinks; each sink writes all rows.
+          settings: the settings of the sinks.
         """
         directory = filesystem.join(output, STAGING_NAME, wave)
         self._rows = [sink.stage(directory, settings) for sink in sinks]
@@ -157,7 +156,7 @@ class _Counter:
 
     def count_failure(self, failure: Failure) -> None:
         self._reasons[failure.reason] += 1
-        # A file of records that could not be opened is one failure, whose source is the file.
+        # A TFRecord file that could not be opened is one failure, whose source is the file.
         self._inputs.update(list(_record_files((failure.source,))) or [failure.source])
 
     def counts(self) -> BundleCounts:
@@ -167,7 +166,7 @@ class _Counter:
 
 
 def _record_files(sources: tuple[str, ...]) -> Iterator[str]:
-    """Yields the TFRecord file of each source that is `path@offset`; an image file is its one record."""
+    """Yields the TFRecord file of each source `path@offset`; skips image files."""
     for source in sources:
         address = Address.parse(source)
         if address is not None:

@@ -107,7 +107,7 @@ def test_a_file_that_is_no_manifest_is_refused(tmp_path, fields, message):
     with pytest.raises(OutputError, match=rf"00003\.json is not a manifest of this program: .*{message}") as raised:
         read_manifests(str(tmp_path))
     assert "\n" not in str(raised.value)
-    assert str(raised.value).endswith("; restore it, or remove it to have what it covers embedded again")
+    assert str(raised.value).endswith("; restore it, or remove it to embed its inputs again")
 
 
 def test_a_later_format_is_refused(tmp_path):

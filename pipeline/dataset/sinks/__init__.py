@@ -1,1 +1,1 @@
-"""Sinks: the formats in which a data set holds its rows; one file for each format."""
+"""Sinks: the output formats of a data set; one file for each format."""

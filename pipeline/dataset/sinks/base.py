@@ -1,4 +1,4 @@
-"""What a sink is: it stages rows, publishes what was staged, discards either, and reads rows back."""
+"""The interface of sinks: staging rows, publishing and discarding shards, and reading rows back."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ShardKind = Literal["embeddings", "failures"]
 
 @dataclass(frozen=True, slots=True)
 class SinkSettings:
-    """What the shards of a wave have in common.
+    """The common settings of a wave's shards.
 
     Attributes:
-      compression: of formats that leave it open.
-      started: when the wave began, UTC; the rows' time stamp in formats that have one.
-      spec_json: the data set's spec, for formats that hold metadata.
+      compression: for formats with a choice of compression.
+      started: start time of the wave, UTC; the rows' timestamp in formats that have one.
+      spec_json: the data set's spec, for formats with metadata.
     """
 
     compression: Compression
@@ -33,17 +33,17 @@ class SinkSettings:
 
 @dataclass(frozen=True, slots=True)
 class StagedShard:
-    """A complete shard of a wave that is not committed.
+    """A complete shard of an uncommitted wave.
 
     Attributes:
-      path: where it is.
+      path: its path in the staging directory.
       kind: `embeddings` or `failures`.
-      format: the sink's name, or `jsonl` for failures.
-      extension: the end of its name.
-      first_key: the key of its first row; orders the shards of a wave.
+      format: name of the sink, or `jsonl` for failures.
+      extension: file name extension in the data set.
+      first_key: key of its first row; the shards of a wave are sorted by this key.
       size_bytes: its size.
       crc32c: CRC-32C of its bytes.
-      rows: the number of records in it.
+      rows: number of its records.
     """
 
     path: str
@@ -60,11 +60,11 @@ class RowsWriter(Protocol):
     """Writes one stream of rows to staged shards."""
 
     def write(self, rows: pa.RecordBatch) -> list[StagedShard]:
-        """Writes rows; returns the shards that are full now.
+        """Writes rows; returns the shards that became full.
 
         Args:
-          rows: columns `key` (binary), `embedding` (fixed_size_list<float32>[D]) and one list column for each
-            feature that is passed through. Batches may have different features.
+          rows: columns `key` (binary), `embedding` (fixed_size_list<float32>[D]) and one list column for each copied
+            feature. Batches may have different features.
         """
         ...
 
@@ -78,9 +78,9 @@ class RowsWriter(Protocol):
 
 
 class Sink(Protocol):
-    """A format in which a data set holds its rows. It can be pickled.
+    """An output format for the rows of a data set; can be pickled.
 
-    A shard is one path: a file, or whatever the sink makes there.
+    A shard is one path: a file, or anything else that the sink creates there.
 
     Attributes:
       name: the value of `--output_format`; a shard's extension begins with it.
@@ -93,7 +93,7 @@ class Sink(Protocol):
         ...
 
     def publish(self, staged: str, target: str) -> None:
-        """Gives a staged shard its name in the data set. To do it again comes to the same end.
+        """Moves a staged shard to its name in the data set; idempotent.
 
         Raises:
           OSError: the shard cannot be moved.
@@ -109,20 +109,20 @@ class Sink(Protocol):
         ...
 
     def read(self, path: str) -> Iterator[pa.RecordBatch]:
-        """Yields the rows of a shard, with the columns that `RowsWriter.write` got.
+        """Yields the rows of a shard, with the columns of `RowsWriter.write`.
 
         Raises:
           OSError: the shard cannot be read.
-          ValueError: it is damaged.
+          ValueError: the shard is damaged.
         """
         ...
 
 
 def make_sinks(formats: Iterable[str | Sink]) -> tuple[Sink, ...]:
-    """Returns sinks from their names; a sink stands for itself.
+    """Returns the sinks of some formats, each given by its name or as a sink.
 
     Raises:
-      UsageError: there is none, or no sink has such a name.
+      UsageError: the list is empty, or a name is unknown.
     """
     sinks = tuple(SINKS.load(item)() if isinstance(item, str) else item for item in formats)
     if not sinks:

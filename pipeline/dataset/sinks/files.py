@@ -1,4 +1,4 @@
-"""Sinks whose shards are single files: staging with size and checksum, publishing by a rename."""
+"""Sinks whose shards are single files: staged with size and checksum, published by a rename."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pipeline.storage import filesystem
 from pipeline.storage.checksum import extend_crc32c
 
 SHARD_BYTES = 256 << 20
-"""Size at which a file is closed and the next one begun."""
+"""Size at which a file is closed and the next file begins."""
 MAX_OPEN_FILES = 4
-"""Files of one format that a bundle writes at a time, if features have several types."""
+"""Open files of one format per bundle, if features have several types."""
 
 
 class Encoder(Protocol):
@@ -33,19 +33,19 @@ class Encoder(Protocol):
         ...
 
     def close(self) -> None:
-        """Writes what is held back, and the file's end."""
+        """Writes buffered rows and the end of the file."""
         ...
 
 
 class FileSink(Sink, Protocol):
-    """A sink of files. A subclass has `name`, `encoder` and `read`, and `extension` if it is not `.name`."""
+    """A sink of files. A subclass defines `name`, `encoder` and `read`, and `extension` if it differs from `.name`."""
 
     def extension(self, settings: SinkSettings) -> str:
-        """Returns the end of the files' names."""
+        """Returns the file name extension."""
         return f".{self.name}"
 
     def encoder(self, file: BinaryIO, settings: SinkSettings) -> Encoder:
-        """Returns what writes rows to a new file."""
+        """Returns an encoder that writes rows to a new file."""
         ...
 
     def stage(self, directory: str, settings: SinkSettings) -> RowsWriter:
@@ -62,7 +62,7 @@ class FileSink(Sink, Protocol):
 
 
 def publish_file(staged: str, target: str) -> None:
-    """Gives a staged file its name in the data set; to do it again comes to the same end.
+    """Moves a staged file to its name in the data set; idempotent.
 
     Raises:
       OSError: the file cannot be moved.
@@ -72,7 +72,7 @@ def publish_file(staged: str, target: str) -> None:
 
 
 class _CountingFile(io.RawIOBase):
-    """Passes bytes on to a file and keeps their number and checksum."""
+    """Passes bytes to a file and keeps their number and checksum."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -96,17 +96,17 @@ class _CountingFile(io.RawIOBase):
         return len(data)
 
     def abandon(self) -> None:
-        """Drops later writes: encoders of an unfinished file write its end when they are deleted."""
+        """Drops later writes: the encoder of an unfinished file writes the file's end when it is garbage-collected."""
         self._abandoned = True
 
 
 class StagedFile:
-    """A file in a staging directory, while it is written.
+    """An open file in a staging directory.
 
     Attributes:
-      file: takes the bytes.
-      size_bytes: how many have come.
-      rows: the number of records in it, which the caller counts.
+      file: the stream to write to.
+      size_bytes: number of bytes written.
+      rows: number of records in the file; the caller counts them.
     """
 
     def __init__(self, directory: str, kind: ShardKind, first_key: bytes) -> None:
@@ -125,7 +125,7 @@ class StagedFile:
         return self._counting.size_bytes
 
     def close(self, shard_format: str, extension: str) -> StagedShard:
-        """Finishes the file, after its bytes have reached the device."""
+        """Flushes the file to the device and closes it; returns the complete shard."""
         filesystem.close_durably(self._raw)
         counted = self._counting
         return StagedShard(
@@ -142,7 +142,7 @@ class StagedFile:
     def abandon(self) -> None:
         """Closes the file without finishing it."""
         self._counting.abandon()
-        with contextlib.suppress(OSError):  # what is left in its buffer need not reach the disk
+        with contextlib.suppress(OSError):  # the buffered bytes are not needed
             self._raw.close()
 
 
@@ -153,9 +153,9 @@ class _OpenFile:
 
 
 class FileRowsWriter:
-    """Writes rows in one format into as many staged files as it takes.
+    """Writes rows in one format to one or more staged files.
 
-    Rows that no open file can hold, because a feature has another type there, begin a file.
+    Rows that no open file accepts, because a feature has another type, begin a new file.
     """
 
     def __init__(self, sink: FileSink, directory: str, settings: SinkSettings) -> None:

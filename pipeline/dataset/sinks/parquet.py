@@ -14,7 +14,7 @@ from pipeline.dataset.sinks.files import FileSink
 from pipeline.storage import filesystem
 
 ROW_GROUP_ROWS = 4096
-"""Rows of a Parquet row group: some 20 MB of vectors, enough to read fast and little enough to skip."""
+"""Rows of a Parquet row group: about 20 MB of vectors, large enough to read fast and small enough to skip."""
 _ROWS_PER_BATCH = 1024
 
 
@@ -40,9 +40,9 @@ class ParquetSink(FileSink):
 class _Encoder:
     r"""Columns: `key` (string), `embedding`, the copied features (lists), `event_timestamp`.
 
-    The features of the first row group make the file's columns; rows that lack one have a null there.
-    Rows with a feature that has no column there go to another file. Bytes of a key that are not UTF-8
-    become `\xNN`, as a Parquet string cannot hold them.
+    The features of the first row group define the columns of the file; missing features are null. Rows with a feature
+    that has no column go to another file. Bytes of a key outside UTF-8 become `\xNN`, because a Parquet string cannot
+    hold them.
     """
 
     def __init__(self, file: BinaryIO, settings: SinkSettings) -> None:

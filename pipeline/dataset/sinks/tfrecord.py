@@ -21,7 +21,7 @@ _ROWS_PER_BATCH = 1024
 
 
 class TFRecordSink(FileSink):
-    """An Example for each row: `key` (bytes), `embedding` (floats), and the features that were passed through."""
+    """One Example for each row: `key` (bytes), `embedding` (floats), and the copied features."""
 
     name = "tfrecord"
 
@@ -50,7 +50,7 @@ class TFRecordSink(FileSink):
 
 class _Encoder:
     def __init__(self, file: BinaryIO, *, is_gzip: bool) -> None:
-        # Without a time stamp, which would tell apart files that hold the same.
+        # No timestamp in the header: equal rows give equal files.
         self._gzip = gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) if is_gzip else None
         self._file = self._gzip or file
 
