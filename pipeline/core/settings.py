@@ -190,7 +190,7 @@ class ModuleConfig:
 
 @dataclass(frozen=True)
 class DecodeConfig:
-    """How encoded bytes become pixels."""
+    """The decoding of images to pixels."""
 
     decode: DecodeMode = _flag(
         "exact: the same pixels as TensorFlow's decoder and resize; fast: JPEG decoded at reduced scale, which changes "

@@ -41,7 +41,7 @@ _MANIFEST_PATH = re.compile(rf"(?:^|[/\\]){MANIFESTS_NAME}[/\\](\d{{5,}})\.json$
 
 @dataclass(frozen=True)
 class InputEntry:
-    """An input file that a wave covers, as it was when the wave was planned.
+    """An input file that a wave covers, in its state at planning time.
 
     Attributes:
       path: its path or URI.

@@ -107,8 +107,8 @@ def _settle_names(
     """Returns the files with their final names, of which the keys are made.
 
     A file keeps its name in the data set even if other input patterns match it now; otherwise rows with its old keys
-    would remain. Exceptions: no row of the file has the old name any more, or another file of this run has this name. The file
-    then gets its new name.
+    would remain. Two exceptions get the new name: no row of the file has the old name any more, or another file of this
+    run has that name.
     """
     now = {file.name: file.path for file in files}
     settled = []

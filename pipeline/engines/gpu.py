@@ -1,4 +1,4 @@
-"""Whether this machine has a GPU that TensorFlow can use."""
+"""Detects a GPU that TensorFlow can use."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ Contained records count as records of the file in two cases: a range starts insi
 the outer record is damaged. If a record with an intact header lacks bytes, and exactly the length of the following
 records is missing, those records are lost too.
 
-Memory is bounded by a few records of the largest size, whatever lengths the headers claim. The time to resync is
+Memory is bounded by a few records of the largest size, independent of the lengths in headers. The time to resync is
 bounded by the number of damaged bytes: one scan, and a check of bounded cost for every intact header among them (see
 `ByteWindow.crc32c`).
 """
