@@ -1,4 +1,4 @@
-"""Records that have no embedding, and why: the stages and reasons of failures."""
+"""Failures: records without an embedding, with the stage and the reason."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ FAILURE_REASONS: tuple[str, ...] = get_args(FailureReason)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One record that has no embedding, and why.
+    """One record without an embedding, and the reason.
 
     Attributes:
-      key: the record's key, or the address of its bytes where no key could be read.
-      source: where the bytes came from: `path`, `path@offset`, or `path@start-stop` for a damaged range.
-      stage: the stage that gave up.
+      key: the record's key, or the address of its bytes if no key could be read.
+      source: origin of the bytes: `path`, `path@offset`, or `path@start-stop` for a damaged range.
+      stage: the stage that failed.
       reason: the kind of failure, from a closed list.
       message: one line for people.
     """
@@ -45,14 +45,14 @@ class Failure:
     def to_json(self) -> str:
         r"""Returns the failure as one line of JSON, without the line's end.
 
-        Bytes of the key that are not UTF-8 appear as the lone surrogates of Python's
-        `surrogateescape` handler (`\udc80` to `\udcff`), so that `from_json` gives them back.
+        Bytes of the key outside UTF-8 appear as lone surrogates of Python's `surrogateescape` handler (`\udc80` to
+        `\udcff`); `from_json` restores them.
         """
         return to_json_line(FailureLine(key_to_text(self.key), self.source, self.stage, self.reason, self.message))
 
     @classmethod
     def from_json(cls, line: str) -> Failure:
-        """Returns the failure that `to_json` wrote as `line`.
+        """Parses a line that `to_json` wrote.
 
         Raises:
           ValueError: the line holds no failure.
@@ -63,7 +63,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class FailureLine:
-    """A failure as JSON holds it: its key as text."""
+    """A failure in its JSON form: the key is text."""
 
     key: str
     source: str

@@ -15,16 +15,6 @@ FeatureKind = Literal["bytes", "float", "int64"]
 _ADDRESS = re.compile(r"(.*)@(\d+)(?:-(\d+))?", re.DOTALL)
 
 
-def key_to_text(key: bytes) -> str:
-    """Returns a key as text; bytes outside UTF-8 become lone surrogates, which `key_to_bytes` reverts."""
-    return key.decode("utf-8", "surrogateescape")
-
-
-def key_to_bytes(text: str) -> bytes:
-    """Returns the key of a text, such as a file name: its bytes on disk."""
-    return text.encode("utf-8", "surrogateescape")
-
-
 @dataclass(frozen=True, slots=True)
 class Address:
     """Position of bytes in a file of records: `path@start` for a record, `path@start-stop` for a range.
@@ -74,54 +64,6 @@ class ImageRecord:
     source: str
     image: bytes
     features: Mapping[str, Feature] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """One record without an embedding, and the reason.
-
-    Attributes:
-      key: the record's key, or the address of its bytes if no key could be read.
-      source: origin of the bytes: `path`, `path@offset`, or `path@start-stop` for a damaged range.
-      stage: the stage that failed.
-      reason: the kind of failure, from a closed list.
-      message: one line for people.
-    """
-
-    key: bytes
-    source: str
-    stage: FailureStage
-    reason: FailureReason
-    message: str
-
-    def to_json(self) -> str:
-        r"""Returns the failure as one line of JSON, without the line's end.
-
-        Bytes of the key outside UTF-8 appear as lone surrogates of Python's `surrogateescape` handler (`\udc80` to
-        `\udcff`); `from_json` restores them.
-        """
-        return to_json_line(FailureLine(key_to_text(self.key), self.source, self.stage, self.reason, self.message))
-
-    @classmethod
-    def from_json(cls, line: str) -> Failure:
-        """Parses a line that `to_json` wrote.
-
-        Raises:
-          ValueError: the line holds no failure.
-        """
-        found = from_json(FailureLine, line)
-        return cls(key_to_bytes(found.key), found.source, found.stage, found.reason, found.message)
-
-
-@dataclass(frozen=True, slots=True)
-class FailureLine:
-    """A failure in its JSON form: the key is text."""
-
-    key: str
-    source: str
-    stage: FailureStage
-    reason: FailureReason
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
