@@ -137,7 +137,7 @@ def restore(path: Path, settings: Mapping[str, Any], trainer: Trainer) -> State:
         )
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise OutputError(
-            f"checkpoint {path} cannot be read ({type(error).__name__}); remove its directory to start anew"
+            f"checkpoint {path} cannot be read ({type(error).__name__}); remove its directory to start from nothing"
         ) from error
 
 
@@ -151,5 +151,5 @@ def _check_settings(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) 
     if differences:
         raise OutputError(
             f"{path.parent} is of a run with other settings ({'; '.join(differences)}): start that command again to go "
-            "on with it, or remove the directory to start anew"
+            "on with it, or remove the directory to start from nothing"
         )

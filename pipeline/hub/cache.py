@@ -7,7 +7,7 @@ CACHE/module-<SHA-256 of what it was made from>/
 ```
 
 An entry is made elsewhere and appears by one rename: it is there whole or not at all, whoever else is making it,
-without locks. Each use checks it against its digest, so one that a crash or a person damaged is made anew.
+without locks. Each use checks it against its digest, so one that a crash or a person damaged is made again.
 """
 
 from __future__ import annotations
