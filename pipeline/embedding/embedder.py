@@ -69,6 +69,7 @@ class Embedder:
         normalize: Normalization = "none",
         batch_size: int | None = None,
         threads: int | None = None,
+        spec: EmbedderSpec | None = None,
     ) -> None:
         """Starts the threads for a compiled engine.
 
@@ -79,9 +80,10 @@ class Embedder:
           batch_size: records in a group, rounded up to whole calls of the engine; ignored for an engine with
             `concurrent_calls`, which has its own batch size.
           threads: number of decoding threads; default: `THREADS_PER_CORE` for each usable core.
+          spec: what the engine was loaded from, if it was loaded from a spec.
         """
         self.engine = engine
-        self.spec: EmbedderSpec | None = None
+        self.spec = spec
         self.threads = threads or THREADS_PER_CORE * usable_cores()
         rows = functools.partial(make_batch, normalize=normalize)
         budget = ByteBudget(MAX_BYTES_PER_THREAD * self.threads)
@@ -155,9 +157,14 @@ class Embedder:
     def with_engine(cls, spec: EmbedderSpec, engine: Engine) -> Embedder:
         """Returns the embedder of a spec for an engine that is already compiled."""
         threads = THREADS_PER_CORE * (spec.source.threads or usable_cores())
-        embedder = cls(engine, spec.decoder, normalize=spec.normalize, batch_size=spec.batch_size, threads=threads)
-        embedder.spec = spec
-        return embedder
+        return cls(
+            engine,
+            spec.decoder,
+            normalize=spec.normalize,
+            batch_size=spec.batch_size,
+            threads=threads,
+            spec=spec,
+        )
 
     @property
     def dataset_spec(self) -> Spec:
