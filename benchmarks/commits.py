@@ -36,8 +36,9 @@ class Pair:
     now: Round
 
     def ratio(self, figure: Callable[[Round], float]) -> float:
-        """Returns a figure of this checkout, relative to the other commit."""
-        return figure(self.now) / figure(self.before)
+        """Returns a figure of this checkout, relative to the other commit; not a number if that has none."""
+        before = figure(self.before)
+        return figure(self.now) / before if before else math.nan
 
 
 FIGURES: dict[str, Callable[[Round], float]] = {
@@ -95,11 +96,10 @@ def format_table(mode: str, pairs: Sequence[Pair]) -> str:
     for name, figure in FIGURES.items():
         before = statistics.median(figure(pair.before) for pair in pairs)
         now = statistics.median(figure(pair.now) for pair in pairs)
+        # A round in which the large run was not slower than the small one has no speed.
         ratios = [ratio for pair in pairs if math.isfinite(ratio := pair.ratio(figure))]
-        lines.append(
-            f"| {name} | {before:.4g} | {now:.4g} | {statistics.median(ratios):.3f} "
-            f"({min(ratios):.3f}-{max(ratios):.3f}) |"
-        )
+        spread = f"{statistics.median(ratios):.3f} ({min(ratios):.3f}-{max(ratios):.3f})" if ratios else "no value"
+        lines.append(f"| {name} | {before:.4g} | {now:.4g} | {spread} |")
     return "\n".join(lines)
 
 

@@ -110,6 +110,15 @@ def test_the_benchmarks_run_and_report(tmp_path, tiny_module, capsys):
     assert "| limit | " in capsys.readouterr().out
 
 
+def test_a_comparison_of_commits_without_a_speed_has_no_ratio():
+    odd = Round(measurement(10, 2.0), measurement(20, 1.0))
+    good = Round(measurement(10, 1.0), measurement(20, 2.0))
+    table = commits.format_table("exact", [commits.Pair(odd, good)])
+    assert table.splitlines()[2].endswith("| no value |")
+    table = commits.format_table("exact", [commits.Pair(good, good)] * 3)
+    assert table.splitlines()[2] == "| images/s | 10 | 10 | 1.000 (1.000-1.000) |"
+
+
 @pytest.mark.slow
 def test_two_commits_are_compared(tmp_path, tiny_module, capsys, monkeypatch, pytestconfig):
     monkeypatch.chdir(pytestconfig.rootpath)
