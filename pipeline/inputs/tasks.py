@@ -36,7 +36,9 @@ def make_tasks(files: Iterable[InputFile], kinds: Sequence[InputKind] = ()) -> l
     by_kind: dict[str, list[InputFile]] = {}
     for file in files:
         by_kind.setdefault(file.kind, []).append(file)
-    return [task for name, group in by_kind.items() for task in find_kind(name, kinds).tasks(group)]
+    # Files of records come first: they are the larger tasks.
+    found = sorted((find_kind(name, kinds) for name in by_kind), key=lambda kind: not kind.has_records)
+    return [task for kind in found for task in kind.tasks(by_kind[kind.name])]
 
 
 def cut_task(task: ReadTask, part_bytes: int, kinds: Sequence[InputKind] = ()) -> Iterator[TaskPart]:

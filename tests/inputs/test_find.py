@@ -404,6 +404,7 @@ def test_every_file_is_in_one_task():
     assert [file.path for file in records] == ["a.tfrecord", "b.tfrecord.gz"]
     assert [len(group) for group in images] == [image_files.IMAGES_PER_TASK, image_files.IMAGES_PER_TASK, 1]
     assert [file for group in images for file in group] == [file for file in files if file.kind == "images"]
+    assert [task.kind for task in tasks] == ["tfrecord"] * 2 + ["images"] * 3  # large tasks first
     assert make_tasks([]) == []
 
 
