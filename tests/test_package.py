@@ -1,5 +1,6 @@
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -147,6 +148,13 @@ def test_no_module_imports_itself_by_a_detour():
         for name in leaves:
             del imports[name]
     assert not imports, f"these modules import each other: {sorted(imports)}"
+
+
+def test_every_module_is_used():
+    used = {name.removeprefix("pipeline.") for path in MODULES.values() for name in imports_of(path)}
+    lazy = re.findall(r'"pipeline\.([\w.]+)', "".join(path.read_text() for path in MODULES.values()))
+    modules = {name.removeprefix("pipeline.") for name, path in MODULES.items() if path.name != "__init__.py"}
+    assert modules - used - set(lazy) - {*DOORS, "testing"} == set()
 
 
 def test_the_rows_name_each_folder_once():
