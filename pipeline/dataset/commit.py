@@ -96,7 +96,7 @@ def commit_wave(
 def _name_files(output: str, header: WaveHeader, staged: Iterable[StagedBundle], sinks: Sequence[Sink]) -> Manifest:
     """Moves staged files to their names in the data set; returns the manifest to write."""
     bundles = list(staged)
-    counts = sum((bundle.counts for bundle in bundles), BundleCounts())
+    counts = BundleCounts.total(bundle.counts for bundle in bundles)
     outputs: list[OutputEntry] = []
     shards = [shard for bundle in bundles for shard in bundle.shards]
     ordered = sorted(shards, key=lambda shard: (shard.kind, shard.extension, shard.first_key, shard.path))

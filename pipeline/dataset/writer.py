@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -38,15 +38,19 @@ class BundleCounts:
     zero_vectors: int = 0
     duplicate_vectors: int = 0
 
-    def __add__(self, other: BundleCounts) -> BundleCounts:
-        """Returns the sums."""
-        return BundleCounts(
-            self.embedded + other.embedded,
-            Counter(self.reasons) + Counter(other.reasons),
-            Counter(self.inputs) + Counter(other.inputs),
-            self.zero_vectors + other.zero_vectors,
-            self.duplicate_vectors + other.duplicate_vectors,
-        )
+    @classmethod
+    def total(cls, counts: Iterable[BundleCounts]) -> BundleCounts:
+        """Returns the sums over bundles."""
+        embedded = zero_vectors = duplicate_vectors = 0
+        reasons: Counter[str] = Counter()
+        inputs: Counter[str] = Counter()  # updated in place: a wave may have many bundles and many files
+        for item in counts:
+            embedded += item.embedded
+            reasons.update(item.reasons)
+            inputs.update(item.inputs)
+            zero_vectors += item.zero_vectors
+            duplicate_vectors += item.duplicate_vectors
+        return cls(embedded, reasons, inputs, zero_vectors, duplicate_vectors)
 
 
 @dataclass(frozen=True)

@@ -52,14 +52,6 @@ class Engine(Protocol):
         ...
 
 
-class EngineSource(Protocol):
-    """Loads an engine, once in each worker process; can be pickled."""
-
-    def load(self) -> Engine:
-        """Returns the loaded engine."""
-        ...
-
-
 @dataclass(frozen=True)
 class ModuleFunction:
     """A function of a module and the engine that computes it. Workers receive this record and load the engine.

@@ -29,6 +29,8 @@ def load_module(spec: EmbedderSpec, options: PipelineOptions) -> EmbedImages:
     embed = EmbedImages.from_embedder(embedder)
     if beam_options.runs_in_process(options):
         embed.shared.acquire(lambda: embedder)
+    else:
+        embedder.close()
     return embed
 
 
