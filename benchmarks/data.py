@@ -24,7 +24,7 @@ GENERATED = 200
 def read_images(patterns: Sequence[str], image_feature: str = "image/encoded") -> list[bytes]:
     """Returns the first encoded images of an input, at most `MAX_DISTINCT`."""
     images = []
-    for file in find_inputs(InputConfig(tuple(patterns))):
+    for file in find_inputs(InputConfig(tuple(patterns))).by_path():
         if file.kind == "images":
             images.append(Path(file.path).read_bytes())
         else:

@@ -82,7 +82,7 @@ def main(args: Sequence[str] | None = None) -> int:
             output.mkdir()
             asked = dataclasses.replace(task, files=files, output=str(output), options={"wave_bytes": wave_bytes})
             measurement = measure("pipeline", asked, options.images)
-            waves = len(list((output / "manifests").iterdir()))
+            waves = len(list((output / "manifests").glob("*.json")))
             assert waves == (1 if wave_bytes > largest else options.waves), waves
             shutil.rmtree(output)
             return measurement

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import os
@@ -19,16 +20,20 @@ from pipeline.core.json import to_json
 from pipeline.core.records import EmbeddingBatch, Feature, ImageRecord
 from pipeline.dataset import metadata
 from pipeline.dataset.commit import WaveHeader, commit_wave
+from pipeline.dataset.ownership import write_spec
 from pipeline.dataset.reader import read_embeddings
 from pipeline.dataset.sinks.base import SinkSettings, StagedShard, make_sinks
+from pipeline.dataset.tables import InputEntry, inputs_of, retried_of, stage_table
 from pipeline.dataset.verify import verify
 from pipeline.dataset.writer import BundleWriter, StagedBundle
 from pipeline.embedding.dataset_spec import Preprocessing, Spec
 from pipeline.job.summary import Summary
 from pipeline.storage import filesystem
+from pipeline.storage.locked import LockedDirectory
 from pipeline.testing import jpeg_bytes
 from pipeline.tfrecords.examples import embedding_rows
 
+TOKEN = "0123456789abcdef" * 2
 STARTED = datetime.datetime(2024, 5, 17, 8, 30, 15, 250000, tzinfo=datetime.UTC)
 SPEC = Spec(
     module="some/module",
@@ -117,16 +122,22 @@ def make_failure(key: str, *, reason: str = "truncated", source: str | None = No
     return Failure(os.fsencode(key), source or f"/in/{key}", "decode", reason, "made up")
 
 
+def unlocked(output: Path | str) -> LockedDirectory:
+    """Returns the right to change a data set that only this test changes, always with the same staging directory."""
+    return LockedDirectory(str(output), TOKEN, is_locked=False)
+
+
 def stage(
-    output: Path,
+    output: Path | LockedDirectory,
     *batches: EmbeddingBatch,
     wave: str = "00000",
     formats: tuple = ("tfrecord",),
     compression: str = "none",
 ) -> list[StagedBundle]:
     """Writes batches to staged shards of a wave, as one bundle."""
+    directory = output if isinstance(output, LockedDirectory) else unlocked(output)
     with BundleWriter(
-        str(output), wave, make_sinks(formats), SinkSettings(compression, STARTED, to_json(SPEC))
+        directory, wave, make_sinks(formats), SinkSettings(compression, STARTED, to_json(SPEC))
     ) as writer:
         for batch in batches:
             writer.add(batch)
@@ -139,18 +150,42 @@ def stage_shards(output: Path, *batches: EmbeddingBatch, **options: object) -> l
     return list(bundle.shards)
 
 
-def entry(name: str, *, size_bytes: int = 10, mtime_s: float = 1.5, records: int = 1) -> metadata.InputEntry:
+def entry(
+    name: str, *, size_bytes: int = 10, mtime_s: float = 1.5, records: int = 1, keys: str = "offset"
+) -> InputEntry:
     """Returns an input of directory `/in`."""
-    return metadata.InputEntry(f"/in/{name}", name, size_bytes, mtime_s, records)
+    return InputEntry(f"/in/{name}", name, size_bytes, mtime_s, records, keys)
 
 
-def add_wave(output: Path, wave: str, *batches: EmbeddingBatch, **options: object) -> metadata.Manifest:
+def make_header(
+    directory: LockedDirectory,
+    wave: str,
+    *,
+    inputs: Sequence[InputEntry] = (),
+    retried: Sequence[str] = (),
+    **options: object,
+) -> WaveHeader:
+    """Returns the header of a wave that covers inputs; stages the tables of these, and of the retried sources."""
+    if options.get("key_feature"):
+        inputs = [dataclasses.replace(item, keys="feature") if item.keys == "offset" else item for item in inputs]
+    tables = {
+        "inputs": stage_table(directory, wave, "inputs", [inputs_of(inputs)]),
+        "retried": stage_table(directory, wave, "retried", [retried_of(retried)]),
+    }
+    keys = tuple(sorted({item.keys for item in inputs}))
+    return WaveHeader(wave, STARTED, {"numpy": "2"}, **tables, input_keys=keys, **options)
+
+
+def add_wave(
+    output: Path | LockedDirectory, wave: str, *batches: EmbeddingBatch, **options: object
+) -> metadata.Manifest:
     """Commits a wave to a data set, which it makes if need be."""
+    directory = output if isinstance(output, LockedDirectory) else unlocked(output)
     staging = {name: options.pop(name) for name in ("formats", "compression") if name in options}
-    if not (output / "spec.json").exists():
-        metadata.write_spec(str(output), SPEC)
-    staged = stage(output, *batches, wave=wave, **staging)
-    return commit_wave(str(output), WaveHeader(wave, STARTED, {"numpy": "2"}, **options), staged)
+    if metadata.read_spec(directory.path) is None:
+        write_spec(directory, SPEC)
+    staged = stage(directory, *batches, wave=wave, **staging)
+    return commit_wave(directory, make_header(directory, wave, **options), staged)
 
 
 def until(condition: Callable[[], object], *, seconds: float = 60) -> None:

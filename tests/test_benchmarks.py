@@ -4,10 +4,11 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks import commits, data, fidelity, run, scale, waves
+from benchmarks import commits, data, fidelity, planning, run, scale, waves
 from benchmarks.measure import Measurement
 from benchmarks.run import Round, format_table, summarize
 from pipeline.images.decoder import ImageDecoder
+from pipeline.storage import listing
 from pipeline.testing import jpeg_bytes, make_example, make_tfrecord
 
 
@@ -131,3 +132,9 @@ def test_two_commits_are_compared(tmp_path, tiny_module, capsys, monkeypatch, py
     assert [line.split(" |")[0] for line in table.splitlines()[2:-1]] == [f"| {name}" for name in commits.FIGURES]
     (pair,) = json.loads((tmp_path / "commits.json").read_text())["exact"]
     assert {pair[name]["large"]["images"] for name in ("before", "now")} == {600}
+
+
+def test_planning_finds_what_is_new_done_and_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(listing, "match", listing.match)  # the benchmark replaces it
+    results = [planning.run_case(case, 2500, str(tmp_path)) for case in planning.CASES]
+    assert results == ["1 waves", "1 commits", "0 waves, 2500 done before", "1 waves, 2475 done before"]

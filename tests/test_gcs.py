@@ -21,8 +21,8 @@ from pipeline.dataset.compact import compact
 from pipeline.dataset.metadata import read_manifests
 from pipeline.dataset.reader import read_failures
 from pipeline.dataset.verify import show_failure, verify
-from pipeline.storage import lock
-from pipeline.storage.lock import DatasetLock, LockToken, still_locked
+from pipeline.storage.lock import DatasetLock
+from pipeline.storage.lock_file import LockToken, open_lock
 from pipeline.testing import jpeg_bytes, make_example, make_tfrecord, png_bytes
 from tests.datasets import contents, embed, read_rows, read_vectors, until
 from tests.locks import contend
@@ -39,8 +39,7 @@ def put_photos(gcs, base, count, *, first=0):
 
 
 def write_holder(gcs, base, **changes):
-    fields = {**dataclasses.asdict(DatasetLock(base).token), "token": "other", "host": "elsewhere"}
-    token = LockToken(**{**fields, "expires_s": time.time() + 1000, **changes})
+    token = dataclasses.replace(LockToken("other", "elsewhere", 7, "1", time.time() + 1000), **changes)
     gcs.write(f"{base}/lock.json", json.dumps(dataclasses.asdict(token)).encode())
     return token
 
@@ -112,7 +111,9 @@ class TestRuns:
         assert embed(f"{base}/photos", f"{base}/out", tiny_module, overwrite=True).waves == 1
         assert len(read_rows(f"{base}/out")) == 2
         assert f"{base}/out/notes.txt" in gcs.paths(f"{base}/out/")
-        assert len(read_manifests(f"{base}/out")) == 1
+        marker, new = read_manifests(f"{base}/out")
+        assert (marker.replaces, new.wave) == (("00000", "00001"), "00003")
+        assert (verify(f"{base}/out").problems, verify(f"{base}/out").strays) == ((), ())
 
 
 @pytest.mark.slow
@@ -141,7 +142,7 @@ def test_a_run_that_is_killed_goes_on(gcs, base, tiny_module):
 class TestLock:
     def test_is_there_while_it_is_held_and_gone_afterwards(self, gcs, base):
         with DatasetLock(base) as held:
-            assert json.loads(gcs.read(f"{base}/lock.json"))["token"] == held.token.token
+            assert json.loads(gcs.read(f"{base}/lock.json"))["token"] == held.token
             with pytest.raises(OutputError, match=r"is being written by process .* take over with --steal_lock"):
                 DatasetLock(base).__enter__()
         assert gcs.paths(f"{base}/") == []
@@ -152,27 +153,24 @@ class TestLock:
             DatasetLock(base).__enter__()
         write_holder(gcs, base, expires_s=time.time() - 1)
         with DatasetLock(base) as held:
-            assert json.loads(gcs.read(f"{base}/lock.json"))["token"] == held.token.token
+            assert json.loads(gcs.read(f"{base}/lock.json"))["token"] == held.token
 
     def test_can_be_stolen_and_the_robbed_does_not_give_it_back(self, gcs, base):
         with DatasetLock(base) as robbed:
             other = write_holder(gcs, base)
-            with (
-                pytest.raises(OutputError, match=r"was taken over by process .* on elsewhere while this run went on"),
-                still_locked(base, robbed.token),
-            ):
-                pass
+            with pytest.raises(OutputError, match=r"was taken over by process .* on elsewhere while this run went on"):
+                robbed.check()
         assert json.loads(gcs.read(f"{base}/lock.json")) == dataclasses.asdict(other)
-        with DatasetLock(base, steal=True) as thief, still_locked(base, thief.token):
-            pass
+        with DatasetLock(base, steal=True) as thief:
+            thief.check()
 
     def test_of_two_that_read_the_same_one_wins(self, gcs, base):
         """The condition on the generation refuses whoever comes second, be there a stale lock before or none."""
         for stale in (False, True):
             if stale:
                 write_holder(gcs, base, expires_s=time.time() - 1)
-            first, second = lock._open_lock(base), lock._open_lock(base)
-            token = DatasetLock(base).token
+            first, second = open_lock(base), open_lock(base)
+            token = LockToken("first", "elsewhere", 7, "1", time.time() + 1000)
             with first.changing() as one, second.changing() as other:
                 one.write(token)
                 with pytest.raises(
@@ -182,12 +180,12 @@ class TestLock:
                 with pytest.raises(OutputError, match="at the same moment"):
                     other.remove()
             assert json.loads(gcs.read(f"{base}/lock.json"))["token"] == token.token
-            with lock._open_lock(base).changing() as change:
+            with open_lock(base).changing() as change:
                 change.remove()
 
     def test_is_renewed(self, gcs, base):
         def expires():
-            return lock._open_lock(base).read().expires_s
+            return open_lock(base).read().expires_s
 
         with DatasetLock(base, lease_s=0.3):
             first = expires()
@@ -216,14 +214,14 @@ class TestLock:
 
     def test_a_run_that_is_robbed_while_it_names_its_files_does_not_commit(self, gcs, base, tiny_module, monkeypatch):
         put_photos(gcs, base, 2)
-        name_files = commit._name_files
+        publish = commit._publish
 
         def rob(*args):
-            manifest = name_files(*args)
+            manifest = publish(*args)
             write_holder(gcs, f"{base}/out")
             return manifest
 
-        monkeypatch.setattr(commit, "_name_files", rob)
+        monkeypatch.setattr(commit, "_publish", rob)
         with pytest.raises(OutputError, match=r"was taken over by process .* on elsewhere"):
             embed(f"{base}/photos", f"{base}/out", tiny_module)
         assert read_manifests(f"{base}/out") == ()

@@ -1,26 +1,37 @@
-"""The formats on disk, as version 1 has them: `tests/golden/v1` is such a data set and must stay readable for good.
+"""The formats on disk: `tests/golden/v1` and `v2` are data sets of these format versions and stay readable for good.
 
-It was written by `write`, below. When a format changes on purpose, its version rises and another directory
-joins this one; what is in this one never changes.
+`write`, below, writes a data set of the present version; it wrote `v2`, and an earlier one wrote `v1`. When a format
+changes on purpose, its version rises and another directory joins these; what is in these never changes.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from pipeline.core.failures import Failure
 from pipeline.core.json import to_json
 from pipeline.core.records import Feature
 from pipeline.dataset.compact import compact
-from pipeline.dataset.metadata import read_manifests, read_spec
+from pipeline.dataset.metadata import next_wave, read_manifests, read_spec
+from pipeline.dataset.ownership import remove_remains, start_over
 from pipeline.dataset.reader import read_embeddings, read_failures
+from pipeline.dataset.tables import read_entries, read_retried
 from pipeline.dataset.verify import verify
+from pipeline.embedding.dataset_spec import differing_fields
+from pipeline.inputs.base import InputFile
 from pipeline.tfrecords.examples import encode_example
 from pipeline.tfrecords.tfrecord import read_records
-from tests.datasets import SPEC, add_wave, contents, entry, make_batch
+from tests.dataset.planning import Covered
+from tests.datasets import SPEC, add_wave, complete, contents, entry, make_batch, unlocked
 
-V1 = Path(__file__).parent / "golden" / "v1"
+GOLDEN = Path(__file__).parent / "golden"
+V1, V2 = GOLDEN / "v1", GOLDEN / "v2"
+RETRIED = {V1: "b@20", V2: "/in/b@20-31"}
+
+every_version = pytest.mark.parametrize("golden", [V1, V2], ids=lambda path: path.name)
 
 FEATURES = {
     "label": Feature("int64", (3, -1)),
@@ -40,57 +51,85 @@ def write(output: Path) -> None:
     add_wave(output, "00000", first, inputs=inputs, formats=("tfrecord", "parquet"))
     second = make_batch({"a": [4, 5, 6]})
     changed = (entry("a", size_bytes=11, mtime_s=2.5),)
-    add_wave(output, "00001", second, inputs=changed, retried=("b@20",), compression="gzip", image_feature="img")
+    add_wave(output, "00001", second, inputs=changed, retried=(RETRIED[V2],), compression="gzip", image_feature="img")
 
 
 def without_what_varies(manifest: bytes) -> dict[str, object]:
     fields = json.loads(manifest)
-    for output in fields["outputs"]:  # which bytes a protobuf map becomes is not fixed
+    # Which bytes a protobuf map or a Parquet file becomes is not fixed.
+    for output in (*fields["outputs"], *fields["inputs"], *fields["retried"]):
         del output["crc32c"], output["size_bytes"]
     return {**fields, "seconds": 0}
 
 
-def test_the_data_set_is_readable_and_complete():
-    report = verify(str(V1))
+@every_version
+def test_the_data_set_is_readable_and_complete(golden):
+    report = verify(str(golden))
     assert (report.problems, report.strays) == ((), ())
     assert (report.waves, report.rows, report.superseded, report.failures) == (2, 2, 1, 1)
-    rows = {row["key"]: row for batch in read_embeddings(str(V1)) for row in batch.to_pylist()}
+    rows = {row["key"]: row for batch in read_embeddings(str(golden)) for row in batch.to_pylist()}
     assert rows[b"a"] == {"key": b"a", "embedding": [4, 5, 6]}
     (old,) = (row for key, row in rows.items() if key != b"a")
     assert old["key"] == b"\xff\n"
     assert old["label"] == [3, -1]
     assert old["name"] == [b"\xff", "ünï".encode()]
     assert old["box"] == [0.5, 0.25]
-    assert list(read_failures(str(V1))) == [FAILURES[1]]
+    assert list(read_failures(str(golden))) == [FAILURES[1]]
 
 
-def test_what_is_read_from_it():
-    assert read_spec(str(V1)) == SPEC
-    first, second = read_manifests(str(V1))
-    assert [item.path for item in first.inputs] == ["/in/a", "/in/b", "/in/bad\udcff\n.jpg"]
-    assert (first.inputs[1].records, first.embedded, first.failed) == (2, 2, 2)
+@every_version
+def test_what_is_read_from_it(golden):
+    spec = read_spec(str(golden))
+    assert dataclasses.replace(spec, format_version=2) == SPEC
+    assert differing_fields(spec, SPEC) == []
+    first, second = read_manifests(str(golden))
+    assert list(read_entries(str(golden), first)) == [
+        entry("a"),
+        entry("b", size_bytes=31, records=2),
+        entry("bad\udcff\n.jpg"),
+    ]
+    assert list(read_entries(str(golden), second)) == [entry("a", size_bytes=11, mtime_s=2.5)]
+    assert (first.embedded, first.failed, first.input_keys) == (2, 2, ("offset",))
     assert first.failures_by_reason == {"corrupt_record": 1, "not_an_image": 1}
     assert first.started == "2024-05-17T08:30:15.250000+00:00"
-    assert (second.retried, second.image_feature) == (("b@20",), "img")
+    assert (list(read_retried(str(golden), first)), first.image_feature) == ([], "image/encoded")
+    assert (list(read_retried(str(golden), second)), second.image_feature) == ([RETRIED[golden]], "img")
     assert second.outputs[0].path == "embeddings/embeddings-00001-00000-of-00001.tfrecord.gz"
+
+
+def test_the_versions_differ_only_in_the_manifests():
+    for golden, version in ((V1, 1), (V2, 2)):
+        assert read_spec(str(golden)).format_version == version
+        assert {manifest.format_version for manifest in read_manifests(str(golden))} == {version}
+    first, second = contents(V1), contents(V2)
+    assert [name for name in second if name not in first] == [
+        "manifests/00000-inputs-00000.parquet",
+        "manifests/00001-inputs-00000.parquet",
+        "manifests/00001-retried-00000.parquet",
+    ]
+    assert {**json.loads(first["spec.json"]), "format_version": 2} == json.loads(second["spec.json"])
 
 
 def test_what_is_written_now_is_the_same(tmp_path):
     write(tmp_path)
-    now, then = contents(tmp_path), contents(V1)
+    now, then = contents(tmp_path), contents(V2)
     assert now.keys() == then.keys()
     assert now["spec.json"] == then["spec.json"] == to_json(SPEC)
     for name in then:
-        if name.startswith("manifests/"):
+        if name.endswith(".json") and name.startswith("manifests/"):
             assert without_what_varies(now[name]) == without_what_varies(then[name])
             assert list(json.loads(now[name])) == list(json.loads(then[name]))
+        elif name.startswith("manifests/"):
+            assert pq.read_schema(tmp_path / name).equals(pq.read_schema(V2 / name), check_metadata=True)
+            assert pq.read_table(tmp_path / name).equals(pq.read_table(V2 / name))
         elif name.startswith("failures/"):
             assert now[name] == then[name]
             assert then[name] == "".join(f"{failure.to_json()}\n" for failure in FAILURES).encode()
 
 
-def test_a_tfrecord_file_holds_examples(tmp_path):
-    with (V1 / "embeddings/embeddings-00000-00000-of-00001.tfrecord").open("rb") as file:
+@every_version
+def test_a_tfrecord_file_holds_examples(golden):
+    with (golden / "embeddings/embeddings-00000-00000-of-00001.tfrecord").open("rb") as file:
         records = list(read_records(file))
     expected = encode_example(
         {"key": Feature("bytes", (b"a",)), "embedding": Feature("float", (1.0, 2.0, 3.0)), **FEATURES}
@@ -101,18 +140,62 @@ def test_a_tfrecord_file_holds_examples(tmp_path):
     assert sorted(records[0].data) == sorted(expected)  # but for the order of the features
 
 
-def test_a_parquet_file_has_the_same_schema(tmp_path):
+@every_version
+def test_a_parquet_file_has_the_same_schema(tmp_path, golden):
     write(tmp_path)
     name = "embeddings/embeddings-00000-00000-of-00001.parquet"
-    now, then = pq.ParquetFile(tmp_path / name), pq.ParquetFile(V1 / name)
-    assert now.schema_arrow.equals(then.schema_arrow, check_metadata=True)
+    now, then = pq.ParquetFile(tmp_path / name), pq.ParquetFile(golden / name)
+    assert now.schema_arrow.equals(then.schema_arrow, check_metadata=golden == V2)
     assert now.read().equals(then.read())
-    assert then.schema_arrow.metadata[b"spec.json"] == to_json(SPEC)
+    assert then.schema_arrow.metadata == {b"spec.json": (golden / "spec.json").read_bytes()}
+    assert now.schema_arrow.metadata == {b"spec.json": to_json(SPEC)}
 
 
-def test_it_can_be_compacted(tmp_path):
-    for name, data in contents(V1).items():
+@pytest.fixture
+def copy(golden, tmp_path):
+    for name, data in contents(golden).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    assert compact(str(tmp_path)).superseded == 1
-    assert verify(str(tmp_path)).rows == 2
+    return tmp_path
+
+
+@every_version
+def test_it_can_be_compacted(copy):
+    assert compact(str(copy)).superseded == 1
+    assert verify(str(copy)).rows == 2
+    (manifest,) = read_manifests(str(copy))
+    assert manifest.format_version == 2
+    inputs = {item.name: item for item in read_entries(str(copy), manifest)}
+    assert sorted(inputs) == ["a", "b", "bad\udcff\n.jpg"]
+    assert inputs["a"] == entry("a", size_bytes=11, mtime_s=2.5)
+    assert list(read_failures(str(copy))) == [FAILURES[1]]
+    assert complete(copy)
+
+
+@every_version
+def test_it_goes_on(copy):
+    remove_remains(unlocked(copy))
+    bad = InputFile("/in/bad\udcff\n.jpg", "bad\udcff\n.jpg", "images", 10, 1.5)
+    done = [InputFile("/in/a", "a", "images", 11, 2.5), InputFile("/in/b", "b", "tfrecord", 31, 1.5), bad]
+    new = InputFile("/in/c", "c", "images", 10, 1.5)
+    found = Covered(copy).plan([*done, new], failures=read_failures(str(copy)))
+    assert ([wave.files for wave in found.waves], found.skipped) == ([[new], [bad]], 3)
+    manifest = add_wave(
+        copy,
+        next_wave(read_manifests(str(copy))),
+        make_batch({"c": [7, 8, 9], bad.name: [1, 1, 1]}),
+        inputs=[entry("c")],
+        retried=[bad.path],
+    )
+    assert (manifest.wave, manifest.format_version) == ("00002", 2)
+    assert Covered(copy).plan([*done, new]).waves == []
+    assert verify(str(copy)).rows == 4
+    assert list(read_failures(str(copy))) == []
+    assert complete(copy)
+
+
+@every_version
+def test_it_starts_over(copy):
+    start_over(unlocked(copy), SPEC)
+    assert sorted(contents(copy)) == ["manifests/00002.json", "spec.json"]
+    assert complete(copy)

@@ -16,7 +16,7 @@ MODULES = {
     ".".join(("pipeline", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(ROOT.rglob("*.py"))
 }
-HEAVY = ("apache_beam", "numpy", "openvino", "pyarrow", "tensorflow", "tensorflow_hub", "tfx_bsl")
+HEAVY = ("apache_beam", "duckdb", "numpy", "openvino", "pyarrow", "tensorflow", "tensorflow_hub", "tfx_bsl")
 
 # A folder imports only from folders in the rows above its own, wherever in a module the import is.
 ROWS = (

@@ -11,6 +11,7 @@ from pipeline.beam.read import ReadImages
 from pipeline.beam.write import WriteEmbeddings
 from pipeline.core.settings import Compression, InputConfig
 from pipeline.dataset.commit import WaveHeader
+from pipeline.storage.locked import LockedDirectory
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class WaveJob:
       header: of the wave; includes its plan.
       input: names of the features to read.
       max_image_bytes: an image file larger than this is a failure.
-      output: directory of the data set.
+      output: the data set.
       formats: of the embeddings files.
       compression: of TFRecord files.
       embed: the transform that embeds, which workers share.
@@ -31,7 +32,7 @@ class WaveJob:
     header: WaveHeader
     input: InputConfig
     max_image_bytes: int
-    output: str
+    output: LockedDirectory
     formats: tuple[str, ...]
     compression: Compression
     embed: EmbedImages
@@ -41,9 +42,7 @@ class WaveJob:
 def build(root: beam.Pipeline, job: WaveJob) -> None:
     """Adds the transforms that read, embed and commit one wave to a pipeline."""
     spec = job.embed.dataset_spec
-    (
-        root
-        | "ReadImages" >> ReadImages.from_plan(job.header.plan_files, job.input, job.max_image_bytes, spread=job.spread)
-        | "EmbedImages" >> job.embed
-        | "WriteEmbeddings" >> WriteEmbeddings(job.output, job.formats, job.compression, job.header, spec)
-    )
+    read = ReadImages.from_plan(job.header.plan_files, job.input, job.max_image_bytes, spread=job.spread)
+    records, counts = root | "ReadImages" >> read.counted()
+    write = WriteEmbeddings(job.output, job.formats, job.compression, job.header, spec, counts)
+    records | "EmbedImages" >> job.embed | "WriteEmbeddings" >> write

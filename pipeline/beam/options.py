@@ -20,6 +20,7 @@ from pipeline.core.config import suggest_flag
 from pipeline.core.errors import UsageError
 
 DIRECT_RUNNER = "DirectRunner"
+_FOR_MODULE = "to bring the module to its workers"
 
 
 def parse_beam_args(args: Sequence[str]) -> PipelineOptions:
@@ -62,8 +63,12 @@ def temp_location(options: PipelineOptions) -> str | None:
     return location
 
 
-def staging_location(options: PipelineOptions) -> str | None:
-    """Returns the directory from which workers load the module; None if they run on this machine.
+def staging_location(options: PipelineOptions, purpose: str = _FOR_MODULE) -> str | None:
+    """Returns the directory that the launcher shares with its workers; None if they run on this machine.
+
+    Args:
+      options: Beam's.
+      purpose: of the directory, for the error message.
 
     Raises:
       UsageError: the workers run elsewhere, and the options name no such directory.
@@ -73,20 +78,24 @@ def staging_location(options: PipelineOptions) -> str | None:
     location = temp_location(options)
     if location is None:
         raise UsageError(
-            f"--runner={runner_name(options)} needs --temp_location=DIRECTORY to bring the module to its workers; name "
-            "one that they can read too, such as gs://BUCKET/temp"
+            f"--runner={runner_name(options)} needs --temp_location=DIRECTORY {purpose}; name one that they can "
+            "read too, such as gs://BUCKET/temp"
         )
     return location
 
 
-def check_options(options: PipelineOptions) -> None:
+def check_options(options: PipelineOptions, purpose: str = _FOR_MODULE) -> None:
     """Checks that the runner accepts the options, before anything is read.
+
+    Args:
+      options: Beam's.
+      purpose: of the directory that the launcher shares with its workers, for the error message.
 
     Raises:
       UsageError: there is no such runner, or it needs other options.
     """
     runner = make_runner(options)
-    staging_location(options)
+    staging_location(options, purpose)
     for name in ("setup_file", "requirements_file"):
         path = getattr(options.view_as(SetupOptions), name)
         if path is not None and not os.path.isfile(path):

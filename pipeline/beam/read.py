@@ -6,11 +6,10 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
-from apache_beam.metrics import Metrics
 from apache_beam.transforms.core import RestrictionProvider
 
 from pipeline.beam.worker_errors import carry_causes
@@ -18,12 +17,13 @@ from pipeline.core.errors import TooManyFailures
 from pipeline.core.failures import Failure
 from pipeline.core.records import ImageRecord
 from pipeline.core.settings import DecodeConfig, InputConfig
-from pipeline.dataset.plan import read_plan
+from pipeline.dataset.plan_files import read_plan
 from pipeline.inputs.base import InputKind, ReadSettings, ReadTask, TaskPart
 from pipeline.inputs.find import find_inputs
 from pipeline.inputs.tasks import cut_task, make_tasks, read_part
 
-READ_COUNTER = "records-read"
+_RECORDS = "records"
+_COUNTS = "counts"
 
 PART_BYTES = 64 << 20
 """Initial size of a part of a task. The runner may split a part further while a worker reads it."""
@@ -42,7 +42,7 @@ class ReadImages(beam.PTransform):
       tasks: to read, from `pipeline.inputs.tasks.make_tasks`.
       config: names of the features to read; needed only for TFRecords.
       max_image_bytes: an image file larger than this is a failure.
-      plan_files: files with more tasks, from `pipeline.dataset.plan.write_plan`.
+      plan_files: files with more tasks, from `pipeline.dataset.plan_files.write_plan`.
       spread: whether a reshuffle distributes the parts before they are read. Without it, some runners, such as
         Flink, keep all parts of a file on the worker that listed them. One machine does not need the reshuffle,
         which costs about 20 ms.
@@ -76,7 +76,7 @@ class ReadImages(beam.PTransform):
         """
         config = InputConfig(tuple(os.fspath(pattern) for pattern in patterns), **settings)
         files = find_inputs(config, kinds=kinds)
-        return cls(make_tasks(files, kinds), config, kinds=kinds)
+        return cls(make_tasks(files.by_path(), kinds), config, kinds=kinds)
 
     @classmethod
     def from_plan(
@@ -87,13 +87,41 @@ class ReadImages(beam.PTransform):
 
     def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
         """Applies the transform to the root of a pipeline."""
+        return self._apply(root).records
+
+    def counted(self) -> CountedImages:
+        """Returns the transform whose result is a `CountedRecords`."""
+        return CountedImages(self)
+
+    def _apply(self, root: beam.pvalue.PBegin) -> CountedRecords:
         parts = (
             root | "Once" >> beam.Impulse() | "Parts" >> beam.ParDo(_PartsFn(self.tasks, self.plan_files, self.kinds))
         )
         if self.spread:
             parts |= "Spread" >> beam.Reshuffle()
         settings = ReadSettings(self.config, self.max_image_bytes)
-        return parts | "Read" >> beam.ParDo(_ReadFn(settings, self.kinds))
+        read = parts | "Read" >> beam.ParDo(_ReadFn(settings, self.kinds)).with_outputs(_COUNTS, main=_RECORDS)
+        return CountedRecords(read[_RECORDS], read[_COUNTS])
+
+
+class CountedRecords(NamedTuple):
+    """The records of `ReadImages`, and numbers that add up to the number of records."""
+
+    records: beam.PCollection
+    counts: beam.PCollection
+
+
+class CountedImages(beam.PTransform):
+    """`ReadImages` with the number of records. The number travels as data: not every runner reports metrics."""
+
+    def __init__(self, read: ReadImages) -> None:
+        """Wraps a transform."""
+        super().__init__()
+        self._read = read
+
+    def expand(self, root: beam.pvalue.PBegin) -> CountedRecords:
+        """Applies the transform to the root of a pipeline."""
+        return self._read._apply(root)
 
 
 @carry_causes
@@ -127,13 +155,12 @@ class _ReadFn(beam.DoFn):
     def __init__(self, settings: ReadSettings, kinds: Sequence[InputKind]) -> None:
         self._settings = settings
         self._kinds = tuple(kinds)
-        self._read = Metrics.counter("pipeline", READ_COUNTER)
 
     def process(
         self, part: TaskPart, tracker: Any = beam.DoFn.RestrictionParam(_PartRestrictions())
-    ) -> Iterator[ImageRecord | Failure]:
+    ) -> Iterator[ImageRecord | Failure | beam.pvalue.TaggedOutput]:
         refused = False
-        self._read.inc(0)  # reports the counter even if there are no records
+        count = 0
 
         def claim(position: int) -> bool:
             nonlocal refused
@@ -150,7 +177,7 @@ class _ReadFn(beam.DoFn):
         restriction = tracker.current_restriction()
         claimed = TaskPart(part.task, restriction.start, restriction.stop)
         for record in read_part(claimed, claim, self._settings, end=end, kinds=self._kinds):
-            self._read.inc()
+            count += 1
             if (
                 self._settings.config.on_corrupt == "fail"
                 and isinstance(record, Failure)
@@ -161,3 +188,5 @@ class _ReadFn(beam.DoFn):
         if not refused:
             # No record begins in the rest of the part: claim it, as the runner expects.
             tracker.try_claim(tracker.current_restriction().stop)
+        if count:
+            yield beam.pvalue.TaggedOutput(_COUNTS, count)

@@ -20,10 +20,12 @@ from pipeline.core.settings import Compression
 from pipeline.dataset import metadata
 from pipeline.dataset.commit import WaveHeader, commit_wave
 from pipeline.dataset.metadata import Manifest
+from pipeline.dataset.ownership import write_spec
 from pipeline.dataset.sinks.base import Sink, SinkSettings, make_sinks
 from pipeline.dataset.writer import BundleWriter, StagedBundle
 from pipeline.embedding.dataset_spec import Spec, check_same_space
 from pipeline.storage import filesystem
+from pipeline.storage.locked import LockedDirectory
 
 
 @dataclass
@@ -31,23 +33,26 @@ class WriteEmbeddings(beam.PTransform):
     """Writes a bounded PCollection of `EmbeddingBatch` as one wave of a data set.
 
     Each bundle writes separate files to a staging directory. After all bundles, one step moves the files to
-    their final names and commits the wave. Returns a PCollection of one `Manifest`. The caller is responsible
-    for the lock of the data set, see `pipeline.job.execute`.
+    their final names and commits the wave. Returns a PCollection of one `Manifest`.
 
     Attributes:
-      output: directory of the data set, local or remote.
+      output: directory of the data set, local or remote; or the right to change it, from `DatasetLock`. With a mere
+        path, the caller ensures that nobody else writes there.
       formats: of the rows; names as in `--output_format`, or sinks.
       compression: of TFRecord files.
       header: of the wave, for its manifest; by default, the wave gets the next number and lists no inputs.
       spec: describes the vectors, such as `EmbedImages.dataset_spec`. A new data set gets this spec; an existing
         one must have the same. None: not checked.
+      read_counts: numbers of records that were read, from `ReadImages.counted`. If they do not add up to the numbers of
+        rows and failures, the wave is not committed. None: not checked.
     """
 
-    output: str
+    output: str | LockedDirectory
     formats: Sequence[str | Sink] = ("tfrecord",)
     compression: Compression = "none"
     header: WaveHeader | None = None
     spec: Spec | None = None
+    read_counts: beam.PCollection | None = None
 
     def __post_init__(self) -> None:
         """Lets Beam give the transform its label, and refuses formats that do not exist."""
@@ -66,7 +71,11 @@ class WriteEmbeddings(beam.PTransform):
         Raises:
           OutputError: the directory holds vectors of another spec.
         """
-        output = filesystem.normalize(self.output)
+        if isinstance(self.output, LockedDirectory):
+            directory = self.output
+        else:
+            directory = LockedDirectory.without_lock(filesystem.normalize(self.output))
+        output = directory.path
         is_new = False
         if self.spec is not None:
             existing = metadata.read_spec(output)
@@ -75,11 +84,13 @@ class WriteEmbeddings(beam.PTransform):
         spec_json = b"{}" if self.spec is None else to_json(self.spec)
         header = self.header or _next_header(output)
         settings = SinkSettings(self.compression, header.started, spec_json)
-        staged = batches | "Stage" >> beam.ParDo(_StageFn(output, header.name, self._sinks, settings))
+        staged = batches | "Stage" >> beam.ParDo(_StageFn(directory, header.name, self._sinks, settings))
         # A wave without records has no staged files, but must be committed too.
         once = batches.pipeline | f"{self.label}/Once" >> beam.Impulse()
         new_spec = self.spec if is_new else None
-        return once | "Commit" >> beam.Map(_commit, beam.pvalue.AsIter(staged), output, header, new_spec, self._sinks)
+        read = None if self.read_counts is None else beam.pvalue.AsIter(self.read_counts)
+        commit = _Commit(directory, header, new_spec, self._sinks)
+        return once | "Commit" >> beam.Map(commit, beam.pvalue.AsIter(staged), read)
 
 
 def _next_header(output: str) -> WaveHeader:
@@ -87,24 +98,27 @@ def _next_header(output: str) -> WaveHeader:
     return WaveHeader(name, datetime.datetime.now(datetime.UTC), {})
 
 
-@carry_cause
-def _commit(
-    _: bytes,
-    staged: Iterable[StagedBundle],
-    output: str,
-    header: WaveHeader,
-    new_spec: Spec | None,
-    sinks: Sequence[Sink],
-) -> Manifest:
-    if new_spec is not None:
-        metadata.write_spec(output, new_spec)
-    return commit_wave(output, header, staged, sinks)
+@dataclass(frozen=True)
+class _Commit:
+    """Commits a wave."""
+
+    directory: LockedDirectory
+    header: WaveHeader
+    new_spec: Spec | None
+    sinks: Sequence[Sink]
+
+    @carry_cause
+    def __call__(self, _: bytes, staged: Iterable[StagedBundle], read: Iterable[int] | None) -> Manifest:
+        if self.new_spec is not None:
+            write_spec(self.directory, self.new_spec)
+        records_read = None if read is None else sum(read)
+        return commit_wave(self.directory, self.header, staged, self.sinks, records_read=records_read)
 
 
 @carry_causes
 class _StageFn(beam.DoFn):
-    def __init__(self, output: str, wave: str, sinks: Sequence[Sink], settings: SinkSettings) -> None:
-        self._output = output
+    def __init__(self, directory: LockedDirectory, wave: str, sinks: Sequence[Sink], settings: SinkSettings) -> None:
+        self._directory = directory
         self._wave = wave
         self._sinks = sinks
         self._settings = settings
@@ -112,7 +126,7 @@ class _StageFn(beam.DoFn):
 
     def start_bundle(self) -> None:
         self._abandon()
-        self._writer = BundleWriter(self._output, self._wave, self._sinks, self._settings)
+        self._writer = BundleWriter(self._directory, self._wave, self._sinks, self._settings)
 
     def process(self, batch: EmbeddingBatch) -> None:
         with self._abandoned_on_error() as writer:

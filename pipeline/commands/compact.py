@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.beam.internals import silence_raised_errors
-from pipeline.core.console import CommandParser, print_line, run_command
-from pipeline.dataset.compact import compact
+from pipeline.commands.runner import DatasetParser, remote_options
+from pipeline.core.console import print_line, run_command
 
 
 def _command(args: Sequence[str]) -> int:
-    parser = CommandParser(
-        prog="python -m pipeline.compact",
-        description="Merges the waves of a data set into one and drops the rows that newer waves supersede.",
-        allow_abbrev=False,
+    parser = DatasetParser(
+        "pipeline.compact", "Merges the waves of a data set into one and drops the rows that newer waves supersede."
     )
-    parser.add_argument("output", metavar="OUT", help="directory of the data set, local or gs://")
-    done = compact(parser.parse_args(args).output)
+    parser.add_argument("--steal_lock", action="store_true", help="take over from a process that seems to be alive")
+    given, beam_args = parser.parse_known_args(args)
+    options = remote_options(given, beam_args)
+    if options is None:
+        from pipeline.dataset.compact import compact
+
+        done = compact(given.output, steal_lock=given.steal_lock)
+    else:
+        from pipeline.job.maintain import compact_on_runner
+
+        done = compact_on_runner(given.output, options, steal_lock=given.steal_lock)
     if done.waves < 2:
         print_line("nothing to do: the data set has one wave")
     else:

@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pipeline.beam.internals import silence_raised_errors
-from pipeline.core.console import CommandParser, print_line, run_command
-from pipeline.dataset.metadata import read_manifests
-from pipeline.dataset.verify import find_strays, show_failure, verify
+from pipeline.commands.runner import DatasetParser, remote_options
+from pipeline.core.console import print_line, run_command
 from pipeline.storage import filesystem
-from pipeline.storage.lock import DatasetLock
+
+if TYPE_CHECKING:
+    from pipeline.dataset.verify import Report
 
 
 def _command(args: Sequence[str]) -> int:
-    parser = CommandParser(
-        prog="python -m pipeline.verify", description="Checks a data set against its manifests.", allow_abbrev=False
-    )
-    parser.add_argument("output", metavar="OUT", help="directory of the data set, local or gs://")
+    parser = DatasetParser("pipeline.verify", "Checks a data set against its manifests.")
     parser.add_argument(
         "--delete_strays", action="store_true", help="remove files of the data set's directories that no manifest names"
     )
     parser.add_argument("--show", metavar="KEY", help="write the original bytes of the failure with this key to a file")
     parser.add_argument("--to", metavar="FILE", help="the file for --show. Default: failure.bin", default="failure.bin")
-    options = parser.parse_args(args)
-    output = filesystem.normalize(options.output)
-    if options.show is not None:
-        failure = show_failure(output, options.show, options.to)
-        print_line(f"{options.to}: the bytes of {failure.source}")
+    given, beam_args = parser.parse_known_args(args)
+    report = _report(given, beam_args)
+    return 0 if report is None else _print_report(report, given)
+
+
+def _report(given: argparse.Namespace, beam_args: Sequence[str]) -> Report | None:
+    """Returns the report on the data set, or None after `--show`."""
+    options = remote_options(given, beam_args)
+    # Imported here, so that --help does not wait for numpy, pyarrow and Beam.
+    from pipeline.dataset.verify import show_failure, verify
+
+    if given.show is not None:
+        failure = show_failure(given.output, given.show, given.to)
+        print_line(f"{given.to}: the bytes of {failure.source}")
         print_line(f"{failure.reason}: {failure.message}")
-        return 0
-    report = verify(output)
+        return None
+    if options is None:
+        return verify(given.output)
+    from pipeline.job.maintain import verify_on_runner
+
+    return verify_on_runner(given.output, options)
+
+
+def _print_report(report: Report, given: argparse.Namespace) -> int:
     strays = report.strays
-    if options.delete_strays and strays:
-        with DatasetLock(output):
-            strays = tuple(find_strays(output, read_manifests(output)))
-            filesystem.delete(strays)
-        print_line(f"removed {len(strays)} files that no manifest names")
+    if given.delete_strays and strays:
+        print_line(f"removed {_delete_strays(filesystem.normalize(given.output))} files that no manifest names")
         strays = ()
     for line in (
         *report.problems,
@@ -47,6 +60,20 @@ def _command(args: Sequence[str]) -> int:
         f"{report.waves} waves, {report.rows} rows, {report.superseded} superseded, {report.failures} failures; {state}"
     )
     return 1 if report.problems or strays else 0
+
+
+def _delete_strays(output: str) -> int:
+    """Removes the files that no manifest names; returns their number."""
+    from pipeline.dataset.metadata import read_manifests
+    from pipeline.dataset.ownership import remove_remains
+    from pipeline.dataset.verify import find_strays
+    from pipeline.storage.lock import DatasetLock
+
+    with DatasetLock(output) as directory:
+        strays = find_strays(output, read_manifests(output))
+        remove_remains(directory)
+        directory.remove(find_strays(output, read_manifests(output)))
+    return len(strays)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.core.errors import OutputError
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.core.errors import IntegrityError, OutputError
+from pipeline.core.json import to_json
 from pipeline.dataset.metadata import (
-    InputEntry,
+    MANIFESTS_NAME,
+    KeyKind,
     Manifest,
     OutputEntry,
-    commit,
+    TableEntry,
+    TableKind,
     manifest_path,
     read_manifest,
     shard_path,
+    table_path,
 )
-from pipeline.dataset.ownership import remove_staged
-from pipeline.dataset.plan import covered_inputs, read_plan
-from pipeline.dataset.sinks.base import Sink, find_sink
-from pipeline.dataset.sinks.files import publish_file
+from pipeline.dataset.plan_files import read_covered
+from pipeline.dataset.sinks.base import ShardKind, Sink, find_sink
+from pipeline.dataset.tables import stage_table
 from pipeline.dataset.writer import BundleCounts, StagedBundle
 from pipeline.storage import filesystem
-from pipeline.storage.lock import LockToken, still_locked
+from pipeline.storage.locked import LockedDirectory
+from pipeline.storage.object_store import Move
+from pipeline.storage.staged_file import WrittenFile
 
 
 @dataclass(frozen=True)
@@ -34,104 +41,147 @@ class WaveHeader:
 
     Attributes:
       name: name of the wave.
-      plan_files: the plan files that `pipeline.dataset.plan.write_plan` wrote.
-      inputs: input files that the wave covers besides those of its plan.
       started: start time of the wave, UTC.
       versions: versions of the packages in use.
+      plan_files: the plan files that `pipeline.dataset.plan_files.write_plan` wrote.
+      inputs: a staged table of input files that the wave covers besides those of its plan.
+      retried: a staged table of the sources of earlier waves' failures that the wave retries.
       key_feature: the feature that holds the keys, if any.
       image_feature: the feature that holds the images of TFRecords.
-      retried: sources of earlier waves' failures that the wave retries.
+      input_keys: the origins of the keys of `inputs`.
       replaces: names of older waves whose rows this wave contains.
-      lock: token of the data set's lock; None for no check of the lock.
     """
 
     name: str
     started: datetime.datetime
     versions: Mapping[str, str]
     plan_files: tuple[str, ...] = ()
-    inputs: tuple[InputEntry, ...] = ()
+    inputs: WrittenFile | None = None
+    retried: WrittenFile | None = None
     key_feature: str | None = None
     image_feature: str = "image/encoded"
-    retried: tuple[str, ...] = ()
+    input_keys: tuple[KeyKind, ...] = ()
     replaces: tuple[str, ...] = ()
-    lock: LockToken | None = None
 
 
 def commit_wave(
-    output: str, header: WaveHeader, staged: Iterable[StagedBundle], sinks: Sequence[Sink] = ()
+    directory: LockedDirectory,
+    header: WaveHeader,
+    staged: Iterable[StagedBundle],
+    sinks: Sequence[Sink] = (),
+    *,
+    records_read: int | None = None,
 ) -> Manifest:
     """Moves staged files to their names in the data set, then writes the manifest.
 
     The function is idempotent: a second call with the same files completes an interrupted commit.
 
     Args:
-      output: directory of the data set.
+      directory: the data set.
       header: the properties of the wave.
       staged: the bundles of the wave.
       sinks: sinks that are not registered.
+      records_read: number of records that the wave has read; None if it was not counted.
 
     Raises:
+      IntegrityError: records were lost or counted twice; the wave is then not committed.
       OSError: a file cannot be moved or the manifest cannot be written; the wave is then not committed.
       OutputError: another run has taken over the data set, or has committed a wave of this name; the wave is then not
         committed.
     """
-    with still_locked(output, header.lock):
-        if filesystem.exists(manifest_path(output, header.name)):
-            committed = read_manifest(output, header.name)
-            if committed.started != header.started.isoformat():
-                raise OutputError(
-                    f"{output} has a wave {header.name} already, from {committed.started}; give the new one another "
-                    "name"
-                )
-            return committed
-        manifest = _name_files(output, header, staged, sinks)
-    # A second check: in an object store, another run may have taken the lock meanwhile.
-    with still_locked(output, header.lock):
-        commit(output, manifest)
-    with contextlib.suppress(OSError):  # the wave is committed; the next writer cleans up
-        remove_staged(output)
+    output = directory.path
+    directory.check()
+    if filesystem.exists(manifest_path(output, header.name)):
+        committed = read_manifest(output, header.name)
+        if committed.started != header.started.isoformat():
+            raise OutputError(
+                f"{output} has a wave {header.name} already, from {committed.started}; give the new one another name"
+            )
+        return committed
+    manifest = _publish(directory, header, tuple(staged), sinks, records_read)
+    directory.replace(f"{MANIFESTS_NAME}/{header.name}.json", to_json(manifest))
+    with contextlib.suppress(OSError):  # the wave is committed; the end of the run cleans up
+        directory.remove_staged(header.name)
     return manifest
 
 
-def _name_files(output: str, header: WaveHeader, staged: Iterable[StagedBundle], sinks: Sequence[Sink]) -> Manifest:
-    """Moves staged files to their names in the data set; returns the manifest to write."""
-    bundles = list(staged)
+def _publish(
+    directory: LockedDirectory,
+    header: WaveHeader,
+    bundles: Sequence[StagedBundle],
+    sinks: Sequence[Sink],
+    records_read: int | None,
+) -> Manifest:
+    """Moves all staged files of a wave to their names in the data set; returns the manifest to write."""
     counts = BundleCounts.total(bundle.counts for bundle in bundles)
-    outputs: list[OutputEntry] = []
-    shards = [shard for bundle in bundles for shard in bundle.shards]
-    ordered = sorted(shards, key=lambda shard: (shard.kind, shard.extension, shard.first_key, shard.path))
-    total = Counter((shard.kind, shard.extension) for shard in ordered)
-    index: Counter[tuple[str, str]] = Counter()
-    for shard in ordered:
-        group = (shard.kind, shard.extension)
-        name = shard_path(shard.kind, header.name, index[group], total[group], shard.extension)
-        index[group] += 1
-        target = filesystem.join(output, name)
-        publish = publish_file if shard.kind == "failures" else find_sink(shard.format, sinks).publish
-        publish(shard.path, target)
-        crc32c = f"{shard.crc32c:08x}"
-        outputs.append(OutputEntry(name, shard.kind, shard.format, shard.size_bytes, crc32c, shard.rows))
-    tasks = (task for path in header.plan_files for task in read_plan(path))
-    planned = covered_inputs(tasks, header.key_feature)
+    failed = sum(counts.reasons.values())
+    if records_read is not None and records_read != counts.embedded + failed:
+        raise IntegrityError(
+            f"wave {header.name}: {records_read} records were read, but {counts.embedded} embedded and {failed} "
+            "failed; expected the same number; please report this"
+        )
+    keys: set[KeyKind] = set(header.input_keys)
+    covered = read_covered(header.plan_files, header.key_feature, counts.inputs)
+    inputs = [stage_table(directory, header.name, "inputs", _noting_keys(covered, keys)), header.inputs]
     return Manifest(
         wave=header.name,
-        inputs=tuple(_with_records(entry, counts.inputs) for entry in (*planned, *header.inputs)),
-        outputs=tuple(outputs),
+        inputs=_publish_tables(directory, header.name, "inputs", inputs),
+        outputs=_publish_shards(directory, header.name, bundles, sinks),
         embedded=counts.embedded,
-        failed=sum(counts.reasons.values()),
+        failed=failed,
         failures_by_reason=dict(sorted(counts.reasons.items())),
         started=header.started.isoformat(),
         seconds=round((datetime.datetime.now(datetime.UTC) - header.started).total_seconds(), 3),
         versions=header.versions,
         key_feature=header.key_feature,
         image_feature=header.image_feature,
-        retried=header.retried,
+        input_keys=tuple(sorted(keys)),
+        retried=_publish_tables(directory, header.name, "retried", [header.retried]),
         replaces=header.replaces,
         zero_vectors=counts.zero_vectors,
         duplicate_vectors=counts.duplicate_vectors,
     )
 
 
-def _with_records(entry: InputEntry, records: Mapping[str, int]) -> InputEntry:
-    """Returns an input with its number of records; if unknown, the number of records read."""
-    return entry if entry.records else dataclasses.replace(entry, records=records.get(entry.path, 0))
+def _noting_keys(batches: Iterable[pa.RecordBatch], keys: set[KeyKind]) -> Iterator[pa.RecordBatch]:
+    for rows in batches:
+        keys.update(pc.unique(rows.column("keys")).to_pylist())
+        yield rows
+
+
+def _publish_tables(
+    directory: LockedDirectory, wave: str, kind: TableKind, tables: Iterable[WrittenFile | None]
+) -> tuple[TableEntry, ...]:
+    written = [table for table in tables if table is not None]
+    names = [table_path(kind, wave, index) for index in range(len(written))]
+    directory.publish(
+        Move(table.path, filesystem.join(directory.path, name)) for table, name in zip(written, names, strict=True)
+    )
+    return tuple(
+        TableEntry(name, table.size_bytes, f"{table.crc32c:08x}", table.rows)
+        for table, name in zip(written, names, strict=True)
+    )
+
+
+def _publish_shards(
+    directory: LockedDirectory, wave: str, bundles: Iterable[StagedBundle], sinks: Sequence[Sink]
+) -> tuple[OutputEntry, ...]:
+    shards = [shard for bundle in bundles for shard in bundle.shards]
+    ordered = sorted(shards, key=lambda shard: (shard.kind, shard.extension, shard.first_key, shard.path))
+    total = Counter((shard.kind, shard.extension) for shard in ordered)
+    index: Counter[tuple[str, str]] = Counter()
+    outputs: list[OutputEntry] = []
+    moves: dict[tuple[ShardKind, str], list[Move]] = {}
+    for shard in ordered:
+        group = (shard.kind, shard.extension)
+        name = shard_path(shard.kind, wave, index[group], total[group], shard.extension)
+        index[group] += 1
+        moves.setdefault((shard.kind, shard.format), []).append(Move(shard.path, filesystem.join(directory.path, name)))
+        crc32c = f"{shard.crc32c:08x}"
+        outputs.append(OutputEntry(name, shard.kind, shard.format, shard.size_bytes, crc32c, shard.rows))
+    for (kind, shard_format), shard_moves in moves.items():
+        if kind == "failures":
+            directory.publish(shard_moves)
+        else:
+            directory.publish(shard_moves, find_sink(shard_format, sinks).publish)
+    return tuple(outputs)

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.core.errors import OutputError
+from pipeline.core.errors import OutputError, PipelineError
 from pipeline.core.json import to_json
 from pipeline.core.records import EmbeddingBatch
 from pipeline.core.settings import Compression
 from pipeline.dataset.commit import WaveHeader, commit_wave
-from pipeline.dataset.metadata import (
-    InputEntry,
-    Manifest,
-    live,
-    next_wave,
-    read_manifests,
-    read_spec,
-)
-from pipeline.dataset.ownership import remove_uncommitted, remove_waves
-from pipeline.dataset.reader import live_waves
+from pipeline.dataset.metadata import Manifest, OutputEntry, live, next_wave, read_manifests, require_spec
+from pipeline.dataset.ownership import remove_remains, remove_waves
+from pipeline.dataset.reader import LiveWave, live_waves, shards_of
 from pipeline.dataset.sinks.base import SinkSettings, make_sinks
 from pipeline.dataset.sinks.registry import SINKS
+from pipeline.dataset.tables import INPUTS_SCHEMA, copy_inputs, stage_table
 from pipeline.dataset.writer import BundleWriter
 from pipeline.storage import filesystem
-from pipeline.storage.lock import DatasetLock, LockToken
+from pipeline.storage.lock import DatasetLock
+from pipeline.storage.locked import LockedDirectory
+from pipeline.storage.staged_file import WrittenFile
+from pipeline.storage.tables import Scratch, read_batches
 
 
 @dataclass(frozen=True)
@@ -44,70 +40,127 @@ class Compaction:
     superseded: int
 
 
-def compact(output: str) -> Compaction:
+@dataclass(frozen=True)
+class CompactedWave:
+    """The wave that a compaction writes.
+
+    Attributes:
+      header: of the wave.
+      formats: of its rows.
+      compression: of its TFRecord files.
+    """
+
+    header: WaveHeader
+    formats: tuple[str, ...]
+    compression: Compression
+
+
+def rewrite_here(directory: LockedDirectory, target: CompactedWave) -> Manifest:
+    """Writes and commits a compacted wave in this process; returns its manifest."""
+    settings = SinkSettings(target.compression, target.header.started, to_json(require_spec(directory.path)))
+    sinks = make_sinks(target.formats)
+    with BundleWriter(directory, target.header.name, sinks, settings) as writer:
+        for wave in live_waves(directory.path):
+            for shard in shards_of(wave.manifest, is_live=True):
+                if shard.is_counted:
+                    for batch in current_batches(wave, shard.entry):
+                        writer.add(batch)
+        staged = writer.close()
+    return commit_wave(directory, target.header, [staged])
+
+
+def current_batches(wave: LiveWave, entry: OutputEntry) -> Iterator[EmbeddingBatch]:
+    """Yields the current rows or failures of one file of a wave.
+
+    Raises:
+      OutputError: the file is damaged, or lacks rows.
+    """
+    rows = 0
+    if entry.kind == "failures":
+        for failure in wave.failures_of(entry):
+            rows += 1
+            if wave.is_current(failure):
+                yield EmbeddingBatch((), (failure,), ())
+    else:
+        for batch in wave.rows_of(entry):
+            rows += batch.num_rows
+            kept = wave.current(batch)
+            if kept.num_rows:
+                yield EmbeddingBatch((kept,), (), ())
+    if rows != entry.rows:  # the missing rows would be lost with the file
+        raise OutputError(f"{entry.path} has {rows} rows, {entry.rows} in the manifest; run python -m pipeline.verify")
+
+
+def compact(
+    output: str,
+    *,
+    steal_lock: bool = False,
+    rewrite: Callable[[LockedDirectory, CompactedWave], Manifest] = rewrite_here,
+) -> Compaction:
     """Rewrites the current rows and failures of the data set in directory `output` as one new wave.
 
     The manifest of the new wave atomically replaces the old manifests; then the old files are removed. An interruption
     leaves the old or the new state, and stray files; another compaction, or `python -m pipeline.verify
     --delete_strays`, removes the strays.
 
+    Args:
+      output: directory of the data set.
+      steal_lock: whether to take over from another process that seems to be alive.
+      rewrite: writes and commits the new wave, and returns its manifest.
+
     Raises:
       OutputError: there is no data set, it is damaged, or another run is writing to it.
       OSError: a file cannot be read or written.
     """
     output = filesystem.normalize(output)
-    if read_spec(output) is None:
-        raise OutputError(f"{output} holds no data set: it has no spec.json; name the --output of a run")
-    with DatasetLock(output) as lock:
+    require_spec(output)
+    with DatasetLock(output, steal=steal_lock) as directory:
+        remove_remains(directory)
         manifests = read_manifests(output)
         counting = live(manifests)
-        remove_uncommitted(output)
-        done = _rewrite(output, manifests, lock.token) if len(counting) > 1 else Compaction(len(counting), 0, 0)
-        _remove_replaced(output)
-        return done
+        if len(counting) < 2:
+            return Compaction(len(counting), 0, 0)
+        try:
+            manifest = rewrite(directory, _plan(directory, manifests))
+        except (OSError, PipelineError):
+            directory.check()  # whoever took the data set over may have removed what this reads
+            raise
+        remove_waves(directory, manifests)
+        rows = sum(wave.embedded for wave in counting)
+        return Compaction(len(counting), manifest.embedded, rows - manifest.embedded)
 
 
-def _remove_replaced(output: str) -> None:
-    """Removes the replaced manifests, then their files."""
-    manifests = read_manifests(output)
-    counting = live(manifests)
-    remove_waves(output, [manifest for manifest in manifests if manifest not in counting])
-
-
-def _rewrite(output: str, manifests: Sequence[Manifest], lock: LockToken) -> Compaction:
-    spec = read_spec(output)
+def _plan(directory: LockedDirectory, manifests: Sequence[Manifest]) -> CompactedWave:
+    """Stages the inputs of the new wave, and returns what is known of the wave before its rows are read."""
     counting = live(manifests)
     entries = [entry for manifest in counting for entry in manifest.outputs if entry.kind == "embeddings"]
     formats = {entry.format for entry in entries}
-    sinks = make_sinks([name for name in SINKS.names if name in formats] or SINKS.names[:1])
-    compression: Compression = "gzip" if any(entry.path.endswith(".gz") for entry in entries) else "none"
-    started = datetime.datetime.now(datetime.UTC)
     name = next_wave(manifests)
-    rows = superseded = 0
-    with BundleWriter(output, name, sinks, SinkSettings(compression, started, to_json(spec))) as writer:
-        for wave in live_waves(output):
-            for batch in wave.rows():
-                kept = wave.current(batch)
-                rows += kept.num_rows
-                superseded += batch.num_rows - kept.num_rows
-                if kept.num_rows:
-                    writer.add(EmbeddingBatch((kept,), (), ()))
-            writer.add(EmbeddingBatch((), tuple(wave.current_failures()), ()))
-        staged = writer.close()
-    inputs: dict[str, InputEntry] = {}
-    for manifest in counting:
-        for entry in manifest.inputs:
-            inputs.pop(entry.path, None)  # the newest entry of a path is the source of its current rows
-            inputs[entry.path] = dataclasses.replace(entry, keys=manifest.keys_of(entry))
     header = WaveHeader(
         name=name,
-        started=started,
+        started=datetime.datetime.now(datetime.UTC),
         versions=counting[-1].versions,
-        inputs=tuple(inputs.values()),
+        inputs=_stage_inputs(directory, name, counting),
         key_feature=next((manifest.key_feature for manifest in counting if manifest.key_feature), None),
         image_feature=counting[-1].image_feature,
+        input_keys=tuple(sorted({keys for manifest in counting for keys in manifest.input_keys})),
         replaces=tuple(manifest.wave for manifest in manifests),
-        lock=lock,
     )
-    commit_wave(output, header, [staged])
-    return Compaction(len(counting), rows, superseded)
+    return CompactedWave(
+        header,
+        formats=tuple(name for name in SINKS.names if name in formats) or SINKS.names[:1],
+        compression="gzip" if any(entry.path.endswith(".gz") for entry in entries) else "none",
+    )
+
+
+def _stage_inputs(directory: LockedDirectory, name: str, manifests: Sequence[Manifest]) -> WrittenFile | None:
+    """Writes the inputs of some waves to a staged table: the newest entry of each path is the source of its rows."""
+    scratch = Scratch()
+    covered = copy_inputs(directory.path, manifests, scratch, "covered.parquet")
+    newest = scratch.path("newest.parquet")
+    columns = ", ".join(f"arg_max({column}, wave) AS {column}" for column in INPUTS_SCHEMA.names[1:])
+    with scratch.database() as database:
+        database.execute(
+            f"COPY (SELECT path, {columns} FROM read_parquet('{covered}') GROUP BY path ORDER BY path) TO '{newest}'"
+        )
+    return stage_table(directory, name, "inputs", read_batches(newest))

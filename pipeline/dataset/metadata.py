@@ -4,9 +4,11 @@
 OUT/spec.json                 origin and format of all vectors
 OUT/embeddings/embeddings-<wave>-SSSSS-of-NNNNN.tfrecord
 OUT/failures/failures-<wave>-SSSSS-of-NNNNN.jsonl
-OUT/manifests/<wave>.json     inputs and outputs of a wave; written last, which commits the wave
+OUT/manifests/<wave>-inputs-*.parquet    the inputs of a wave
+OUT/manifests/<wave>-retried-*.parquet   the failures that a wave tried again
+OUT/manifests/<wave>.json     counts and files of a wave; written last, which commits the wave
 OUT/summary.json              results of the last run
-OUT/staging/                  files of an uncommitted wave
+OUT/staging/<token>/          files of an uncommitted wave
 OUT/lock.json                 holder of the lock
 ```
 
@@ -22,7 +24,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from pipeline.core.errors import OutputError
-from pipeline.core.json import from_json, to_json
+from pipeline.core.json import from_json
+from pipeline.dataset.manifest_v1 import upgrade_manifest
 from pipeline.dataset.sinks.base import ShardKind
 from pipeline.dataset.sinks.registry import SINKS
 from pipeline.embedding.dataset_spec import FORMAT_VERSION, Spec
@@ -30,34 +33,15 @@ from pipeline.storage import filesystem
 
 SPEC_NAME = "spec.json"
 SUMMARY_NAME = "summary.json"
-STAGING_NAME = "staging"
 MANIFESTS_NAME = "manifests"
 
 KeyKind = Literal["name", "offset", "feature"]
+"""Origin of the keys of a file's records: its name, the name and an offset, or a feature of the record."""
+TableKind = Literal["inputs", "retried"]
 _T = TypeVar("_T")
+_TABLE_PATH = re.compile(rf"{MANIFESTS_NAME}/\d{{5,}}(?:-(?:inputs|retried)-\d{{5,}}\.parquet|\.json)", re.ASCII)
 _SHARD_PATH = re.compile(r"(?:embeddings|failures)/\w[\w.-]*", re.ASCII)
 _MANIFEST_PATH = re.compile(rf"(?:^|[/\\]){MANIFESTS_NAME}[/\\](\d{{5,}})\.json$", re.ASCII)
-
-
-@dataclass(frozen=True)
-class InputEntry:
-    """An input file that a wave covers, in its state at planning time.
-
-    Attributes:
-      path: its path or URI.
-      name: its name in the keys of its records, unless a feature holds the keys.
-      size_bytes: its size.
-      mtime_s: modification time, in seconds since 1970.
-      records: number of its records, good or bad; 0 if not counted yet.
-      keys: origin of its records' keys: its `name`, the name and an `offset`, or a `feature`; None if unknown.
-    """
-
-    path: str
-    name: str
-    size_bytes: int
-    mtime_s: float
-    records: int = 1
-    keys: KeyKind | None = None
 
 
 @dataclass(frozen=True)
@@ -82,12 +66,34 @@ class OutputEntry:
 
 
 @dataclass(frozen=True)
+class TableEntry:
+    """A table beside a manifest.
+
+    Attributes:
+      path: relative to the data set, with `/`. In format version 1, the manifest itself holds the table.
+      size_bytes: its size.
+      crc32c: CRC-32C of its bytes, as 8 hexadecimal digits.
+      rows: number of its rows.
+    """
+
+    path: str
+    size_bytes: int
+    crc32c: str
+    rows: int
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether the table is in its manifest (format version 1)."""
+        return self.path.endswith(".json")
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The inputs and outputs of one wave.
 
     Attributes:
       wave: name of the wave; later waves have greater names.
-      inputs: the files that the wave covers.
+      inputs: the tables of the files that the wave covers; see `pipeline.dataset.tables`.
       outputs: the files that the wave wrote.
       embedded: number of rows.
       failed: number of failures.
@@ -97,7 +103,9 @@ class Manifest:
       versions: versions of the packages in use.
       key_feature: the feature that holds the keys; None if the keys are made of the inputs' names.
       image_feature: the feature that holds the images of TFRecords.
-      retried: sources of earlier waves' failures that this wave retried; these failures no longer count.
+      input_keys: the origins of these files' keys, each once.
+      retried: the tables of the sources of earlier waves' failures that this wave retried; these failures no longer
+        count.
       replaces: names of older waves whose rows this wave contains; these waves no longer count.
       zero_vectors: number of rows whose vector is all zeros.
       duplicate_vectors: number of rows whose vector is identical, to the bit, to that of a recent row of the same
@@ -105,7 +113,7 @@ class Manifest:
     """
 
     wave: str
-    inputs: tuple[InputEntry, ...]
+    inputs: tuple[TableEntry, ...]
     outputs: tuple[OutputEntry, ...]
     embedded: int
     failed: int
@@ -115,7 +123,8 @@ class Manifest:
     versions: Mapping[str, str]
     key_feature: str | None = None
     image_feature: str = "image/encoded"
-    retried: tuple[str, ...] = ()
+    input_keys: tuple[KeyKind, ...] = ()
+    retried: tuple[TableEntry, ...] = ()
     replaces: tuple[str, ...] = ()
     zero_vectors: int = 0
     duplicate_vectors: int = 0
@@ -128,10 +137,26 @@ class Manifest:
         for entry in self.outputs:
             if not _SHARD_PATH.fullmatch(entry.path):
                 raise ValueError(f"an output is called {entry.path!r}")
+        for table in (*self.inputs, *self.retried):
+            if not _TABLE_PATH.fullmatch(table.path):
+                raise ValueError(f"a table is called {table.path!r}")
 
-    def keys_of(self, entry: InputEntry) -> KeyKind:
-        """Returns the origin of the keys of an input's records."""
-        return entry.keys or ("offset" if self.key_feature is None else "feature")
+    @property
+    def is_marker(self) -> bool:
+        """Whether the wave holds nothing and only replaces others."""
+        return bool(self.replaces) and not (self.inputs or self.outputs or self.retried)
+
+    @property
+    def is_of_another_pipeline(self) -> bool:
+        """Whether a custom pipeline wrote the wave; its manifest then does not list the inputs."""
+        return not (self.inputs or self.retried) and bool(self.embedded or self.failed)
+
+    @property
+    def has_keys_from_names(self) -> bool:
+        """Whether the names of the wave's inputs determine the keys of its rows."""
+        if self.is_of_another_pipeline:
+            return False
+        return self.key_feature is None or self.input_keys == ("name",)
 
     def files(self, kind: ShardKind) -> tuple[OutputEntry, ...]:
         """Returns the files of a kind in one format; together they hold each record once.
@@ -142,6 +167,11 @@ class Manifest:
         formats = {entry.format for entry in entries}
         chosen = next((name for name in (*SINKS.names, *sorted(formats)) if name in formats), None)
         return tuple(entry for entry in entries if entry.format == chosen)
+
+
+def table_path(kind: TableKind, wave: str, index: int = 0) -> str:
+    """Returns the name of a manifest's table, relative to the data set."""
+    return f"{MANIFESTS_NAME}/{wave}-{kind}-{index:05d}.parquet"
 
 
 def shard_path(kind: ShardKind, wave: str, index: int, count: int, extension: str) -> str:
@@ -157,13 +187,16 @@ def _from_json(kind: type[_T], path: str) -> _T:
     """
     data = filesystem.read_bytes(path)
     try:
-        version = json.loads(data).get("format_version")
+        loaded = json.loads(data)
+        version = loaded.get("format_version", 1)
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise OutputError(
                 f"{path} has format version {version}; this program reads up to {FORMAT_VERSION}; update it"
             )
+        if kind is Manifest and version == 1:
+            data = json.dumps(upgrade_manifest(loaded)).encode()
         return from_json(kind, data)
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         text = " ".join(str(error).split())
         again = "remove it to embed its inputs again"
         advice = f"restore it, or {again if kind is Manifest else 'name another directory'}"
@@ -180,9 +213,16 @@ def read_spec(output: str) -> Spec | None:
     return _from_json(Spec, path) if filesystem.exists(path) else None
 
 
-def write_spec(output: str, spec: Spec) -> None:
-    """Writes the spec of the data set in directory `output`."""
-    filesystem.write_atomically(filesystem.join(output, SPEC_NAME), to_json(spec))
+def require_spec(output: str) -> Spec:
+    """Returns the spec of the data set in directory `output`.
+
+    Raises:
+      OutputError: there is no data set, or its spec cannot be read.
+    """
+    spec = read_spec(output)
+    if spec is None:
+        raise OutputError(f"{output} holds no data set: it has no {SPEC_NAME}; name the --output of a run")
+    return spec
 
 
 def read_manifests(output: str) -> tuple[Manifest, ...]:
@@ -207,15 +247,20 @@ def _read_manifest(output: str, wave: str) -> Manifest:
 
 
 def live(manifests: Iterable[Manifest]) -> tuple[Manifest, ...]:
-    """Returns the live manifests: those that no other manifest replaces."""
+    """Returns the live manifests: those that no other manifest replaces, and that hold something."""
     manifests = tuple(manifests)
     replaced = {wave for manifest in manifests for wave in manifest.replaces}
-    return tuple(manifest for manifest in manifests if manifest.wave not in replaced)
+    return tuple(manifest for manifest in manifests if manifest.wave not in replaced and not manifest.is_marker)
 
 
 def next_wave(manifests: Iterable[Manifest]) -> str:
     """Returns the name of the wave after the given ones."""
-    return f"{max((int(manifest.wave) for manifest in manifests), default=-1) + 1:05d}"
+    return wave_after(manifest.wave for manifest in manifests)
+
+
+def wave_after(waves: Iterable[str]) -> str:
+    """Returns the name of the wave after those of the given names."""
+    return f"{max(map(int, waves), default=-1) + 1:05d}"
 
 
 def read_manifest(output: str, wave: str) -> Manifest:
@@ -233,8 +278,3 @@ def read_manifest(output: str, wave: str) -> Manifest:
 def manifest_path(output: str, wave: str) -> str:
     """Returns the path of a wave's manifest."""
     return filesystem.join(output, MANIFESTS_NAME, f"{wave}.json")
-
-
-def commit(output: str, manifest: Manifest) -> None:
-    """Commits a wave: writes its manifest."""
-    filesystem.write_atomically(manifest_path(output, manifest.wave), to_json(manifest))

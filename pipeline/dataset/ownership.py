@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import os
 import re
@@ -9,26 +10,33 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import get_args
 
+from pipeline.core.json import to_json
 from pipeline.dataset.metadata import (
     MANIFESTS_NAME,
     SPEC_NAME,
-    STAGING_NAME,
     SUMMARY_NAME,
     Manifest,
     manifest_path,
     read_manifests,
     read_spec,
+    wave_after,
 )
 from pipeline.dataset.sinks.base import ShardKind, find_sink
 from pipeline.dataset.sinks.registry import SINKS
+from pipeline.embedding.dataset_spec import Spec
 from pipeline.storage import filesystem
-from pipeline.storage.lock import LOCK_NAME
+from pipeline.storage.lock_file import LOCK_NAME
+from pipeline.storage.locked import STAGING_NAME, LockedDirectory
 
 _TEMPORARY_END = r"\.[0-9a-f]{32}\.tmp"
 # A shard's extension begins with the name of its sink.
 _FORMATS = "|".join((*SINKS.names, "jsonl"))
-_SHARD = re.compile(rf"(embeddings|failures)/\1-\d{{5,}}-\d{{5,}}-of-\d{{5,}}\.(?:{_FORMATS})(?:\.gz)?", re.ASCII)
-_STAGED = re.compile(
+_SHARD = rf"(?:embeddings/embeddings|failures/failures)-(\d{{5,}})-\d{{5,}}-of-\d{{5,}}\.(?:{_FORMATS})(?:\.gz)?"
+_TABLE = rf"{MANIFESTS_NAME}/(\d{{5,}})-(?:inputs|retried)-\d{{5,}}\.parquet"
+_WAVE_FILE = re.compile(rf"{_SHARD}|{_TABLE}", re.ASCII)
+_STAGED = re.compile(r"[0-9a-f]{32}/.*", re.ASCII)
+# As runs of earlier versions named them.
+_STAGED_BEFORE = re.compile(
     rf"\d{{5,}}/(?:plan-\d{{5,}}\.jsonl(?:{_TEMPORARY_END})?|(?:embeddings|failures)-[0-9a-f]+(?:/.*)?)", re.ASCII
 )
 _TEMPORARY = re.compile(rf"(?:spec|summary|\d{{5,}})\.json{_TEMPORARY_END}", re.ASCII)
@@ -44,9 +52,15 @@ def owned_files(output: str, manifests: Iterable[Manifest]) -> list[str]:
     """
     manifests = tuple(manifests)
     owned = [manifest_path(output, manifest.wave) for manifest in manifests]
+    owned += [path for manifest in manifests for path in _table_paths(output, manifest)]
     owned += [filesystem.join(output, entry.path) for manifest in manifests for entry in manifest.outputs]
     owned += [filesystem.join(output, SUMMARY_NAME), filesystem.join(output, SPEC_NAME)]
     return owned if filesystem.is_remote(output) else [os.path.normpath(path) for path in owned]
+
+
+def _table_paths(output: str, manifest: Manifest) -> list[str]:
+    tables = (*manifest.inputs, *manifest.retried)
+    return [filesystem.join(output, table.path) for table in tables if not table.is_inline]
 
 
 def is_own_file(output: str, path: str) -> bool:
@@ -59,27 +73,33 @@ def is_own_file(output: str, path: str) -> bool:
     name = _relative(output, path)
     return name is not None and bool(
         _FIXED.fullmatch(name)
-        or _SHARD.fullmatch(name)
-        or (name.startswith(f"{STAGING_NAME}/") and _STAGED.fullmatch(name[len(STAGING_NAME) + 1 :]))
+        or _WAVE_FILE.fullmatch(name)
+        or (name.startswith(f"{STAGING_NAME}/") and _is_staged(name[len(STAGING_NAME) + 1 :]))
     )
 
 
-def output_test(output: str) -> Callable[[str], bool]:
-    """Returns a function that returns whether runs with `--output=output` write the file of an absolute path.
+def _is_staged(name: str) -> bool:
+    return bool(_STAGED.fullmatch(name) or _STAGED_BEFORE.fullmatch(name))
 
-    On local disk, links are resolved: a path through a link may lead to the output.
+
+def outputs_in(output: str) -> Callable[[str], Callable[[str], bool] | None]:
+    """Returns a function that returns, for a folder, the test whether runs with `--output=output` write a file of it.
+
+    For most folders it returns None: they are not below the output. On local disk, links are resolved: a path through
+    a link may lead to the output.
     """
     target = filesystem.absolute(output)
-    # Cached, because each directory has many files.
-    place = functools.cache(os.path.realpath)
 
-    def is_output(path: str) -> bool:
-        if filesystem.is_remote(target) or filesystem.is_remote(path):
-            return is_own_file(target, path)
-        directory, name = os.path.split(path)
-        return is_own_file(place(target), os.path.join(place(directory), name))
+    @functools.lru_cache(maxsize=1024)  # the pages of a folder come one after the other
+    def test(folder: str) -> Callable[[str], bool] | None:
+        if filesystem.is_remote(target) or filesystem.is_remote(folder):
+            return None if _relative(target, f"{folder}/") is None else functools.partial(is_own_file, target)
+        place, real_target = os.path.realpath(folder), os.path.realpath(target)
+        if _relative(real_target, os.path.join(place, "file")) is None:
+            return None
+        return lambda path: is_own_file(real_target, os.path.join(place, os.path.basename(path)))
 
-    return is_output
+    return test
 
 
 def _relative(directory: str, path: str) -> str | None:
@@ -91,62 +111,102 @@ def _relative(directory: str, path: str) -> str | None:
     return None if name.startswith("../") else name
 
 
-def remove(output: str) -> None:
-    """Removes a data set: only the files that its spec and manifests own.
+def start_over(directory: LockedDirectory, spec: Spec) -> None:
+    """Removes all waves of a data set, which then holds vectors of another spec.
+
+    The waves stop counting all at once; then their files are removed. Only files that the data set owns are removed.
 
     Raises:
-      OutputError: the spec or a manifest cannot be read.
+      OutputError: a manifest cannot be read, or another run has taken over the data set.
       OSError: a file cannot be removed.
     """
-    remove_uncommitted(output)
-    manifests = read_manifests(output)
-    if manifests or read_spec(output) is not None:  # else summary.json belongs to something else
-        remove_waves(output, manifests)
-        filesystem.delete([filesystem.join(output, SUMMARY_NAME), filesystem.join(output, SPEC_NAME)])
+    manifests = read_manifests(directory.path)
+    if manifests:
+        retire(directory, [manifest.wave for manifest in manifests], manifests)
+    write_spec(directory, spec)
+    remove_waves(directory, manifests)
 
 
-def remove_waves(output: str, manifests: Sequence[Manifest]) -> None:
-    """Removes waves: first their manifests, then their files. An interruption leaves no manifest without its files.
+def retire(directory: LockedDirectory, waves: Sequence[str], manifests: Iterable[Manifest]) -> None:
+    """Commits an empty wave that replaces others, so that their files can be removed.
+
+    Whoever removes a file may sleep before the removal, while others write. Its name must therefore never be used
+    again: new waves get numbers above that of the newest manifest, which stays.
+
+    Args:
+      directory: the data set.
+      waves: names of the waves that no longer count; a wave without a manifest too.
+      manifests: all manifests of the data set.
+    """
+    name = wave_after([*waves, *(manifest.wave for manifest in manifests)])
+    started = datetime.datetime.now(datetime.UTC).isoformat()
+    marker = Manifest(name, (), (), 0, 0, {}, started, 0.0, {}, replaces=tuple(waves))
+    directory.replace(f"{MANIFESTS_NAME}/{name}.json", to_json(marker))
+
+
+def write_spec(directory: LockedDirectory, spec: Spec) -> None:
+    """Writes the spec of a data set.
 
     Raises:
+      OutputError: another run has taken over the data set.
+      OSError: the file cannot be written.
+    """
+    directory.replace(SPEC_NAME, to_json(spec))
+
+
+def remove_waves(directory: LockedDirectory, manifests: Sequence[Manifest]) -> None:
+    """Removes waves that another manifest replaces: first their manifests, then their files.
+
+    An interruption leaves no manifest without its files.
+
+    Raises:
+      OutputError: another run has taken over the data set.
       OSError: a file cannot be removed.
     """
-    filesystem.delete(manifest_path(output, manifest.wave) for manifest in manifests)
+    output = directory.path
+    directory.remove(manifest_path(output, manifest.wave) for manifest in manifests)
+    files: list[str] = [path for manifest in manifests for path in _table_paths(output, manifest)]
+    shards: dict[str, list[str]] = {}
     for entry in (entry for manifest in manifests for entry in manifest.outputs):
         path = filesystem.join(output, entry.path)
         if entry.kind == "embeddings" and entry.format in SINKS.paths:
-            find_sink(entry.format).discard([path])
+            shards.setdefault(entry.format, []).append(path)
         else:
-            filesystem.delete([path])
+            files.append(path)
+    directory.remove(files)
+    for name, paths in shards.items():
+        directory.remove(paths, find_sink(name).discard)
 
 
-def remove_uncommitted(output: str) -> None:
-    """Removes the remains of interrupted runs: staged and temporary files, and files of uncommitted waves.
+def remove_remains(directory: LockedDirectory) -> None:
+    """Removes the remains of other runs: what they staged, files of uncommitted waves, and replaced waves.
 
-    Only the holder of the data set's lock may call this function.
+    Whoever takes the lock calls this function before it reads the manifests: afterwards, no other run can add a wave.
 
     Raises:
-      OutputError: a manifest cannot be read.
+      OutputError: a manifest cannot be read, or another run has taken over the data set.
       OSError: a file cannot be removed.
     """
-    remove_staged(output)
-    filesystem.delete(temporary_files(output))
+    output = directory.path
+    directory.remove_others(lambda name: _STAGED_BEFORE.fullmatch(name) is not None)
+    directory.remove(temporary_files(output))
     manifests = read_manifests(output)
     if not manifests and read_spec(output) is None:
         return  # no run has published a file yet
+    replaced = {wave for manifest in manifests for wave in manifest.replaces}
+    remove_waves(directory, [manifest for manifest in manifests if manifest.wave in replaced])
     owned = set(owned_files(output, manifests))
-    for kind in get_args(ShardKind):
-        found = [stat.path for stat in filesystem.list_files(filesystem.join(output, kind)) if stat.path not in owned]
-        filesystem.delete(path for path in found if _SHARD.fullmatch(_relative(output, path) or ""))
-
-
-def remove_staged(output: str) -> None:
-    """Removes the staged files of all waves.
-
-    Raises:
-      OSError: a file cannot be removed.
-    """
-    filesystem.delete_directory(filesystem.join(output, STAGING_NAME), lambda name: _STAGED.fullmatch(name) is not None)
+    remains = {
+        stat.path: found[1] or found[2]
+        for folder in (*get_args(ShardKind), MANIFESTS_NAME)
+        for stat in filesystem.list_files(filesystem.join(output, folder))
+        if stat.path not in owned and (found := _WAVE_FILE.fullmatch(_relative(output, stat.path) or ""))
+    }
+    newest = max((int(manifest.wave) for manifest in manifests), default=-1)
+    uncommitted = {wave for wave in remains.values() if int(wave) > newest}
+    if uncommitted:
+        retire(directory, sorted(uncommitted, key=int), manifests)
+    directory.remove(remains)
 
 
 def temporary_files(output: str) -> list[str]:

@@ -1,46 +1,65 @@
 """Planning: the inputs that the data set's manifests do not cover, cut into waves.
 
-The tasks of a wave are written to plan files in the staging directory, which the workers read. The pipeline graph,
-which runners limit to some megabytes, therefore does not grow with the number of inputs.
+The inputs and the plan are tables on disk, and what is missing is a join: the memory does not grow with the number of
+files. The files of a wave are written to plan files in the staging directory, which the workers read. The pipeline
+graph, which runners limit to some megabytes, therefore does not grow either.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
 
 from pipeline.core.failures import Failure
-from pipeline.core.json import from_json, to_json_line
-from pipeline.core.keys import key_to_text
-from pipeline.core.records import Address
-from pipeline.dataset.metadata import STAGING_NAME, InputEntry, KeyKind, Manifest, live, next_wave
-from pipeline.inputs.base import UNKNOWN_BYTES, InputFile, ReadTask
-from pipeline.inputs.tasks import find_kind, make_tasks
-from pipeline.storage import filesystem
+from pipeline.core.keys import from_column
+from pipeline.dataset.metadata import Manifest, live
+from pipeline.dataset.retry import load_failures, plan_retry
+from pipeline.dataset.tables import copy_inputs
+from pipeline.inputs.base import UNKNOWN_BYTES
+from pipeline.inputs.input_table import INPUT_SCHEMA, InputTable
+from pipeline.storage.tables import Scratch, read_batches, read_rows
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 _log = logging.getLogger(__name__)
 
-_NO_END = 1 << 62
+MAX_WAVE_FILES = 1_000_000
+"""Largest number of files in a wave: what a commit holds in memory grows with it."""
 
-TASKS_PER_PLAN_FILE = 500
-"""Tasks in one plan file: up to 32,000 images."""
+PLAN_SCHEMA = INPUT_SCHEMA.append(pa.field("ranges", pa.list_(pa.int64()))).append(pa.field("aligned", pa.bool_()))
+"""A file to read: `InputFile`, and the `ranges` (start, stop, start, stop, ...) and `aligned` of its `ReadTask`."""
 
 
 @dataclass(frozen=True)
 class Wave:
-    """The work that one pipeline reads and commits.
+    """The files that one pipeline reads and commits.
 
     Attributes:
-      name: name of the wave, as in file names.
-      tasks: the tasks to read.
-      retried: sources of earlier failures that the wave retries.
+      path: a Parquet file with `PLAN_SCHEMA` or `INPUT_SCHEMA`, on this machine's disk.
+      start: first row of the wave in the file.
+      stop: last row of the wave (exclusive).
+      retried: a Parquet file with the sources of earlier failures that the wave tries again; None if it tries none.
     """
 
-    name: str
-    tasks: tuple[ReadTask, ...]
-    retried: tuple[str, ...] = ()
+    path: str
+    start: int
+    stop: int
+    retried: str | None = None
+
+    def files(self) -> Iterator[pa.RecordBatch]:
+        """Yields the files as rows of `PLAN_SCHEMA`."""
+        for rows in read_rows(self.path, self.start, self.stop):
+            if len(rows.schema) == len(PLAN_SCHEMA):
+                yield rows
+            else:
+                nothing = [pa.nulls(rows.num_rows, field.type) for field in list(PLAN_SCHEMA)[-2:]]
+                yield pa.record_batch([*rows.columns, *nothing], schema=PLAN_SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -50,190 +69,175 @@ class Plan:
     Attributes:
       waves: the waves, in order.
       skipped: number of records that earlier runs have done.
+      scratch: the directory of the waves' tables, which exists as long as this object.
     """
 
     waves: tuple[Wave, ...]
     skipped: int
+    scratch: Scratch
 
 
 def make_plan(
-    files: Sequence[InputFile],
+    files: InputTable,
+    output: str,
     manifests: Sequence[Manifest],
     *,
     wave_bytes: int | None,
     failures: Iterable[Failure] = (),
+    wave_files: int = MAX_WAVE_FILES,
 ) -> Plan:
     """Returns the work after which a data set covers the files in their present state.
 
     A file is done if a live wave covers it with the same path, size and modification time, and with the name from
-    `_settle_names`.
+    `_SETTLED`.
 
     Args:
       files: all files that the data set should cover.
+      output: directory of the data set.
       manifests: the manifests of the data set.
-      wave_bytes: input bytes per wave, which groups whole files; None for one wave.
+      wave_bytes: input bytes per wave, which groups whole files; None for no such limit.
       failures: earlier failures to retry; those of done files get a separate wave.
-    """
-    covered: dict[str, InputEntry] = {}
-    owners: dict[str, str] = {}
-    for manifest in live(manifests):
-        for entry in manifest.inputs:
-            covered[entry.path] = entry
-            if manifest.keys_of(entry) != "feature":
-                owners[entry.name] = entry.path
-    files = _settle_names(files, covered, owners)
-    failures = tuple(failures)
-    again_whole = {failure.source for failure in failures}
-    done = {
-        file.path: file
-        for file in files
-        if _is_covered(file, covered.get(file.path), owners)
-        and (file.path not in again_whole or not find_kind(file.kind).has_records)
-    }
-    missing = [file for file in files if file.path not in done]
-    _warn_of_taken_names(missing, owners, {file.path for file in files})
-    work = [_Work(tuple(make_tasks(group)), ()) for group in _group(missing, wave_bytes)]
-    again = _retry_work(done, failures)
-    if again.tasks:
-        work.append(again)
-    first = int(next_wave(manifests))
-    waves = tuple(Wave(f"{first + index:05d}", item.tasks, item.retried) for index, item in enumerate(work))
-    return Plan(waves, sum(covered[path].records for path in done) - len(again.retried))
-
-
-def _settle_names(
-    files: Sequence[InputFile], covered: Mapping[str, InputEntry], owners: Mapping[str, str]
-) -> list[InputFile]:
-    """Returns the files with their final names, of which the keys are made.
-
-    A file keeps its name in the data set even if other input patterns match it now; otherwise rows with its old keys
-    would remain. Two exceptions get the new name: no row of the file has the old name any more, or another file of this
-    run has that name.
-    """
-    now = {file.name: file.path for file in files}
-    settled = []
-    for file in files:
-        entry = covered.get(file.path)
-        if entry is not None and owners.get(entry.name) == file.path and now.get(entry.name, file.path) == file.path:
-            file = dataclasses.replace(file, name=entry.name)
-        settled.append(file)
-    return settled
-
-
-def write_plan(output: str, wave: Wave) -> tuple[str, ...]:
-    """Writes the tasks of a wave to plan files in the staging directory; returns their paths.
+      wave_files: largest number of files in a wave.
 
     Raises:
-      OSError: a file cannot be written.
+      OutputError: a manifest's table cannot be read.
     """
-    directory = filesystem.join(output, STAGING_NAME, wave.name)
-    paths: list[str] = []
-    for start in range(0, len(wave.tasks), TASKS_PER_PLAN_FILE):
-        path = filesystem.join(directory, f"plan-{len(paths):05d}.jsonl")
-        lines = [to_json_line(task) for task in wave.tasks[start : start + TASKS_PER_PLAN_FILE]]
-        filesystem.write_atomically(path, "\n".join(lines).encode())
-        paths.append(path)
-    return tuple(paths)
+    scratch = Scratch()
+    counting = live(manifests)
+    skipped = 0
+    retry: Wave | None = None
+    missing = "SELECT * FROM files"
+    with scratch.database() as database:
+        database.execute(f"CREATE VIEW files AS SELECT * FROM read_parquet('{files.path}')")
+        if counting:
+            covered = copy_inputs(output, counting, scratch, "covered.parquet")
+            database.execute(f"CREATE VIEW covered AS SELECT * FROM read_parquet('{covered}')")
+            load_failures(database, scratch, failures)
+            for statement in (_REPEATED_PATHS, _REPEATED_NAMES, _OPEN, _NEWEST, _OWNERS, _SETTLED):
+                database.execute(statement)
+            found = plan_retry(database, scratch)
+            _warn_of_taken_names(database)
+            skipped = int(database.execute(_SKIPPED).fetchall()[0][0])
+            if found is not None:
+                skipped -= found.sources
+                retry = Wave(found.path, 0, found.files, found.retried)
+            missing = f"SELECT {', '.join(INPUT_SCHEMA.names)} FROM settled WHERE NOT done"
+        planned = scratch.path("planned.parquet")
+        database.execute(f"COPY ({missing} ORDER BY path) TO '{planned}' (FORMAT parquet)")
+    waves = [Wave(planned, start, stop) for start, stop in _cut(_sizes(planned), wave_bytes, wave_files)]
+    return Plan((*waves, *([retry] if retry is not None else [])), skipped, scratch)
 
 
-def read_plan(path: str) -> list[ReadTask]:
-    """Returns the tasks in a plan file.
+_REPEATED_PATHS = """
+    CREATE TABLE repeated_paths AS SELECT path FROM covered GROUP BY path HAVING count(*) > 1
+"""
+_REPEATED_NAMES = """
+    CREATE TABLE repeated_names AS SELECT name FROM covered GROUP BY name HAVING count(*) > 1
+"""
 
-    Raises:
-      OSError: the file cannot be read.
-    """
-    return [from_json(ReadTask, line) for line in filesystem.read_bytes(path).decode().splitlines()]
+_DONE = """
+    covered.name = files.name AND covered.size_bytes = files.size_bytes AND covered.mtime_s = files.mtime_s
+    AND files.name NOT IN (SELECT name FROM repeated_names)
+    AND files.path NOT IN (SELECT path FROM failures WHERE path IS NOT NULL UNION ALL SELECT source FROM failures)
+"""
+_OPEN = f"""
+    CREATE TABLE open AS
+    SELECT files.* FROM files LEFT JOIN covered USING (path)
+    WHERE (covered.path IS NULL OR NOT ({_DONE})) AND files.path NOT IN (SELECT path FROM repeated_paths)
+    UNION ALL
+    SELECT * FROM files WHERE path IN (SELECT path FROM repeated_paths)
+"""
+"""The files that are not evidently done: those that only one wave has, as they are now, under a name of their own."""
+
+_SKIPPED = f"""
+    SELECT coalesce(sum(records), 0) FROM (
+      SELECT covered.records FROM files JOIN covered USING (path)
+      WHERE {_DONE} AND files.path NOT IN (SELECT path FROM repeated_paths)
+      UNION ALL
+      SELECT records FROM settled WHERE done
+    )
+"""
+
+_NEWEST = """
+    CREATE TABLE newest AS
+    SELECT path, arg_max(covered, wave) AS entry FROM covered WHERE path IN (SELECT path FROM open) GROUP BY path
+"""
+"""The newest entry of each path."""
+
+_OWNERS = """
+    CREATE TABLE owners AS
+    SELECT name, arg_max(path, wave) AS path FROM covered
+    WHERE keys <> 'feature' AND name IN (SELECT name FROM open UNION ALL SELECT entry.name FROM newest)
+    GROUP BY name
+"""
+"""The file that the rows with the keys of a name are from."""
+
+# A file keeps its name in the data set even if other input patterns match it now; otherwise rows with its old keys
+# would remain. Two exceptions get the new name: no row of the file has the old name any more, or another file of this
+# run has that name.
+_SETTLED = """
+    CREATE TABLE settled AS
+    SELECT path, name, kind, size_bytes, mtime_s, entry.records AS records,
+      coalesce(
+        entry.size_bytes = size_bytes AND entry.mtime_s = mtime_s
+        AND (owner IS NULL OR entry.keys = 'feature' OR (owner = path AND entry.name = name)), false
+      ) AS done
+    FROM (
+      SELECT files.path, files.kind, files.size_bytes, files.mtime_s, newest.entry, owners.path AS owner,
+        CASE WHEN owners.path = files.path AND coalesce(others.path, files.path) = files.path
+          THEN newest.entry.name ELSE files.name END AS name
+      FROM open AS files
+      LEFT JOIN newest ON newest.path = files.path
+      LEFT JOIN owners ON owners.name = newest.entry.name
+      LEFT JOIN files AS others ON others.name = newest.entry.name AND newest.entry.name <> files.name
+    )
+"""
+"""The open files with their final names, of which the keys are made, and whether they are done."""
+
+_TAKEN = """
+    SELECT settled.name, settled.path, owners.path, count(*) OVER ()
+    FROM settled JOIN owners USING (name)
+    WHERE NOT done AND owners.path <> settled.path AND owners.path NOT IN (SELECT path FROM files)
+    ORDER BY settled.path LIMIT 1
+"""
 
 
-def covered_inputs(tasks: Iterable[ReadTask], key_feature: str | None) -> tuple[InputEntry, ...]:
-    """Returns the manifest entries of the files that the tasks read completely.
-
-    Args:
-      tasks: the tasks.
-      key_feature: the feature of TFRecords that holds the keys, if any.
-    """
-    entries: list[InputEntry] = []
-    for task in tasks:
-        if task.ranges is not None:
-            continue
-        # The number of records in a file is unknown before the file is read.
-        has_records = find_kind(task.kind).has_records
-        records = 0 if has_records else 1
-        keys: KeyKind = "name" if not has_records else "offset" if key_feature is None else "feature"
-        for file in task.files:
-            entries.append(InputEntry(file.path, file.name, file.size_bytes, file.mtime_s, records, keys))
-    return tuple(entries)
-
-
-def _is_covered(file: InputFile, entry: InputEntry | None, owners: Mapping[str, str]) -> bool:
-    if entry is None or (entry.size_bytes, entry.mtime_s) != (file.size_bytes, file.mtime_s):
-        return False
-    by_feature = entry.name not in owners or entry.keys == "feature"
-    return by_feature or (entry.name == file.name and owners[entry.name] == file.path)
-
-
-def _warn_of_taken_names(files: Iterable[InputFile], owners: Mapping[str, str], inputs: Set[str]) -> None:
+def _warn_of_taken_names(database: DuckDBPyConnection) -> None:
     """Warns if files of this run replace rows with the same keys from files that this run does not read."""
-
-    def is_taken(file: InputFile) -> bool:
-        owner = owners.get(file.name, file.path)
-        return owner != file.path and owner not in inputs
-
-    taken = list(filter(is_taken, files))
-    if taken:
-        first = taken[0]
+    for name, path, owner, count in database.execute(_TAKEN).fetchall():
         _log.warning(
             "%d files have keys that the data set has from other files, and replace their rows: %s is from %s now, and "
             "was from %s; to keep both, name both inputs in one run",
-            len(taken),
-            first.name,
-            first.path,
-            owners[first.name],
+            count,
+            *map(from_column, (name, path, owner)),
         )
 
 
-def _group(files: Sequence[InputFile], wave_bytes: int | None) -> Iterator[list[InputFile]]:
-    group: list[InputFile] = []
-    size_bytes = 0
-    for file in files:
-        file_bytes = file.size_bytes or UNKNOWN_BYTES
-        if group and wave_bytes is not None and size_bytes + file_bytes > wave_bytes:
-            yield group
-            group, size_bytes = [], 0
-        group.append(file)
-        size_bytes += file_bytes
-    if group:
-        yield group
+def _sizes(path: str) -> Iterator[np.ndarray]:
+    for rows in read_batches(path, ["size_bytes"]):
+        sizes = rows.column("size_bytes").to_numpy(zero_copy_only=False)
+        yield np.where(sizes == 0, UNKNOWN_BYTES, sizes)
 
 
-@dataclass(frozen=True)
-class _Work:
-    tasks: tuple[ReadTask, ...]
-    retried: tuple[str, ...]
-
-
-def _retry_work(files: Mapping[str, InputFile], failures: Iterable[Failure]) -> _Work:
-    """Returns tasks that read only the sources of the failures again."""
-    retried: list[str] = []
-    whole: list[InputFile] = []
-    ranges: dict[tuple[str, bool], set[tuple[int, int]]] = {}
-    for failure in failures:
-        key = key_to_text(failure.key)
-        address = Address.parse(failure.source)
-        if failure.source in files:
-            whole.append(files[failure.source])
-        elif address is not None and address.path in files:
-            start, stop = address.start, address.stop or 0
-            if failure.reason == "read_error" and address.stop is None:
-                stop = _NO_END  # a compressed file, whose uncompressed size is unknown
-            # The key of a completely unread part is its range; the runner may have cut inside a record.
-            aligned = not key.endswith(f"@{start}-{stop}")
-            ranges.setdefault((address.path, aligned), set()).add((start, max(stop, start + 1)))
-        else:
-            continue
-        retried.append(failure.source)
-    parts = [
-        ReadTask(files[path].kind, (files[path],), tuple(sorted(found)), aligned)
-        for (path, aligned), found in sorted(ranges.items())
-    ]
-    return _Work((*parts, *make_tasks(whole)), tuple(retried))
+def _cut(sizes: Iterable[np.ndarray], wave_bytes: int | None, wave_files: int) -> Iterator[tuple[int, int]]:
+    """Yields the rows of each wave: whole files up to `wave_bytes`, or one larger file; at most `wave_files`."""
+    limit = wave_bytes if wave_bytes is not None else np.iinfo(np.int64).max >> 1
+    start = position = 0  # first row of the wave; first row of the batch
+    left = limit
+    for batch in sizes:
+        ends = np.cumsum(batch)
+        begin = before = 0  # first row of the batch that is not in a wave yet; bytes before it
+        while begin < len(batch):
+            fit = int(np.searchsorted(ends, before + left, side="right"))
+            stop = min(fit, start + wave_files - position)
+            if stop == len(batch):
+                left -= int(ends[-1]) - before
+                break
+            if position + stop <= start:  # one file that is larger than a wave
+                stop = begin + 1
+            yield start, position + stop
+            begin, before = stop, int(ends[stop - 1]) if stop else 0
+            start, left = position + stop, limit
+        position += len(batch)
+    if position > start:
+        yield start, position

@@ -2,103 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import get_args
 
 import pyarrow as pa
 
 from pipeline.core.errors import OutputError
 from pipeline.core.failures import Failure
-from pipeline.core.keys import key_to_bytes, key_to_text
-from pipeline.core.records import Address
 from pipeline.dataset.metadata import SPEC_NAME, Manifest, OutputEntry, live, read_manifests, read_spec
-from pipeline.dataset.sinks.base import Sink, find_sink
+from pipeline.dataset.sinks.base import ShardKind, Sink, find_sink
+from pipeline.dataset.superseded import Superseded
+from pipeline.dataset.tables import read_entries
 from pipeline.storage import filesystem
-
-
-@dataclass
-class Superseded:
-    """Keys and inputs of newer waves. Matching rows and failures of older waves are ignored.
-
-    Keys that are made of input names are compared by these names, which takes little memory. Keys from a feature or
-    from a custom pipeline are stored one by one.
-    """
-
-    _names: set[bytes] = field(default_factory=set)
-    _record_names: set[bytes] = field(default_factory=set)
-    _keys: set[bytes] = field(default_factory=set)
-    _failed: dict[bytes, set[str]] = field(default_factory=dict)
-    _retried: set[str] = field(default_factory=set)
-    _paths: set[str] = field(default_factory=set)
-
-    def add(self, manifest: Manifest) -> None:
-        """Adds the inputs and retried failures of a wave."""
-        for entry in manifest.inputs:
-            keys = manifest.keys_of(entry)
-            if keys == "feature":
-                self._paths.add(entry.path)
-                continue
-            self._names.update(_as_keys(entry.name))
-            if keys == "offset":
-                self._record_names.update(_as_keys(entry.name))
-        self._retried.update(manifest.retried)
-
-    def add_rows(self, rows: pa.RecordBatch) -> None:
-        """Adds the keys of a wave's rows."""
-        self._keys.update(rows.column("key").to_pylist())
-
-    def add_failure(self, failure: Failure) -> None:
-        """Adds the key of a wave's failure, which supersedes only rows of the same input."""
-        self._failed.setdefault(failure.key, set()).update(_paths_of(failure))
-
-    def holds(self, key: bytes, inputs: Set[str]) -> bool:
-        """Returns whether newer waves supersede a row of an older wave.
-
-        Args:
-          key: the key of the row.
-          inputs: the files that the row's wave covers.
-        """
-        return (
-            key in self._keys or not inputs.isdisjoint(self._failed.get(key, ())) or self._is_named_like_an_input(key)
-        )
-
-    def holds_failure(self, failure: Failure, *, by_key: bool) -> bool:
-        """Returns whether a newer wave has read the input of a failure again, or has retried its record.
-
-        Args:
-          failure: the failure of an older wave.
-          by_key: whether only the key identifies the record.
-        """
-        return (
-            failure.source in self._retried
-            or key_to_text(failure.key) in self._retried  # written by earlier versions
-            or not self._paths.isdisjoint(_paths_of(failure))
-            or self._is_named_like_an_input(failure.key)
-            or (by_key and (failure.key in self._keys or failure.key in self._failed))
-        )
-
-    def _is_named_like_an_input(self, key: bytes) -> bool:
-        if key in self._names:
-            return True
-        address = Address.parse(key_to_text(key)) if self._record_names and b"@" in key else None
-        return address is not None and key_to_bytes(address.path) in self._record_names
-
-    def __bool__(self) -> bool:
-        return bool(self._names or self._keys or self._failed)
-
-
-def _paths_of(failure: Failure) -> tuple[str, ...]:
-    """Returns the possible inputs of a failure: its source, and the file of the source's address, if any."""
-    address = Address.parse(failure.source)
-    return (failure.source,) if address is None else (failure.source, address.path)
-
-
-def _as_keys(name: str) -> set[bytes]:
-    """Returns the keys of a name: its bytes, and the escaped form that Parquet has for bytes outside UTF-8."""
-    key = key_to_bytes(name)
-    return {key, key.decode("utf-8", "backslashreplace").encode()}
 
 
 def read_embeddings(output: str | os.PathLike[str], *, sinks: Sequence[Sink] = ()) -> Iterator[pa.RecordBatch]:
@@ -130,48 +49,118 @@ def read_failures(output: str) -> Iterator[Failure]:
         yield from wave.current_failures()
 
 
-@dataclass(frozen=True)
 class LiveWave:
-    """One wave of a data set, with the keys and inputs of newer waves."""
+    """One wave of a data set, and the rows of it that count.
 
-    output: str
-    manifest: Manifest
-    newer: Superseded
-    sinks: Sequence[Sink] = ()
+    Attributes:
+      manifest: of the wave.
+    """
+
+    def __init__(
+        self, output: str, manifest: Manifest, superseded: Superseded, sinks: Sequence[Sink] = (), *, notes_keys: bool
+    ) -> None:
+        """Wraps a wave.
+
+        Args:
+          output: directory of the data set.
+          manifest: of the wave.
+          superseded: rows and failures that do not count.
+          sinks: the sinks that wrote the data set, if they are not registered.
+          notes_keys: whether `close` adds the wave's keys to `superseded`.
+        """
+        self.manifest = manifest
+        self._output = output
+        self._superseded = superseded
+        self._sinks = sinks
+        self._number = int(manifest.wave)
+        self._keys: set[bytes] | None = set() if notes_keys else None
+        self._noted: set[str] = set()
 
     def rows(self) -> Iterator[pa.RecordBatch]:
         """Yields all rows that the wave wrote."""
         for entry in self.manifest.files("embeddings"):
-            yield from read_shard(filesystem.join(self.output, entry.path), entry, self.sinks)
+            yield from self.rows_of(entry)
+
+    def rows_of(self, entry: OutputEntry) -> Iterator[pa.RecordBatch]:
+        """Yields all rows of one shard of the wave."""
+        for rows in read_shard(filesystem.join(self._output, entry.path), entry, self._sinks):
+            if self._keys is not None:
+                self._keys.update(rows.column("key").to_pylist())
+            yield rows
+        self._noted.add(entry.path)
 
     def failures(self) -> Iterator[Failure]:
         """Yields all failures that the wave wrote."""
         for entry in self.manifest.files("failures"):
-            yield from read_failures_file(filesystem.join(self.output, entry.path))
+            yield from self.failures_of(entry)
+
+    def failures_of(self, entry: OutputEntry) -> Iterator[Failure]:
+        """Yields all failures in one failures file of the wave."""
+        yield from read_failures_file(filesystem.join(self._output, entry.path))
 
     def current(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Returns the rows of the wave that no newer wave supersedes."""
-        if not self.newer:
-            return rows
-        keep = [not self.newer.holds(key, self._inputs) for key in rows.column("key").to_pylist()]
-        return rows if all(keep) else rows.filter(pa.array(keep))
+        inputs = frozenset[str]() if self.manifest.has_keys_from_names else self._inputs
+        return self._superseded.select(rows, self._number, inputs)
 
     def current_failures(self) -> Iterator[Failure]:
         """Yields the wave's failures that no newer wave has superseded."""
-        by_key = _is_of_another_pipeline(self.manifest)
+        return filter(self.is_current, self.failures())
+
+    def is_current(self, failure: Failure) -> bool:
+        """Returns whether no newer wave has superseded a failure of the wave."""
+        by_key = self.manifest.is_of_another_pipeline
+        return not self._superseded.holds_failure(failure, self._number, by_key=by_key)
+
+    def close(self) -> None:
+        """Adds the wave's keys to those that supersede older rows; reads only rows that were not read before."""
+        if self._keys is None:
+            return
+        for entry in self.manifest.files("embeddings"):
+            if entry.path not in self._noted:
+                for _ in self.rows_of(entry):
+                    pass
+        self._superseded.add_keys(self._keys, self._number)
+        self._keys = None
         for failure in self.failures():
-            if not self.newer.holds_failure(failure, by_key=by_key):
-                yield failure
+            self._superseded.add_failure(failure, self._number)
 
     @functools.cached_property
     def _inputs(self) -> frozenset[str]:
-        return frozenset(entry.path for entry in self.manifest.inputs)
+        return frozenset(entry.path for entry in read_entries(self._output, self.manifest))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file of rows or failures, which can be read without the others of its wave.
+
+    Attributes:
+      manifest: of its wave, without the wave's outputs.
+      entry: the file.
+      is_counted: whether its rows or failures count: its wave is live, and the file has the format that readers prefer.
+    """
+
+    manifest: Manifest
+    entry: OutputEntry
+    is_counted: bool
+
+
+def shards_of(manifest: Manifest, *, is_live: bool) -> Iterator[Shard]:
+    """Yields the files of a wave.
+
+    Args:
+      manifest: of the wave.
+      is_live: whether the wave is live.
+    """
+    kinds = get_args(ShardKind) if is_live else ()
+    counted = {entry.path for kind in kinds for entry in manifest.files(kind)}
+    bare = dataclasses.replace(manifest, outputs=())
+    for entry in manifest.outputs:
+        yield Shard(bare, entry, entry.path in counted)
 
 
 def live_waves(output: str, sinks: Sequence[Sink] = ()) -> Iterator[LiveWave]:
-    """Yields the live waves of a data set, the newest first.
-
-    All waves share one `newer`, which grows during the iteration.
+    """Yields the live waves of a data set, the newest first; each must be used before the next one is taken.
 
     Raises:
       OutputError: there is no data set in `output`, or it is damaged.
@@ -179,29 +168,13 @@ def live_waves(output: str, sinks: Sequence[Sink] = ()) -> Iterator[LiveWave]:
     manifests = live(read_manifests(output))
     if not manifests and read_spec(output) is None:
         raise OutputError(f"{output} holds no data set: it has no {SPEC_NAME}; name the --output of a run")
-    from_names = all(map(_has_keys_from_names, manifests))
-    newer = Superseded()
+    from_names = all(manifest.has_keys_from_names for manifest in manifests)
+    superseded = Superseded.of(output, manifests)
     for index, manifest in enumerate(reversed(manifests), start=1):
-        wave = LiveWave(output, manifest, newer, sinks)
+        is_last = index == len(manifests)
+        wave = LiveWave(output, manifest, superseded, sinks, notes_keys=not (from_names or is_last))
         yield wave
-        newer.add(manifest)
-        if not from_names and index < len(manifests):
-            for rows in wave.rows():
-                newer.add_rows(rows)
-            for failure in wave.failures():
-                newer.add_failure(failure)
-
-
-def _has_keys_from_names(manifest: Manifest) -> bool:
-    """Returns whether the input names of a wave determine the keys of its rows, which then need no comparison."""
-    if _is_of_another_pipeline(manifest):
-        return False
-    return manifest.key_feature is None or {entry.keys for entry in manifest.inputs} == {"name"}
-
-
-def _is_of_another_pipeline(manifest: Manifest) -> bool:
-    """Returns whether a custom pipeline wrote the wave; its manifest then does not list the inputs."""
-    return not (manifest.inputs or manifest.retried) and bool(manifest.embedded or manifest.failed)
+        wave.close()
 
 
 def read_shard(path: str, entry: OutputEntry, sinks: Sequence[Sink] = ()) -> Iterator[pa.RecordBatch]:
@@ -223,7 +196,7 @@ def read_failures_file(path: str) -> Iterator[Failure]:
       OutputError: the file is damaged.
     """
     try:
-        for line in filesystem.read_bytes(path).decode("utf-8").splitlines():
-            yield Failure.from_json(line)
+        for line in filesystem.read_lines(path):
+            yield Failure.from_json(line.decode("utf-8"))
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be read: {error}; run python -m pipeline.verify") from error

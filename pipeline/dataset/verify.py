@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.core.errors import OutputError, UsageError
 from pipeline.core.failures import Failure
@@ -17,18 +19,20 @@ from pipeline.core.keys import key_to_bytes
 from pipeline.core.records import Address, ImageRecord
 from pipeline.dataset.metadata import (
     MANIFESTS_NAME,
-    STAGING_NAME,
     Manifest,
     OutputEntry,
+    TableEntry,
     live,
     read_manifests,
-    read_spec,
+    require_spec,
 )
 from pipeline.dataset.ownership import is_own_file, owned_files, temporary_files
-from pipeline.dataset.reader import live_waves, read_failures, read_failures_file, read_shard
+from pipeline.dataset.reader import LiveWave, live_waves, read_failures, read_failures_file, read_shard, shards_of
+from pipeline.dataset.superseded import Superseded
 from pipeline.embedding.dataset_spec import Spec
 from pipeline.storage import filesystem
 from pipeline.storage.checksum import extend_crc32c
+from pipeline.storage.locked import STAGING_NAME
 from pipeline.tfrecords import tfrecord
 from pipeline.tfrecords.examples import parse_example
 from pipeline.tfrecords.gzip_stream import GzipStream
@@ -57,6 +61,23 @@ class Report:
     strays: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class FileReport:
+    """The result of the check of one file.
+
+    Attributes:
+      path: of the file, relative to the data set.
+      problems: one line for each problem.
+      current: number of its rows or failures that no newer wave supersedes; 0 if they were not counted.
+      superseded: number of the others; 0 if they were not counted.
+    """
+
+    path: str
+    problems: tuple[str, ...] = ()
+    current: int = 0
+    superseded: int = 0
+
+
 def verify(output: str) -> Report:
     """Checks every file of the data set in directory `output`.
 
@@ -64,32 +85,83 @@ def verify(output: str) -> Report:
       OutputError: there is no data set, or a manifest cannot be read.
     """
     output = filesystem.normalize(output)
-    spec = read_spec(output)
-    if spec is None:
-        raise OutputError(f"{output} holds no data set: it has no spec.json; name the --output of a run")
-    manifests = read_manifests(output)
-    problems = [problem for manifest in manifests for problem in _check_wave(output, spec, manifest)]
+    spec, manifests = require_spec(output), read_manifests(output)
+    counting = live(manifests)
+    names = {manifest.wave for manifest in counting}
+    reports = [check_table(output, table) for manifest in manifests for table in tables_of(manifest)]
+    # The keys of a newer wave must be known before rows are counted; inputs determine them, unless keys are arbitrary.
+    is_one_pass = not needs_keys(counting)
+    is_counted = is_one_pass and not any(report.problems for report in reports)
+    superseded = Superseded.of(output, counting) if is_counted else Superseded()
+    for manifest in manifests:
+        wave = LiveWave(output, manifest, superseded, notes_keys=False)
+        for shard in shards_of(manifest, is_live=manifest.wave in names):
+            reports.append(check_shard(output, shard.entry, spec, wave if is_counted and shard.is_counted else None))
+    report = add_up(output, manifests, reports)
+    return report if is_one_pass or report.problems else _count(output, report)
+
+
+def _count(output: str, report: Report) -> Report:
+    """Returns a report with the numbers of current rows and failures, read from the newest to the oldest wave."""
     rows = superseded = failures = 0
-    if not problems:
-        for wave in live_waves(output):
-            for batch in wave.rows():
-                current = wave.current(batch).num_rows
-                rows += current
-                superseded += batch.num_rows - current
-        failures = sum(1 for _ in read_failures(output))
+    for wave in live_waves(output):
+        for batch in wave.rows():
+            current = wave.current(batch).num_rows
+            rows += current
+            superseded += batch.num_rows - current
+        failures += sum(1 for _ in wave.current_failures())
+    return dataclasses.replace(report, rows=rows, superseded=superseded, failures=failures)
+
+
+def needs_keys(manifests: Sequence[Manifest]) -> bool:
+    """Returns whether the keys of all rows must be read to find the superseded rows of some live waves."""
+    return len(manifests) > 1 and not all(manifest.has_keys_from_names for manifest in manifests)
+
+
+def tables_of(manifest: Manifest) -> Iterator[TableEntry]:
+    """Yields the tables of a manifest that are files."""
+    return (table for table in (*manifest.inputs, *manifest.retried) if not table.is_inline)
+
+
+def files_of(manifest: Manifest) -> tuple[TableEntry | OutputEntry, ...]:
+    """Returns the files of a wave besides its manifest."""
+    return (*tables_of(manifest), *manifest.outputs)
+
+
+def add_up(output: str, manifests: Sequence[Manifest], reports: Iterable[FileReport]) -> Report:
+    """Returns the report on a data set.
+
+    Args:
+      output: directory of the data set.
+      manifests: all manifests of the data set.
+      reports: on all of its tables and shards, in any order; several of one file are merged.
+    """
+    by_path: dict[str, list[FileReport]] = {}
+    for report in reports:
+        by_path.setdefault(report.path, []).append(report)
+    problems: list[str] = []
+    counts: Counter[str] = Counter()
+    for manifest in manifests:
+        for entry in files_of(manifest):
+            found = by_path.get(entry.path, [])
+            problems += dict.fromkeys(problem for report in found for problem in report.problems)
+            if isinstance(entry, OutputEntry):
+                counts[entry.kind] += sum(report.current for report in found)
+                counts[f"superseded {entry.kind}"] += sum(report.superseded for report in found)
+        problems += _check_totals(manifest)
+    if problems:
+        counts.clear()
     return Report(
-        len(live(manifests)), rows, superseded, failures, tuple(problems), tuple(find_strays(output, manifests))
+        waves=len(live(manifests)),
+        rows=counts["embeddings"],
+        superseded=counts["superseded embeddings"],
+        failures=counts["failures"],
+        problems=tuple(problems),
+        strays=tuple(find_strays(output, manifests)),
     )
 
 
-def _check_wave(output: str, spec: Spec, manifest: Manifest) -> Iterator[str]:
-    for entry in manifest.outputs:
-        path = filesystem.join(output, entry.path)
-        try:
-            yield from _check_bytes(path, entry)
-            yield from _check_rows(path, entry, spec)
-        except (OSError, OutputError) as error:
-            yield f"{entry.path}: {error}"
+def _check_totals(manifest: Manifest) -> Iterator[str]:
     for kind, expected in (("embeddings", manifest.embedded), ("failures", manifest.failed)):
         rows_by_format: Counter[str] = Counter()
         for entry in manifest.outputs:
@@ -104,7 +176,76 @@ def _check_wave(output: str, spec: Spec, manifest: Manifest) -> Iterator[str]:
         yield f"wave {manifest.wave}: failures by reason do not add up to {manifest.failed}"
 
 
-def _check_bytes(path: str, entry: OutputEntry) -> Iterator[str]:
+def check_table(output: str, entry: TableEntry) -> FileReport:
+    """Checks the bytes of one table of a manifest."""
+    problems: list[str] = []
+    try:
+        problems.extend(_check_bytes(filesystem.join(output, entry.path), entry))
+    except OSError as error:
+        problems.append(f"{entry.path}: {error}")
+    return FileReport(entry.path, tuple(problems))
+
+
+def check_shard(output: str, entry: OutputEntry, spec: Spec, wave: LiveWave | None = None) -> FileReport:
+    """Checks one shard: its bytes, the number of its rows, and the dimension and finiteness of its vectors.
+
+    Args:
+      output: directory of the data set.
+      entry: the shard.
+      spec: of the data set.
+      wave: of the shard, to count the rows or failures that are current; None: they are not counted.
+    """
+    path = filesystem.join(output, entry.path)
+    problems: list[str] = []
+    count = _Count()
+    try:
+        problems.extend(_check_bytes(path, entry))
+        if entry.kind == "failures":
+            for failure in read_failures_file(path):
+                count.add(1, int(wave is None or wave.is_current(failure)))
+        else:
+            for batch in read_shard(path, entry):
+                count.add(batch.num_rows, batch.num_rows if wave is None else wave.current(batch).num_rows)
+                count.add_vectors(batch, spec.dimension)
+        problems.extend(count.problems(entry, spec.dimension))
+    except (OSError, OutputError) as error:
+        problems.append(f"{entry.path}: {error}")
+    if wave is None:
+        return FileReport(entry.path, tuple(problems))
+    return FileReport(entry.path, tuple(problems), count.current, count.rows - count.current)
+
+
+@dataclass
+class _Count:
+    """The counts of a shard."""
+
+    rows: int = 0
+    current: int = 0
+    wrong: int = 0
+    nonfinite: int = 0
+
+    def add(self, rows: int, current: int) -> None:
+        self.rows += rows
+        self.current += current
+
+    def add_vectors(self, batch: pa.RecordBatch, dimension: int) -> None:
+        column = batch.column("embedding")
+        if column.type.list_size != dimension:
+            self.wrong += batch.num_rows
+            return
+        vectors = column.flatten().to_numpy().reshape(batch.num_rows, -1)
+        self.nonfinite += int(np.count_nonzero(~np.isfinite(vectors).all(axis=1)))
+
+    def problems(self, entry: OutputEntry, dimension: int) -> Iterator[str]:
+        if self.wrong:
+            yield f"{entry.path}: {self.wrong} vectors that do not have {dimension} values"
+        if self.nonfinite:
+            yield f"{entry.path}: {self.nonfinite} vectors with values that are NaN or infinite"
+        if self.rows != entry.rows:
+            yield f"{entry.path}: {self.rows} rows, {entry.rows} in the manifest"
+
+
+def _check_bytes(path: str, entry: OutputEntry | TableEntry) -> Iterator[str]:
     size_bytes = crc32c = 0
     with filesystem.open_read(path) as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -116,34 +257,13 @@ def _check_bytes(path: str, entry: OutputEntry) -> Iterator[str]:
         yield f"{entry.path}: CRC-32C {crc32c:08x}, {entry.crc32c} in the manifest"
 
 
-def _check_rows(path: str, entry: OutputEntry, spec: Spec) -> Iterator[str]:
-    if entry.kind == "failures":
-        rows = sum(1 for _ in read_failures_file(path))
-    else:
-        rows = wrong = nonfinite = 0
-        for batch in read_shard(path, entry):
-            rows += batch.num_rows
-            column = batch.column("embedding")
-            if column.type.list_size != spec.dimension:
-                wrong += batch.num_rows
-                continue
-            vectors = column.flatten().to_numpy().reshape(batch.num_rows, -1)
-            nonfinite += int(np.count_nonzero(~np.isfinite(vectors).all(axis=1)))
-        if wrong:
-            yield f"{entry.path}: {wrong} vectors that do not have {spec.dimension} values"
-        if nonfinite:
-            yield f"{entry.path}: {nonfinite} vectors with values that are NaN or infinite"
-    if rows != entry.rows:
-        yield f"{entry.path}: {rows} rows, {entry.rows} in the manifest"
-
-
 def find_strays(output: str, manifests: Sequence[Manifest]) -> list[str]:
     """Returns the files in the data set's directories that do not belong to it, and the files of replaced waves.
 
     In the staging directory, which other programs may use too, only files that runs have written.
     """
-    counting = live(manifests)
-    owned = {str(path) for path in owned_files(output, counting)}
+    replaced = {wave for manifest in manifests for wave in manifest.replaces}
+    owned = set(owned_files(output, [manifest for manifest in manifests if manifest.wave not in replaced]))
     found = [
         stat.path
         for name in ("embeddings", "failures", MANIFESTS_NAME, STAGING_NAME)

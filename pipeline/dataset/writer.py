@@ -11,13 +11,14 @@ import pyarrow as pa
 
 from pipeline.core.failures import Failure
 from pipeline.core.records import Address, EmbeddingBatch
-from pipeline.dataset.metadata import STAGING_NAME
 from pipeline.dataset.sinks.base import RowsWriter, Sink, SinkSettings, StagedShard
-from pipeline.dataset.sinks.files import StagedFile
-from pipeline.storage import filesystem
+from pipeline.storage.locked import LockedDirectory
+from pipeline.storage.staged_file import StagedFile
 
 _REMEMBERED_VECTORS = 1 << 16
 """Number of vectors that are remembered to find duplicates."""
+_FAILURES_FILE_BYTES = 32 << 20
+"""Size at which a failures file is closed and the next begins."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +68,17 @@ class BundleWriter:
     If the bundle fails and is retried, its unfinished shards stay in the staging directory, which readers ignore.
     """
 
-    def __init__(self, output: str, wave: str, sinks: Sequence[Sink], settings: SinkSettings) -> None:
+    def __init__(self, directory: LockedDirectory, wave: str, sinks: Sequence[Sink], settings: SinkSettings) -> None:
         """Prepares to write.
 
         Args:
-          output: directory of the data set.
+          directory: the data set.
           wave: name of the wave.
           sinks: the sinks; each sink writes all rows.
           settings: the settings of the sinks.
         """
-        directory = filesystem.join(output, STAGING_NAME, wave)
-        self._rows = [sink.stage(directory, settings) for sink in sinks]
-        self._failures = _FailuresWriter(directory)
+        self._rows = [sink.stage(directory, wave, settings) for sink in sinks]
+        self._failures = _FailuresWriter(directory, wave)
         self._writers: list[RowsWriter | _FailuresWriter] = [*self._rows, self._failures]
         self._counter = _Counter()
         self._shards: list[StagedShard] = []
@@ -99,7 +99,7 @@ class BundleWriter:
                 self._shards += writer.write(rows)
         for failure in batch.failures:
             self._counter.count_failure(failure)
-            self._failures.write(failure)
+            self._shards += self._failures.write(failure)
 
     def close(self) -> StagedBundle:
         """Finishes the open shards; returns all shards of the bundle."""
@@ -114,22 +114,28 @@ class BundleWriter:
 
 
 class _FailuresWriter:
-    """Writes failures as JSON lines into one staged file."""
+    """Writes failures as JSON lines into staged files."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: LockedDirectory, wave: str) -> None:
         self._directory = directory
+        self._wave = wave
+        self._first_key = b""
         self._file: StagedFile | None = None
 
-    def write(self, failure: Failure) -> None:
+    def write(self, failure: Failure) -> list[StagedShard]:
+        """Writes a failure; returns the file if it is full."""
         if self._file is None:
-            self._file = StagedFile(self._directory, "failures", failure.key)
+            self._file = StagedFile(self._directory, self._wave, "failures")
+            self._first_key = failure.key
         self._file.file.write(f"{failure.to_json()}\n".encode())
         self._file.rows += 1
+        return self.close() if self._file.size_bytes >= _FAILURES_FILE_BYTES else []
 
     def close(self) -> list[StagedShard]:
-        staged = [self._file.close("jsonl", ".jsonl")] if self._file is not None else []
-        self._file = None
-        return staged
+        if self._file is None:
+            return []
+        written, self._file = self._file.close(), None
+        return [StagedShard.of(written, "failures", "jsonl", ".jsonl", self._first_key)]
 
     def abandon(self) -> None:
         if self._file is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.core.errors import OutputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the data set format."""
 
 

@@ -181,7 +181,7 @@ class _Reader:
         )
         files = find_inputs(config)
         check_records(files)
-        for record in read_tasks(make_tasks(files), ReadSettings(config)):
+        for record in read_tasks(make_tasks(files.by_path()), ReadSettings(config)):
             if isinstance(record, Failure):
                 self._leave_out(record.source, record.reason, record.message)
             elif (label := self._label(record)) is not None:

@@ -14,7 +14,6 @@ from pipeline.core.failures import Failure
 from pipeline.core.keys import key_to_bytes
 from pipeline.core.records import Address, ImageRecord
 from pipeline.core.settings import DecodeConfig, InputConfig
-from pipeline.storage.object_store import FileStat
 
 UNKNOWN_BYTES = 256 << 10
 """Assumed size of a file of unknown size; the sizes of remote images in a list file are not looked up."""
@@ -102,35 +101,32 @@ class ReadSettings:
 
 
 class InputKind(Protocol):
-    """A kind of image input. Custom kinds subclass it; instances can be pickled.
+    r"""A kind of image input. Custom kinds subclass it; instances can be pickled.
 
-    A subclass defines `name`, `recognizes` and `read_file`; to read a file in parts, it overrides the other methods.
+    A subclass defines `name`, `file_names` and `read_file`; to read a file in parts, it overrides the other methods.
 
     Attributes:
       name: the value of `--input_format`.
+      file_names: a regular expression (RE2 syntax, case ignored) that is found in the paths of files of this kind, such
+        as `\.zip$`.
       has_records: whether a file holds records with sources `path@offset`; otherwise a file is one image.
       in_directories: whether a directory search finds files of this kind; otherwise the user must name each file.
+      is_list: whether a file of this kind names the files to read, which `listed` yields.
     """
 
     name: str
+    file_names: str
     has_records: bool = False
     in_directories: bool = True
+    is_list: bool = False
 
-    def recognizes(self, name: str) -> bool:
-        """Returns whether a file is of this kind, by its base name in lower case."""
-        ...
-
-    def find(self, stat: FileStat, name: str) -> Iterator[InputFile]:
-        """Yields the files to read for a matched file.
-
-        Args:
-          stat: the matched file.
-          name: its name in keys.
+    def listed(self, path: str) -> Iterator[InputFile]:
+        """Yields the files that a list names.
 
         Raises:
-          InputError: the file cannot be used.
+          InputError: the list cannot be used.
         """
-        yield InputFile(stat.path, name, self.name, stat.size_bytes, stat.mtime_s)
+        raise NotImplementedError(f"{self.name} files hold images; they are no lists")
 
     def describe_problem(self, file: InputFile) -> str:
         """Returns the reason why a file has no readable records, such as `is empty`; an empty text if it has some.

@@ -6,117 +6,209 @@ import logging
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.core.errors import InputError
+from pipeline.core.keys import from_column, to_column
 from pipeline.core.settings import InputConfig
 from pipeline.inputs.base import InputFile, InputKind
+from pipeline.inputs.input_table import INPUT_SCHEMA, InputTable, to_files, write_files
 from pipeline.inputs.tasks import find_kind, registered_kinds
-from pipeline.storage import filesystem
-from pipeline.storage.object_store import FileStat
+from pipeline.storage import filesystem, listing
+from pipeline.storage.pages import FilePage
+from pipeline.storage.tables import Scratch, TableWriter
 
 _log = logging.getLogger(__name__)
+
+IsOutput = Callable[[str], bool]
+"""Returns whether a run wrote the file of a path to an output data set; such files are no inputs."""
 
 
 def find_inputs(
     config: InputConfig,
-    is_output: Callable[[str], bool] = lambda path: False,
+    outputs_in: Callable[[str], IsOutput | None] = lambda folder: None,
     kinds: Sequence[InputKind] = (),
-) -> tuple[InputFile, ...]:
-    """Returns the input files of a run, sorted by path, each once.
+) -> InputTable:
+    """Returns the input files of a run, each once.
 
     Args:
       config: the patterns and the input format.
-      is_output: returns whether a run wrote the file of a path to an output data set; such files are no inputs.
+      outputs_in: returns, for a folder, the test for its files that are outputs; None if it holds none.
       kinds: additional input kinds, which take precedence over the registered ones.
 
     Raises:
       InputError: a pattern matched nothing, the kind of a file is unknown, or two files have the same name.
     """
-    patterns = [filesystem.absolute(pattern) for pattern in config.input]
-    matches = {pattern: _match(pattern, is_output) for pattern in patterns}
-    for pattern, given in zip(patterns, config.input, strict=True):
-        if not matches[pattern] and (filesystem.is_remote(pattern) or not os.path.isdir(pattern)):
-            raise InputError(f"no input matched {given}; expected image files or TFRecords")
-    bases = {pattern: _base(pattern, matches[pattern]) for pattern in patterns}
-    base = _common_parent(bases.values())
-    files: dict[str, InputFile] = {}
-    ignored: Counter[str] = Counter()
-    repeated = 0
-    for pattern in patterns:
-        is_directory = not any(stat.path == pattern for stat in matches[pattern])
-        for stat in matches[pattern]:
-            hidden = is_directory and _is_hidden(_relative(stat.path, bases[pattern]))
-            kind = None if hidden else _kind(stat.path, config.input_format, kinds, is_named=not is_directory)
-            if kind is None:
-                ignored[os.path.splitext(stat.path)[1] or "no extension"] += 1
-                continue
-            for file in kind.find(stat, _relative(stat.path, base)):
-                other = files.setdefault(file.path, file)
-                repeated += not kind.in_directories and other.name != file.name
-    if ignored:
-        listed = ", ".join(f"{count} of {extension}" for extension, count in ignored.most_common(5))
-        _log.warning(
-            "ignored %d files that are neither images nor TFRecords by their names: %s", ignored.total(), listed
-        )
-    if repeated:
-        _log.warning(
-            "%d list lines name a file that an earlier line names differently; the earlier line gives the key",
-            repeated,
-        )
-    if not files:
-        detail = f"; {ignored.total()} other files were ignored, name their --input_format" if ignored else ""
+    matches = [_match(filesystem.absolute(pattern)) for pattern in config.input]
+    base = _common_parent(match.base for match in matches)
+    scratch = Scratch()
+    found = scratch.path("found.parquet")
+    search = _Search(config.input_format, kinds, outputs_in)
+    with TableWriter(found, INPUT_SCHEMA) as writer:
+        for given, match in zip(config.input, matches, strict=True):
+            before = search.files
+            pages = _listed(given, match.pages)
+            search.add(pages, base, match, writer)
+            path = filesystem.absolute(given)
+            if search.files == before and (filesystem.is_remote(path) or not os.path.isdir(path)):
+                raise InputError(f"no input matched {given}; expected image files or TFRecords")
+    search.warn()
+    if not writer.rows:
+        ignored = search.ignored.total()
+        detail = f"; {ignored} other files were ignored, name their --input_format" if ignored else ""
         raise InputError(f"no input matched {' '.join(config.input)}; expected image files or TFRecords{detail}")
-    _check_names(files.values())
-    return tuple(files[path] for path in sorted(files))
+    table = InputTable(scratch, found, writer.rows)
+    return _each_once(scratch, table) if search.has_lists or len(matches) > 1 else table
 
 
-def _check_names(files: Iterable[InputFile]) -> None:
-    """Checks that no two files have the same name, and so the same keys; lines of list files can cause that."""
-    paths: dict[str, str] = {}
-    for file in files:
-        other = paths.setdefault(file.name, file.path)
-        if other != file.path:
+class _Search:
+    """The files found so far, and those that were ignored."""
+
+    def __init__(
+        self, input_format: str, kinds: Sequence[InputKind], outputs_in: Callable[[str], IsOutput | None]
+    ) -> None:
+        self._kinds = (*kinds, *registered_kinds())
+        self._wanted = None if input_format == "auto" else find_kind(input_format, kinds)
+        self._outputs_in = outputs_in
+        self.files = 0
+        self.has_lists = False
+        self.ignored: Counter[str] = Counter()
+
+    def add(self, pages: Iterable[FilePage], base: str | None, match: listing.Match, writer: TableWriter) -> None:
+        """Adds the inputs among listed files to a table."""
+        for page in pages:
+            rows = self._without_outputs(page)
+            self.files += rows.num_rows
+            is_hidden = False
+            if not match.is_file:
+                is_hidden = _is_hidden(_relative(page.folder, match.base))
+                hidden = pc.match_substring_regex(rows.column("path"), r"/\.[^/]*$")
+                self._ignore(rows if is_hidden else rows.filter(hidden))
+                rows = rows.filter(pc.invert(hidden))
+            if not is_hidden and rows.num_rows:
+                self._add_kinds(rows, base, is_file=match.is_file, writer=writer)
+
+    def _without_outputs(self, page: FilePage) -> pa.RecordBatch:
+        is_output = self._outputs_in(page.folder)
+        keep = None if is_output is None else [not is_output(path) for path in page.paths]
+        columns = [
+            pa.array(map(to_column, page.paths), pa.string()),
+            pa.array(page.sizes, pa.int64()),
+            pa.array(page.mtimes, pa.float64()),
+        ]
+        rows = pa.record_batch(columns, ["path", "size_bytes", "mtime_s"])
+        return rows if keep is None else rows.filter(pa.array(keep, pa.bool_()))
+
+    def _add_kinds(self, rows: pa.RecordBatch, base: str | None, *, is_file: bool, writer: TableWriter) -> None:
+        """Adds files to the table by kind: the first kind that recognises a file's name reads it."""
+        for kind in self._kinds if self._wanted is None else (self._wanted,):
+            if self._wanted is None:
+                if not (kind.in_directories or is_file):
+                    continue
+                recognized = pc.match_substring_regex(rows.column("path"), kind.file_names, ignore_case=True)
+                mine, rows = rows.filter(recognized), rows.filter(pc.invert(recognized))
+            else:
+                mine, rows = rows, rows.slice(0, 0)
+            if not mine.num_rows:
+                continue
+            if kind.is_list:
+                self.has_lists = True
+                for file in _to_input_files(mine, base, kind):
+                    write_files(writer, kind.listed(file.path))
+            else:
+                writer.write(_name(mine, base, kind))
+        if rows.num_rows and is_file:
+            path = from_column(rows.column("path")[0].as_py())
+            *others, last = (kind.name for kind in self._kinds)
             raise InputError(
-                f"{other} and {file.path} would have the same key, {file.name}; write the list's line in another way, "
-                "such as with the absolute path"
+                f"the name of {path} does not show its kind; use --input_format={', '.join(others)} or {last}"
+            )
+        self._ignore(rows)
+
+    def _ignore(self, rows: pa.RecordBatch) -> None:
+        for path in rows.column("path").to_pylist():
+            self.ignored[os.path.splitext(path)[1] or "no extension"] += 1
+
+    def warn(self) -> None:
+        """Warns of ignored files."""
+        if self.ignored:
+            listed = ", ".join(f"{count} of {extension}" for extension, count in self.ignored.most_common(5))
+            _log.warning(
+                "ignored %d files that are neither images nor TFRecords by their names: %s",
+                self.ignored.total(),
+                listed,
             )
 
 
-def _match(pattern: str, is_output: Callable[[str], bool]) -> list[FileStat]:
+def _name(rows: pa.RecordBatch, base: str | None, kind: InputKind) -> pa.RecordBatch:
+    """Returns the rows of files, with their names in keys: their paths relative to `base`."""
+    paths = rows.column("path")
+    prefix = "" if base is None else to_column(base).rstrip("/") + "/"
+    names = pc.utf8_slice_codeunits(paths, len(prefix))
+    is_relative = pc.and_(pc.starts_with(paths, prefix), pc.invert(pc.starts_with(names, "/")))
+    if not pc.all(is_relative).as_py():  # another file system, or a name with an empty part
+        names = pa.array([to_column(_relative(path, base)) for path in paths.to_pylist()], pa.string())
+    kinds = pa.array([kind.name], pa.string()).take(pa.array([0] * rows.num_rows, pa.int8()))
+    return pa.record_batch(
+        [paths, names, kinds, rows.column("size_bytes"), rows.column("mtime_s")], schema=INPUT_SCHEMA
+    )
+
+
+def _to_input_files(rows: pa.RecordBatch, base: str | None, kind: InputKind) -> list[InputFile]:
+    return to_files(_name(rows, base, kind))
+
+
+def _each_once(scratch: Scratch, found: InputTable) -> InputTable:
+    """Returns the table with each file once; the first pattern or line that names a file decides its name.
+
+    Raises:
+      InputError: two files have the same name, and so the same keys; lines of list files can cause that.
+    """
+    path = scratch.path("inputs.parquet")
+    with scratch.database() as database:
+        database.execute(f"CREATE VIEW found AS SELECT * FROM read_parquet('{found.path}', file_row_number = true)")
+        columns = ", ".join(f"arg_min({name}, file_row_number) AS {name}" for name in INPUT_SCHEMA.names[1:])
+        copied = database.execute(f"COPY (SELECT path, {columns} FROM found GROUP BY path) TO '{path}'").fetchall()
+        database.execute(f"CREATE VIEW files AS SELECT * FROM read_parquet('{path}')")
+        repeated = database.execute(
+            "SELECT count(*) FROM found JOIN files USING (path) WHERE found.name <> files.name"
+        ).fetchall()[0][0]
+        if repeated:
+            _log.warning(
+                "%d list lines name a file that an earlier line names differently; the earlier line gives the key",
+                repeated,
+            )
+        same = database.execute(
+            "SELECT min(path), max(path), name FROM files GROUP BY name HAVING count(*) > 1 ORDER BY name LIMIT 1"
+        ).fetchall()
+        for row in same:
+            first, second, name = map(from_column, row)
+            raise InputError(
+                f"{first} and {second} would have the same key, {name}; write the list's line in another way, such as "
+                "with the absolute path"
+            )
+    return InputTable(scratch, path, copied[0][0])
+
+
+def _match(pattern: str) -> listing.Match:
     try:
-        found = filesystem.match(pattern)
+        return listing.match(pattern)
     except OSError as error:
         raise InputError(f"--input={pattern} cannot be listed: {error}") from error
-    return [stat for stat in found if not is_output(stat.path)]
 
 
-def _kind(path: str, wanted: str, kinds: Sequence[InputKind], *, is_named: bool) -> InputKind | None:
-    """Returns the kind of a file; None for a file from a directory whose name matches no kind."""
-    if wanted != "auto":
-        return find_kind(wanted, kinds)
-    name = posixpath.basename(path.replace(os.sep, "/")).lower()
-    for kind in (*kinds, *registered_kinds()):
-        if (kind.in_directories or is_named) and kind.recognizes(name):
-            return kind
-    if not is_named:
-        return None
-    *others, last = (kind.name for kind in (*kinds, *registered_kinds()))
-    raise InputError(f"the name of {path} does not show its kind; use --input_format={', '.join(others)} or {last}")
+def _listed(given: str, pages: Iterable[FilePage]) -> Iterator[FilePage]:
+    try:
+        yield from pages
+    except OSError as error:
+        raise InputError(f"--input={filesystem.absolute(given)} cannot be listed: {error}") from error
 
 
 def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
-
-
-def _base(pattern: str, matches: Sequence[FileStat]) -> str:
-    """Returns the directory that the names of a pattern's files are relative to."""
-    if any(stat.path == pattern for stat in matches):
-        return posixpath.dirname(pattern) if filesystem.is_remote(pattern) else os.path.dirname(pattern)
-    if filesystem.has_wildcard(pattern) and not (not filesystem.is_remote(pattern) and os.path.isdir(pattern)):
-        base = filesystem.glob_base(pattern)
-        return "" if base == os.curdir else base
-    return pattern.rstrip("/") if filesystem.is_remote(pattern) else pattern
+    return name not in (".", "") and any(part.startswith(".") for part in name.split("/"))
 
 
 def _common_parent(bases: Iterable[str]) -> str | None:
@@ -142,7 +234,7 @@ def _relative(path: str, base: str | None) -> str:
     return os.path.relpath(path, base or os.curdir).replace(os.sep, "/")
 
 
-def check_records(files: Sequence[InputFile], kinds: Sequence[InputKind] = ()) -> None:
+def check_records(files: Iterable[InputFile], kinds: Sequence[InputKind] = ()) -> None:
     """Checks that at least one file of a run has readable records.
 
     A single unreadable file is only a failure record. If no file is readable, the command is wrong. Usually this
@@ -151,21 +243,26 @@ def check_records(files: Sequence[InputFile], kinds: Sequence[InputKind] = ()) -
     Raises:
       InputError: no file has readable records.
     """
-    problem = ""
-    unreadable: list[tuple[InputFile, OSError]] = []
+    problems: list[tuple[str, str]] = []
+    unreadable: tuple[str, OSError] | None = None
+    count = 0
     for file in files:
+        count += 1
         try:
             found = find_kind(file.kind, kinds).describe_problem(file)
         except OSError as error:
-            unreadable.append((file, error))
+            if unreadable is None or file.path < unreadable[0]:
+                unreadable = (file.path, error)
             continue
         if not found:
             return
-        problem = problem or f"{file.path} {found}"
-    if unreadable:
-        file, reason = unreadable[0]
-        raise InputError(f"{file.path} cannot be read: {reason}") from reason
-    others = f", nor is any of the other {len(files) - 1} inputs" if len(files) > 1 else ""
+        # The first by path, as files come in any order.
+        problems = [min([*problems, (file.path, found)])]
+    if unreadable is not None:
+        path, reason = unreadable
+        raise InputError(f"{path} cannot be read: {reason}") from reason
+    others = f", nor is any of the other {count - 1} inputs" if count > 1 else ""
+    problem = " ".join(problems[0]) if problems else "no files"
     raise InputError(
         f"no records: {problem}{others}; expected TFRecords of tf.train.Example; for image files use "
         "--input_format=images"

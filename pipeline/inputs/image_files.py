@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,23 +11,32 @@ from pipeline.core.failures import Failure
 from pipeline.core.keys import key_to_bytes
 from pipeline.core.records import ImageRecord
 from pipeline.images.formats.registry import EXTENSIONS
-from pipeline.inputs.base import Claim, End, InputFile, InputKind, ReadSettings, ReadTask, TaskPart, unreadable
+from pipeline.inputs.base import (
+    UNKNOWN_BYTES,
+    Claim,
+    End,
+    InputFile,
+    InputKind,
+    ReadSettings,
+    ReadTask,
+    TaskPart,
+    unreadable,
+)
 from pipeline.storage import filesystem
 
 IMAGES_PER_TASK = 64
 """Image files of one task."""
 REMOTE_READERS = 16
 """Parallel requests of each worker thread to an object store: a single request is slow."""
+REMOTE_BYTES = 64 << 20
+"""Planned size of the files that a worker thread requests at the same time; a larger file is requested alone."""
 
 
 class ImageFiles(InputKind):
     """Image files of any format; the key of an image is its file's name."""
 
     name = "images"
-
-    def recognizes(self, name: str) -> bool:
-        """See `InputKind`."""
-        return name.endswith(EXTENSIONS)
+    file_names = rf"(?:{'|'.join(map(re.escape, EXTENSIONS))})$"
 
     def tasks(self, files: Sequence[InputFile]) -> Iterator[ReadTask]:
         """See `InputKind`."""
@@ -37,24 +46,34 @@ class ImageFiles(InputKind):
     def read(
         self, part: TaskPart, claim: Claim, settings: ReadSettings, end: End | None = None
     ) -> Iterator[ImageRecord | Failure]:
-        """See `InputKind`. Remote files are fetched several at a time."""
+        """See `InputKind`. Remote files are fetched several at a time, up to `REMOTE_READERS` and `REMOTE_BYTES`."""
         files = part.task.files[part.start : part.stop]
         if not any(filesystem.is_remote(file.path) for file in files):
             yield from super().read(part, claim, settings, end)
             return
         with ThreadPoolExecutor(REMOTE_READERS, thread_name_prefix="read") as pool:
-            waiting = iter(files)
-            under_way: deque[Future[ImageRecord | Failure]] = deque()
-            for index in range(part.start, part.stop):
-                for file in itertools.islice(waiting, REMOTE_READERS - len(under_way)):
-                    under_way.append(pool.submit(_read_image, file, settings.max_image_bytes))
+            waiting = deque(files)
+            under_way: deque[Future[ImageRecord | Failure]] = deque()  # including images that wait for the consumer
+            bytes_under_way = 0
+            for index, file in enumerate(files, part.start):
+                while waiting and len(under_way) < REMOTE_READERS:
+                    size_bytes = _planned_bytes(waiting[0], settings)
+                    if under_way and bytes_under_way + size_bytes > REMOTE_BYTES:
+                        break
+                    bytes_under_way += size_bytes
+                    under_way.append(pool.submit(_read_image, waiting.popleft(), settings.max_image_bytes))
                 if not claim(index):
                     return
                 yield under_way.popleft().result()
+                bytes_under_way -= _planned_bytes(file, settings)
 
     def read_file(self, file: InputFile, settings: ReadSettings) -> Iterator[ImageRecord | Failure]:
         """See `InputKind`."""
         yield _read_image(file, settings.max_image_bytes)
+
+
+def _planned_bytes(file: InputFile, settings: ReadSettings) -> int:
+    return min(file.size_bytes or UNKNOWN_BYTES, settings.max_image_bytes)
 
 
 def _read_image(file: InputFile, max_image_bytes: int) -> ImageRecord | Failure:

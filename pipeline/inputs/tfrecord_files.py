@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -15,17 +14,16 @@ from pipeline.inputs.base import Claim, End, InputFile, InputKind, ReadSettings,
 from pipeline.storage import filesystem
 from pipeline.tfrecords import tfrecord
 from pipeline.tfrecords.examples import parse_example
-from pipeline.tfrecords.gzip_stream import GzipStream
+from pipeline.tfrecords.framing import HEADER, looks_like_tfrecord
+from pipeline.tfrecords.gzip_stream import ByteStream, GzipStream
 
-TFRECORD_NAME = re.compile(
-    r"(?:\.tfrecords?(?:[-_.]\d+(?:-of-\d+)?)?|-\d{5}-of-\d{5}|\.tfrec)(?:\.gz)?$", re.IGNORECASE
-)
+TFRECORD_NAME = r"(?:\.tfrecords?(?:[-_.]\d+(?:-of-\d+)?)?|-\d{5}-of-\d{5}|\.tfrec)(?:\.gz)?$"
 """Matches `a.tfrecord`, `a.tfrecords.gz`, `a.tfrecord-00000-of-00010` and `train-00000-of-01024`."""
 
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _PROBE_BYTES = 16 << 20
-"""Bytes at the beginning of an uncompressed file that are searched for a first record."""
+"""Bytes at the beginning of a file that are searched for a first record: stored bytes, and uncompressed bytes."""
 _LARGEST_RECORD_BYTES = (1 << 32) - 1
 
 
@@ -37,11 +35,8 @@ class TFRecordFiles(InputKind):
     """
 
     name = "tfrecord"
+    file_names = TFRECORD_NAME
     has_records = True
-
-    def recognizes(self, name: str) -> bool:
-        """See `InputKind`."""
-        return TFRECORD_NAME.search(name) is not None
 
     def describe_problem(self, file: InputFile) -> str:
         """See `InputKind`."""
@@ -91,18 +86,48 @@ def _first_bytes(path: str, count: int) -> bytes:
         return stream.read(count)
 
 
+class _Head:
+    """The first bytes of a stream, as a stream.
+
+    Attributes:
+      start: the first bytes that were read, at most `HEADER.size`.
+    """
+
+    def __init__(self, stream: ByteStream, count: int) -> None:
+        self._stream = stream
+        self._left = count
+        self.start = b""
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether all `count` bytes were read; the stream may have more."""
+        return self._left <= 0
+
+    def read(self, size: int, /) -> bytes:
+        """Returns at most `size` bytes; empty at the end."""
+        if self.is_used_up:
+            return b""
+        data = self._stream.read(min(size, self._left))
+        self._left -= len(data)
+        self.start += data[: HEADER.size - len(self.start)]
+        return data
+
+
 def _begins_with_records(file: InputFile) -> bool:
     """Returns whether a record can be found near the beginning, possibly after a damaged one.
+
+    If the probe ends before the file and holds no good record, the header at the start decides.
 
     Raises:
       OSError: the file cannot be read.
     """
     with filesystem.open_read(file.path) as stream:
-        if file.is_compressed:
-            items = tfrecord.read_records_sequential(GzipStream(stream))
-        else:
-            items = tfrecord.read_records(stream, 0, _PROBE_BYTES)
-        return any(not isinstance(item, tfrecord.CorruptRange) for item in items)
+        stored = _Head(stream, _PROBE_BYTES)
+        content = _Head(GzipStream(stored), _PROBE_BYTES) if file.is_compressed else stored
+        items = tfrecord.read_records_sequential(content)
+        if any(isinstance(item, tfrecord.Record) for item in items):
+            return True
+        return (stored.is_used_up or content.is_used_up) and looks_like_tfrecord(content.start)
 
 
 def _claimed_items(

@@ -18,8 +18,8 @@ from pipeline.dataset import metadata, ownership
 from pipeline.embedding.dataset_spec import Spec, check_same_space
 from pipeline.embedding.embedder_spec import EmbedderSpec, find_function
 from pipeline.engines.base import ModuleFunction
-from pipeline.inputs.base import InputFile
 from pipeline.inputs.find import check_records, find_inputs
+from pipeline.inputs.input_table import InputTable
 from pipeline.job.prepare import threads_per_process
 from pipeline.storage import filesystem
 
@@ -39,7 +39,7 @@ class CheckedRun:
 
     options: PipelineOptions
     output: str
-    files: tuple[InputFile, ...]
+    files: InputTable
     embedder: EmbedderSpec
 
 
@@ -54,7 +54,7 @@ def check_run(config: RunConfig) -> CheckedRun:
     FileSystems.set_options(options)  # otherwise Beam reads them from the command line of this process
     output = filesystem.absolute(config.output.output)
     with timed("finding the inputs"):
-        files = find_inputs(config.input, ownership.output_test(output))
+        files = find_inputs(config.input, ownership.outputs_in(output))
         check_records(files)
     with timed("finding the module"):
         function = find_function(config.module, config.engine, threads=threads_per_process(options))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.beam import options as beam_options
@@ -15,14 +14,14 @@ from pipeline.core.errors import OutputError, PipelineError
 from pipeline.core.json import to_json
 from pipeline.core.timing import timed
 from pipeline.dataset import metadata, ownership
-from pipeline.dataset.plan import Wave
+from pipeline.dataset.plan import Plan
 from pipeline.embedding.dataset_spec import Spec, check_same_space
 from pipeline.job.checks import CheckedRun, check_output, check_run
 from pipeline.job.prepare import bring_to_workers, load_module
 from pipeline.job.summary import Summary, check_failures, summarize
 from pipeline.job.waves import WaveRunner, plan_run
-from pipeline.storage import filesystem
-from pipeline.storage.lock import DatasetLock, LockToken
+from pipeline.storage.lock import DatasetLock
+from pipeline.storage.locked import LockedDirectory
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +37,11 @@ def execute(config: RunConfig, started: float) -> Summary:
     output = checked.output
     with contextlib.ExitStack() as stack:
         try:
-            lock = stack.enter_context(DatasetLock(output, steal=config.execution.steal_lock))
+            directory = stack.enter_context(DatasetLock(output, steal=config.execution.steal_lock))
         except OSError as error:
             raise OutputError(f"--output={output} cannot be written: {describe_os_error(error)}") from error
         try:
-            return _LockedRun(config, checked, lock.token).run(started)
+            return _LockedRun(config, checked, directory).run(started)
         except OSError as error:
             raise PipelineError(
                 f"the run to --output={output} stopped: {describe_os_error(error)}; what was committed is kept, start "
@@ -54,25 +53,24 @@ def execute(config: RunConfig, started: float) -> Summary:
 class _LockedRun:
     config: RunConfig
     checked: CheckedRun
-    lock: LockToken
+    directory: LockedDirectory
 
     def run(self, started: float) -> Summary:
-        checked, execution, output = self.checked, self.config.execution, self.checked.output
-        existing = check_output(self.config, output, checked.embedder)
-        plan = plan_run(self.config, checked.options, output, checked.files)
+        checked, execution, directory = self.checked, self.config.execution, self.directory
+        existing = check_output(self.config, directory.path, checked.embedder)
+        ownership.remove_remains(directory)
+        with timed("planning"):
+            plan = plan_run(self.config, checked.options, directory.path, checked.files)
         manifests: list[metadata.Manifest] = []
         if existing is not None and not plan.waves:
-            ownership.remove_uncommitted(output)
             spec = existing
         else:
             with timed("loading the module"):
                 embed = bring_to_workers(load_module(checked.embedder, checked.options), checked.options)
             assert embed.dataset_spec is not None
             spec = embed.dataset_spec
-            if execution.overwrite:  # only now: the module could be loaded
-                ownership.remove(output)
-            _begin(output, existing, spec)
-            manifests = _run_waves(WaveRunner(self.config, checked.options, output, embed, self.lock), plan.waves)
+            self._begin(existing, spec)
+            manifests = _run_waves(WaveRunner(self.config, checked.options, directory, embed), plan)
         summary = summarize(
             manifests,
             spec,
@@ -80,29 +78,31 @@ class _LockedRun:
             seconds=time.monotonic() - started,
             runner=beam_options.runner_name(checked.options),
         )
-        filesystem.write_atomically(filesystem.join(output, metadata.SUMMARY_NAME), to_json(summary))
+        directory.replace(metadata.SUMMARY_NAME, to_json(summary))
         check_failures(summary, execution.max_failure_rate)
         return summary
 
+    def _begin(self, existing: Spec | None, spec: Spec) -> None:
+        """Prepares the data set for vectors of a spec; only now, because the module could be loaded."""
+        if self.config.execution.overwrite:
+            ownership.start_over(self.directory, spec)
+        elif existing is None:
+            ownership.write_spec(self.directory, spec)
+        else:
+            check_same_space(self.directory.path, existing, spec)
 
-def _begin(output: str, existing: Spec | None, spec: Spec) -> None:
-    ownership.remove_uncommitted(output)
-    if existing is None:
-        metadata.write_spec(output, spec)
-    else:
-        check_same_space(output, existing, spec)
 
-
-def _run_waves(runner: WaveRunner, waves: Sequence[Wave]) -> list[metadata.Manifest]:
+def _run_waves(runner: WaveRunner, plan: Plan) -> list[metadata.Manifest]:
     manifests = []
-    for number, wave in enumerate(waves, 1):
-        manifest = runner.run(wave)
+    first = int(metadata.next_wave(metadata.read_manifests(runner.directory.path)))
+    for number, wave in enumerate(plan.waves, 1):
+        manifest = runner.run(f"{first + number - 1:05d}", wave)
         manifests.append(manifest)
-        if len(waves) > 1:
+        if len(plan.waves) > 1:
             _log.info(
                 "wave %d of %d: %d embedded, %d failed in %.1f s",
                 number,
-                len(waves),
+                len(plan.waves),
                 manifest.embedded,
                 manifest.failed,
                 manifest.seconds,

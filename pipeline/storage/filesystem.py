@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import io
 import os
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from pipeline.storage import object_store
-from pipeline.storage.object_store import FileStat, as_os_error, file_systems, match_files
+from pipeline.storage.object_store import WILDCARD, FileStat, Move, as_os_error, file_systems, match_files
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_WILDCARD = re.compile(r"[*?\[]")
 _CHUNK_BYTES = 1 << 20
 
 
@@ -70,6 +68,13 @@ def read_chunks(path: str) -> Iterator[bytes]:
     with open_read(path) as file:
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk
+
+
+def read_lines(path: str) -> Iterator[bytes]:
+    """Yields the lines of a file without their ends, in the memory of one line; only a line feed ends a line."""
+    with io.BufferedReader(cast(io.RawIOBase, open_read(path)), _CHUNK_BYTES) as file:
+        for line in file:
+            yield line.removesuffix(b"\n")
 
 
 def create(path: str) -> BinaryIO:
@@ -122,14 +127,29 @@ def write_atomically(path: str, data: bytes | Iterable[bytes]) -> None:
 
 def rename(source: str, destination: str) -> None:
     """Moves a file; replaces an existing file at the destination."""
-    if not is_remote(source):
-        target = Path(destination)
-        _make_directory(target.parent)
-        os.replace(source, target)
-        _sync_directory(target.parent)
-        return
-    with as_os_error(source):
-        file_systems().rename([source], [destination])
+    rename_all([Move(source, destination)])
+
+
+def rename_all(moves: Iterable[Move]) -> None:
+    """Moves files; replaces existing files at their targets. Idempotent: a move that was made before is no error.
+
+    Raises:
+      OSError: a file cannot be moved.
+    """
+    moves = tuple(moves)
+    object_store.rename_all([move for move in moves if is_remote(move.source)])
+    local = [move for move in moves if not is_remote(move.source)]
+    directories = {Path(move.target).parent for move in local}
+    for directory in directories:
+        _make_directory(directory)
+    for move in local:
+        try:
+            os.replace(move.source, move.target)
+        except FileNotFoundError:
+            if not os.path.exists(move.target):
+                raise
+    for directory in directories:
+        _sync_directory(directory)
 
 
 def _make_directory(directory: Path) -> None:
@@ -150,17 +170,13 @@ def _sync_directory(directory: Path) -> None:
 
 def delete(paths: Iterable[str]) -> None:
     """Removes files; missing ones are ignored."""
+    remote = []
     for path in paths:
-        if not is_remote(path):
+        if is_remote(path):
+            remote.append(path)
+        else:
             Path(path).unlink(missing_ok=True)
-            continue
-        if has_wildcard(path):
-            raise OSError(
-                f"{path}: not deleted, because Beam would delete every match of this name as a glob; delete it yourself"
-            )
-        with as_os_error(path):
-            if file_systems().exists(path):
-                file_systems().delete([path])
+    object_store.delete_all(remote)
 
 
 def delete_directory(directory: str, is_own: Callable[[str], bool] = lambda name: True) -> None:
@@ -181,6 +197,13 @@ def delete_directory(directory: str, is_own: Callable[[str], bool] = lambda name
         for folder, _, _ in os.walk(directory, topdown=False):
             with contextlib.suppress(OSError):  # not empty: the directory has other files
                 os.rmdir(folder)
+
+
+def remove_empty_directory(directory: str) -> None:
+    """Removes a local directory if it is empty; object stores have no directories."""
+    if not is_remote(directory):
+        with contextlib.suppress(OSError):  # not empty, or a link
+            os.rmdir(directory)
 
 
 def exists(path: str) -> bool:
@@ -224,28 +247,6 @@ def _refuse_unreadable(error: OSError) -> None:
         raise error
 
 
-def match(pattern: str) -> list[FileStat]:
-    """Returns the files that a path, directory or glob names, sorted by path.
-
-    An existing path is taken literally, even if it has wildcard characters. A directory stands for every file below
-    it; links are followed. In a glob, `*` and `?` do not match `/`, and `**` matches any number of directories.
-    """
-    if not is_remote(pattern):
-        if os.path.isdir(pattern):
-            return list_files(pattern, follow_links=True)
-        if os.path.exists(pattern):
-            return [stat] if (stat := stat_file(pattern)) else []
-        if not has_wildcard(pattern):
-            return []
-        found = [stat_file(path) for path in glob.glob(pattern, recursive=True)]
-        return sorted((stat for stat in found if stat), key=lambda stat: stat.path)
-    if pattern.endswith("/") or pattern.count("/") == 2:  # a directory, a whole bucket
-        return list_files(pattern)
-    if has_wildcard(pattern) and not exists(pattern):
-        return match_files(pattern)
-    return [file] if (file := find_file(pattern)) else list_files(pattern)
-
-
 def find_file(path: str) -> FileStat | None:
     """Returns the file of this name, or None if there is none."""
     if not is_remote(path):
@@ -255,12 +256,12 @@ def find_file(path: str) -> FileStat | None:
 
 def has_wildcard(pattern: str) -> bool:
     """Returns whether a pattern has wildcard characters."""
-    return _WILDCARD.search(pattern) is not None
+    return WILDCARD.search(pattern) is not None
 
 
 def glob_base(pattern: str) -> str:
     """Returns the directory before the first wildcard of a glob."""
-    head = _WILDCARD.split(pattern, maxsplit=1)[0]
+    head = WILDCARD.split(pattern, maxsplit=1)[0]
     if is_remote(pattern):
         return head[: head.rindex("/")]
     return os.path.dirname(head) or (os.sep if head.startswith(os.sep) else os.curdir)
@@ -278,4 +279,4 @@ def stat_file(path: str) -> FileStat | None:
 
 def _as_glob(path: str) -> str:
     """Returns a glob that matches a path, and few others; Beam's globs cannot escape `[`."""
-    return _WILDCARD.sub("?", path)
+    return WILDCARD.sub("?", path)

@@ -1,33 +1,41 @@
 import apache_beam as beam
 import pytest
-from apache_beam.metrics import MetricsFilter
 from apache_beam.testing.util import assert_that, equal_to
 
 from pipeline.beam import read
 from pipeline.beam.options import make_runner, parse_beam_args
-from pipeline.beam.read import READ_COUNTER, ReadImages
+from pipeline.beam.read import ReadImages
 from pipeline.core.records import ImageRecord
 from pipeline.core.settings import InputConfig
+from pipeline.dataset.plan import Wave
+from pipeline.dataset.plan_files import write_plan
 from pipeline.inputs.find import find_inputs
 from pipeline.inputs.tasks import make_tasks
 from pipeline.testing import make_example, make_tfrecord
+from tests.datasets import unlocked
 
 EXAMPLES = [make_example({"image/encoded": f"{i}" * 500, "id": f"id{i}"}) for i in range(60)]
 
 
-def run(transform, expected, *args):
-    """Runs the transform, checks its output, and returns the counter of records."""
+def add_up(counts, total):
+    counts | "Total" >> beam.CombineGlobally(sum) | "Check" >> beam.Map(_assert_equal, total)
+
+
+def _assert_equal(found, expected):
+    assert found == expected
+
+
+def run(transform, expected, *args, describe=lambda record: record):
+    """Runs the transform; checks its output, and that the counts beside it add up to the number of records."""
     options = parse_beam_args(args)
-    pipeline = beam.Pipeline(runner=make_runner(options), options=options)
-    assert_that(pipeline | transform, equal_to(expected))
-    result = pipeline.run()
-    result.wait_until_finish()
-    (counter,) = result.metrics().query(MetricsFilter().with_name(READ_COUNTER))["counters"]
-    return counter.committed
+    with beam.Pipeline(runner=make_runner(options), options=options) as root:
+        records, counts = root | transform.counted()
+        add_up(counts, len(expected))
+        assert_that(records | beam.Map(describe), equal_to(expected))
 
 
 def transform_of(config, **options):
-    return ReadImages(make_tasks(find_inputs(config)), config, **options)
+    return ReadImages(make_tasks(find_inputs(config).by_path()), config, **options)
 
 
 @pytest.fixture
@@ -50,14 +58,14 @@ def expected_records(path):
 def test_each_record_is_read_once_however_the_file_is_cut(records, split_bytes, monkeypatch):
     monkeypatch.setattr(read, "PART_BYTES", split_bytes)
     config = InputConfig((str(records),), key_feature="id")
-    assert run(transform_of(config), expected_records(records)) == len(EXAMPLES)
+    run(transform_of(config), expected_records(records))
 
 
 def test_several_threads_read_the_same(records, monkeypatch):
     monkeypatch.setattr(read, "PART_BYTES", 2000)
     config = InputConfig((str(records),), key_feature="id")
     args = ["--direct_num_workers=3", "--direct_running_mode=multi_threading"]
-    assert run(transform_of(config), expected_records(records), *args) == len(EXAMPLES)
+    run(transform_of(config), expected_records(records), *args)
 
 
 def test_images_and_failures_are_counted_alike(tmp_path):
@@ -66,14 +74,7 @@ def test_images_and_failures_are_counted_alike(tmp_path):
     config = InputConfig((str(tmp_path),))
     transform = transform_of(config, max_image_bytes=10)
     (tmp_path / "gone.jpg").unlink()
-    pipeline_keys = ["a.jpg", "b.jpg", "gone.jpg:read_error", "large.jpg:too_large"]
-    options = parse_beam_args([])
-    pipeline = beam.Pipeline(runner=make_runner(options), options=options)
-    assert_that(pipeline | transform | beam.Map(_describe), equal_to(pipeline_keys))
-    result = pipeline.run()
-    result.wait_until_finish()
-    (counter,) = result.metrics().query(MetricsFilter().with_name(READ_COUNTER))["counters"]
-    assert counter.committed == 4
+    run(transform, ["a.jpg", "b.jpg", "gone.jpg:read_error", "large.jpg:too_large"], describe=_describe)
 
 
 def _describe(item):
@@ -82,9 +83,21 @@ def _describe(item):
 
 
 def test_no_tasks_give_no_records():
+    run(ReadImages([], InputConfig(("unused",))), [])
+
+
+def test_records_can_be_read_without_their_counts(records):
     options = parse_beam_args([])
-    with beam.Pipeline(runner=make_runner(options), options=options) as pipeline:
-        assert_that(pipeline | ReadImages([], InputConfig(("unused",))), equal_to([]))
+    with beam.Pipeline(runner=make_runner(options), options=options) as root:
+        found = root | ReadImages.from_patterns(records, key_feature="id")
+        assert_that(found, equal_to(expected_records(records)))
+
+
+def test_the_tasks_of_plan_files_are_read(records, tmp_path):
+    config = InputConfig((str(records),), key_feature="id")
+    table = find_inputs(config)
+    plan_files = write_plan(unlocked(tmp_path / "out"), "00000", Wave(table.path, 0, table.rows))
+    run(ReadImages.from_plan(plan_files, config, 1 << 20, spread=False), expected_records(records))
 
 
 def test_parts_are_spread_before_they_are_read(records):
@@ -101,8 +114,8 @@ def test_parts_are_spread_before_they_are_read(records):
 def test_spread_or_not_the_same_is_read(records, spread, monkeypatch):
     monkeypatch.setattr(read, "PART_BYTES", 1000)
     transform = transform_of(InputConfig((str(records),), key_feature="id"), spread=spread)
-    assert run(transform, expected_records(records)) == len(EXAMPLES)
+    run(transform, expected_records(records))
 
 
 def test_patterns_may_be_paths(records):
-    assert run(ReadImages.from_patterns(records, key_feature="id"), expected_records(records)) == len(EXAMPLES)
+    run(ReadImages.from_patterns(records, key_feature="id"), expected_records(records))

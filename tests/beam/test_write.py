@@ -10,29 +10,36 @@ import pytest
 from pipeline.beam.options import make_runner, parse_beam_args
 from pipeline.beam.worker_errors import WorkerError, cause_of
 from pipeline.beam.write import WriteEmbeddings, _StageFn
-from pipeline.core.errors import OutputError, UsageError
+from pipeline.core.errors import IntegrityError, OutputError, UsageError
 from pipeline.core.json import to_json
 from pipeline.dataset import metadata
 from pipeline.dataset.commit import WaveHeader
 from pipeline.dataset.metadata import read_manifests
+from pipeline.dataset.ownership import write_spec
 from pipeline.dataset.sinks.base import SinkSettings, make_sinks
+from pipeline.dataset.tables import read_entries
 from pipeline.dataset.verify import verify
 from pipeline.storage import filesystem
-from tests.datasets import SPEC, STARTED, contents, entry, make_batch, make_failure, read_rows
+from pipeline.storage.lock import DatasetLock
+from pipeline.storage.locked import LockedDirectory
+from tests.datasets import SPEC, STARTED, contents, entry, make_batch, make_failure, make_header, read_rows, unlocked
 
 BATCHES = [make_batch({f"{i}{j}": [i, j, 0] for j in range(3)}, [make_failure(f"bad{i}")]) for i in range(4)]
 
 
-def run(output, batches=BATCHES, *args, **options):
+def run(output, batches=BATCHES, *args, read_counts=None, **options):
     beam_options = parse_beam_args(args)
     with beam.Pipeline(runner=make_runner(beam_options), options=beam_options) as root:
         batches = root | beam.Create(batches, reshuffle=bool(args))
-        batches | WriteEmbeddings(str(output), **options)
+        if read_counts is not None:
+            options["read_counts"] = root | "Counts" >> beam.Create(read_counts)
+        directory = output if isinstance(output, LockedDirectory) else str(output)
+        batches | WriteEmbeddings(directory, **options)
 
 
 @pytest.fixture
 def out(tmp_path):
-    metadata.write_spec(str(tmp_path / "out"), SPEC)
+    write_spec(unlocked(tmp_path / "out"), SPEC)
     return tmp_path / "out"
 
 
@@ -47,10 +54,11 @@ def test_batches_become_one_wave(out, args):
 
 
 def test_what_is_written_and_what_the_manifest_says(out):
-    header = WaveHeader("00042", STARTED, {"numpy": "2"}, inputs=(entry("a"),), key_feature="id")
+    header = make_header(unlocked(out), "00042", inputs=[entry("a")], key_feature="id")
     run(out, formats=("parquet",), header=header, spec=SPEC)
     (manifest,) = read_manifests(str(out))
-    assert (manifest.wave, manifest.key_feature, manifest.inputs) == ("00042", "id", (entry("a"),))
+    assert (manifest.wave, manifest.key_feature) == ("00042", "id")
+    assert list(read_entries(str(out), manifest)) == [entry("a", keys="feature")]
     path = out / manifest.outputs[0].path
     assert path.name == "embeddings-00042-00000-of-00001.parquet"
     assert pq.read_metadata(path).metadata[b"spec.json"] == to_json(SPEC)
@@ -94,6 +102,38 @@ def test_vectors_of_another_kind_are_refused_before_anything_runs(out):
     assert metadata.read_spec(str(out)) == SPEC
 
 
+def test_nothing_is_left_in_the_staging_directory(tmp_path):
+    run(tmp_path / "new", spec=SPEC)
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
+        "embeddings",
+        "failures",
+        "manifests",
+        "spec.json",
+    ]
+
+
+def test_lost_records_commit_nothing(out):
+    run(out, read_counts=[7, 9])
+    before = contents(out)
+    for counts in ([7, 8], [16, 1], []):
+        message = rf"wave 00001: {sum(counts)} records were read, but 12 embedded and 4 failed"
+        with pytest.raises(WorkerError, match=message) as raised:
+            run(out, read_counts=counts)
+        assert type(cause_of(raised.value)) is IntegrityError
+        assert {name: data for name, data in contents(out).items() if not name.startswith("staging")} == before
+
+
+def test_a_run_that_lost_its_lock_commits_nothing(out):
+    with DatasetLock(str(out)) as robbed, DatasetLock(str(out), steal=True) as thief:
+        with pytest.raises(WorkerError, match="was taken over by process") as raised:
+            run(robbed)
+        assert type(cause_of(raised.value)) is OutputError
+        run(thief)
+        (manifest,) = read_manifests(str(out))
+        assert manifest.embedded == 12
+    assert verify(str(out)).strays == ()
+
+
 def test_a_disk_that_fails_commits_nothing(out, monkeypatch):
     create = filesystem.create
     calls = 0
@@ -113,7 +153,7 @@ def test_a_disk_that_fails_commits_nothing(out, monkeypatch):
 
 
 def test_a_bundle_that_another_step_failed_leaves_no_file_open(out):
-    write = _StageFn(str(out), "00000", make_sinks(["parquet"]), SinkSettings("none", STARTED, b"{}"))
+    write = _StageFn(unlocked(out), "00000", make_sinks(["parquet"]), SinkSettings("none", STARTED, b"{}"))
     for end in (write.start_bundle, write.teardown):
         write.start_bundle()
         write.process(BATCHES[0])

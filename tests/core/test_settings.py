@@ -163,6 +163,27 @@ DIGEST = "0123456789abcdef" * 4
             )
             for rate in (-0.1, 1.5, float("nan"), float("inf"))
         ),
+        *(
+            (
+                lambda flag=flag: ExecutionConfig(dry_run=True, **flag),
+                "--{}={} is out of range; it must be a number above 0".format(*next(iter(flag.items()))),
+            )
+            for flag in (
+                {"workers": 0},
+                {"workers": -2},
+                {"price_per_vcpu_hour": 0.0},
+                {"price_per_vcpu_hour": float("nan")},
+                {"price_per_vcpu_hour": float("inf")},
+            )
+        ),
+        (
+            lambda: ExecutionConfig(workers=8),
+            "--workers=8 has an effect only with --dry_run; add --dry_run or leave it out",
+        ),
+        (
+            lambda: ExecutionConfig(price_per_vcpu_hour=0.05),
+            "--price_per_vcpu_hour=0.05 has an effect only with --dry_run; add --dry_run or leave it out",
+        ),
     ],
 )
 def test_refused(make, message):
@@ -192,6 +213,8 @@ def test_defaults_are_those_of_the_contract():
         wave_bytes=None,
         max_failure_rate=0.1,
         dry_run=False,
+        workers=None,
+        price_per_vcpu_hour=None,
         verbose=False,
         steal_lock=False,
     )

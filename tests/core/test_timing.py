@@ -36,6 +36,7 @@ def test_verbose_tells_the_steps_of_starting_up(verbose, tmp_path, tiny_module, 
         "importing Beam",
         "finding the inputs",
         "finding the module",
+        "planning",
         "loading the module",
         "from there to the first batch",
     ]

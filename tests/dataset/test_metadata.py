@@ -10,13 +10,22 @@ from hypothesis import strategies as st
 from pipeline.core.errors import OutputError
 from pipeline.core.json import to_json
 from pipeline.dataset import metadata, ownership
-from pipeline.dataset.metadata import Manifest, OutputEntry, live, next_wave, read_manifests, read_spec
+from pipeline.dataset.metadata import (
+    Manifest,
+    OutputEntry,
+    TableEntry,
+    live,
+    next_wave,
+    read_manifests,
+    read_spec,
+    wave_after,
+)
 from pipeline.embedding.dataset_spec import differing_fields
-from tests.datasets import SPEC, add_wave, entry, make_batch, make_failure
+from tests.datasets import SPEC, add_wave, make_batch, make_failure, unlocked
 
 MANIFEST = Manifest(
     wave="00003",
-    inputs=(entry("a\udcff\n.jpg"), entry("b.tfrecord", records=7)),
+    inputs=(TableEntry("manifests/00003-inputs-00000.parquet", 90, "0badcafe", 2),),
     outputs=(
         OutputEntry("embeddings/embeddings-00003-00000-of-00001.tfrecord", "embeddings", "tfrecord", 9, "00c0ffee", 8),
     ),
@@ -27,9 +36,14 @@ MANIFEST = Manifest(
     seconds=1.25,
     versions={"numpy": "2.1"},
     key_feature="id",
-    retried=("x",),
+    input_keys=("feature", "name"),
+    retried=(TableEntry("manifests/00003-retried-00000.parquet", 70, "0badcafe", 1),),
     replaces=("00001",),
 )
+
+
+def commit(output: Path, manifest: Manifest) -> None:
+    unlocked(output).replace(f"manifests/{manifest.wave}.json", to_json(manifest))
 
 
 def write_manifest(output: Path, fields: object, name: str = "00003") -> None:
@@ -41,8 +55,8 @@ def write_manifest(output: Path, fields: object, name: str = "00003") -> None:
 def test_spec_and_manifest_survive_the_round_trip(tmp_path):
     assert read_spec(str(tmp_path)) is None
     assert read_manifests(str(tmp_path)) == ()
-    metadata.write_spec(str(tmp_path), SPEC)
-    metadata.commit(str(tmp_path), MANIFEST)
+    ownership.write_spec(unlocked(tmp_path), SPEC)
+    commit(tmp_path, MANIFEST)
     assert read_spec(str(tmp_path)) == SPEC
     assert read_manifests(str(tmp_path)) == (MANIFEST,)
     assert metadata.read_manifest(str(tmp_path), "00003") == MANIFEST
@@ -51,11 +65,12 @@ def test_spec_and_manifest_survive_the_round_trip(tmp_path):
 
 def test_waves_are_in_order_when_there_are_a_hundred_thousand(tmp_path):
     for wave in ("99999", "100000", "00002"):
-        metadata.commit(str(tmp_path), dataclasses.replace(MANIFEST, wave=wave, outputs=()))
+        commit(tmp_path, dataclasses.replace(MANIFEST, wave=wave, outputs=()))
     manifests = read_manifests(str(tmp_path))
     assert [manifest.wave for manifest in manifests] == ["00002", "99999", "100000"]
     assert next_wave(manifests) == "100001"
     assert next_wave(()) == "00000"
+    assert wave_after(["99999", "00002"]) == "100000"
 
 
 def test_what_another_wave_replaces_does_not_count():
@@ -64,15 +79,37 @@ def test_what_another_wave_replaces_does_not_count():
     assert [manifest.wave for manifest in live([*manifests, compacted])] == ["00001", "00003"]
 
 
+def test_a_wave_that_only_replaces_others_does_not_count():
+    marker = dataclasses.replace(MANIFEST, wave="00005", inputs=(), outputs=(), retried=(), embedded=0)
+    older = dataclasses.replace(MANIFEST, replaces=())
+    assert live([older, marker]) == (older,)
+    assert live([older, dataclasses.replace(marker, replaces=("00003",))]) == ()
+    empty = dataclasses.replace(marker, replaces=())
+    assert live([older, empty]) == (older, empty)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, False),
+        ({"input_keys": ("name",)}, True),
+        ({"key_feature": None, "input_keys": ("name", "offset")}, True),
+        ({"key_feature": None, "inputs": (), "retried": (), "input_keys": ()}, False),
+    ],
+)
+def test_whether_names_of_inputs_determine_the_keys(changes, expected):
+    assert dataclasses.replace(MANIFEST, **changes).has_keys_from_names == expected
+
+
 def test_only_files_that_are_called_like_manifests_are_manifests(tmp_path):
-    metadata.commit(str(tmp_path), MANIFEST)
+    commit(tmp_path, MANIFEST)
     for name in ("00003.json.bak", "00003 (copy).json", "notes.json", "00004.json." + "0" * 32 + ".tmp"):
         (tmp_path / "manifests" / name).write_text("{}")
     assert read_manifests(str(tmp_path)) == (MANIFEST,)
 
 
 def test_a_copied_manifest_does_not_count_twice(tmp_path):
-    metadata.commit(str(tmp_path), MANIFEST)
+    commit(tmp_path, MANIFEST)
     shutil.copy(tmp_path / "manifests/00003.json", tmp_path / "manifests/00004.json")
     with pytest.raises(OutputError, match=r"00004\.json is the manifest of wave 00003, not of 00004"):
         read_manifests(str(tmp_path))
@@ -89,12 +126,16 @@ WITH_KIND = {**FIELDS, "outputs": [{**FIELDS["outputs"][0], "kind": "secrets"}]}
         ("{", "Expecting property name"),
         ("[]", "no attribute 'get'"),
         ("[" * 100_000, "recursion"),
-        ({}, "missing required field `wave`"),
+        ({}, r"its inputs are malformed: KeyError\('inputs'\)"),
+        ({"format_version": 2}, "missing required field `wave`"),
         ({**FIELDS, "surplus": 1}, "has no field 'surplus'"),
         ({**FIELDS, "embedded": "8"}, r"Expected `int`, got `str` - at `\$\.embedded`"),
         ({**FIELDS, "embedded": True}, r"Expected `int`, got `bool` - at `\$\.embedded`"),
         ({**FIELDS, "inputs": {}}, r"Expected `array`, got `object` - at `\$\.inputs`"),
         ({**FIELDS, "inputs": [3]}, r"Expected `object`, got `int` - at `\$\.inputs\[0\]`"),
+        ({**FIELDS, "inputs": [{**FIELDS["inputs"][0], "path": "manifests/../spec.json"}]}, "a table is called"),
+        ({**FIELDS, "retried": [{**FIELDS["retried"][0], "path": "../../etc/passwd"}]}, "a table is called"),
+        ({**FIELDS, "input_keys": ["luck"]}, r"Invalid enum value 'luck' - at `\$\.input_keys\[0\]`"),
         ({**FIELDS, "versions": {"numpy": 2}}, r"Expected `str`, got `int` - at `\$\.versions"),
         ({**FIELDS, "wave": "../3"}, "the wave is called '../3'"),
         ({**FIELDS, "outputs": [{**FIELDS["outputs"][0], "path": "../../etc/passwd"}]}, "an output is called"),
@@ -111,8 +152,8 @@ def test_a_file_that_is_no_manifest_is_refused(tmp_path, fields, message):
 
 
 def test_a_later_format_is_refused(tmp_path):
-    write_manifest(tmp_path, {**FIELDS, "format_version": 2, "unheard": "of"})
-    with pytest.raises(OutputError, match="has format version 2; this program reads up to 1; update it"):
+    write_manifest(tmp_path, {**FIELDS, "format_version": 3, "unheard": "of"})
+    with pytest.raises(OutputError, match="has format version 3; this program reads up to 2; update it"):
         read_manifests(str(tmp_path))
 
 

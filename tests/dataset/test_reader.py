@@ -1,10 +1,12 @@
 import dataclasses
+import io
 
 import pytest
 
 from pipeline.core.errors import OutputError
 from pipeline.core.records import Feature
 from pipeline.dataset.reader import read_embeddings, read_failures, read_failures_file
+from pipeline.storage import filesystem
 from tests.datasets import add_wave, entry, make_batch, make_failure, read_rows
 
 
@@ -168,7 +170,30 @@ def test_features_come_back_with_their_types(tmp_path, formats):
     "line",
     ["", "{", "3", "[]", "{}", '{"key": 3, "source": "", "stage": "", "reason": "", "message": ""}', "[" * 99999],
 )
-def test_a_damaged_failures_file_is_told_in_one_line(tmp_path, line):
+def test_a_damaged_failures_file_makes_an_error_of_one_line(tmp_path, line):
     (tmp_path / "x").write_text(f"{line}\n{line}")
     with pytest.raises(OutputError, match=r"x cannot be read: .*; run python -m pipeline\.verify"):
         list(read_failures_file(str(tmp_path / "x")))
+
+
+def test_a_failures_file_that_is_not_utf8(tmp_path):
+    (tmp_path / "x").write_bytes(make_failure("a").to_json().encode() + b"\n\xff\n")
+    with pytest.raises(OutputError, match=r"x cannot be read: 'utf-8' codec .*; run python -m pipeline\.verify"):
+        list(read_failures_file(str(tmp_path / "x")))
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_only_line_feeds_end_a_line_of_failures(tmp_path, end):
+    failures = [make_failure("a"), make_failure("b\u2028\x85c")]
+    lines = [failures[0].to_json(), failures[1].to_json().replace("\\u2028", "\u2028").replace("\\u0085", "\x85")]
+    (tmp_path / "x").write_bytes(("\n".join(lines) + end).encode())
+    assert list(read_failures_file(str(tmp_path / "x"))) == failures
+
+
+def test_a_failures_file_is_read_as_it_is_needed(tmp_path, monkeypatch):
+    line = make_failure("a").to_json().encode() + b"\n"
+    file = io.BytesIO(line * ((4 << 20) // len(line)))
+    monkeypatch.setattr(filesystem, "open_read", lambda path: file)
+    failures = read_failures_file("x")
+    assert next(failures) == make_failure("a")
+    assert file.tell() <= 1 << 20

@@ -26,12 +26,15 @@ TFRECORD = "embeddings/embeddings-00000-00000-of-00001.tfrecord"
 PARQUET = "embeddings/embeddings-00000-00000-of-00001.parquet"
 FAILURES = "failures/failures-00000-00000-of-00001.jsonl"
 MANIFEST = "manifests/00000.json"
+INPUTS = "manifests/00000-inputs-00000.parquet"
+RETRIED = "manifests/00000-retried-00000.parquet"
 
 
 @pytest.fixture
 def out(tmp_path):
     batch = make_batch({"a": [1, 2, 3], "b": [4, 5, 6]}, [make_failure("c"), make_failure("d", reason="empty")])
-    add_wave(tmp_path / "out", "00000", batch, inputs=tuple(map(entry, "abcd")), formats=("tfrecord", "parquet"))
+    options = {"inputs": tuple(map(entry, "abcd")), "retried": ("/in/a",), "formats": ("tfrecord", "parquet")}
+    add_wave(tmp_path / "out", "00000", batch, **options)
     return tmp_path / "out"
 
 
@@ -66,7 +69,7 @@ def test_no_data_set_at_all(tmp_path):
         verify(str(tmp_path))
 
 
-@pytest.mark.parametrize("name", [TFRECORD, PARQUET, FAILURES])
+@pytest.mark.parametrize("name", [TFRECORD, PARQUET, FAILURES, INPUTS, RETRIED])
 class TestFiles:
     def test_missing(self, out, name):
         (out / name).unlink()
@@ -101,17 +104,19 @@ class TestFiles:
             (out / name).write_bytes(flipped)
             assert any(problem.startswith(f"{name}: CRC-32C ") for problem in problems(out)), position
 
-    def test_the_wrong_number_of_rows(self, out, name):
-        (manifest,) = read_manifests(str(out))
-        outputs = tuple(
-            dataclasses.replace(item, rows=item.rows + 1) if item.path == name else item for item in manifest.outputs
-        )
-        change_manifest(out, outputs=outputs)
-        found = problems(out)
-        assert f"{name}: 2 rows, 3 in the manifest" in found
-        kind = "failures" if name == FAILURES else "embeddings"
-        file_format = {TFRECORD: "tfrecord", PARQUET: "parquet", FAILURES: "jsonl"}[name]
-        assert f"wave 00000: 3 {kind} in {file_format} files, 2 in the manifest" in found
+
+@pytest.mark.parametrize("name", [TFRECORD, PARQUET, FAILURES])
+def test_the_wrong_number_of_rows(out, name):
+    (manifest,) = read_manifests(str(out))
+    outputs = tuple(
+        dataclasses.replace(item, rows=item.rows + 1) if item.path == name else item for item in manifest.outputs
+    )
+    change_manifest(out, outputs=outputs)
+    found = problems(out)
+    assert f"{name}: 2 rows, 3 in the manifest" in found
+    kind = "failures" if name == FAILURES else "embeddings"
+    file_format = {TFRECORD: "tfrecord", PARQUET: "parquet", FAILURES: "jsonl"}[name]
+    assert f"wave 00000: 3 {kind} in {file_format} files, 2 in the manifest" in found
 
 
 class TestCounts:
@@ -213,6 +218,8 @@ class TestStrays:
         "failures/x",
         "manifests/backup/00000.json",
         "staging/00001/embeddings-0a",
+        f"staging/{'0a' * 16}/00001/embeddings-0a",
+        "manifests/00001-inputs-00000.parquet",
         f"manifests/00000.json.{'0a' * 16}.tmp",
         f"summary.json.{'0a' * 16}.tmp",
     )
@@ -234,12 +241,14 @@ class TestStrays:
         assert contents(out) == before
         found = capsys.readouterr().out
         assert found.count("no manifest names it; remove it with --delete_strays") == len(strays)
-        assert found.endswith("; complete, but 7 strays\n")
+        assert found.endswith("; complete, but 9 strays\n")
         assert main([str(out), "--delete_strays"]) == 0
         assert capsys.readouterr().out == (
-            "removed 7 files that no manifest names\n1 waves, 2 rows, 0 superseded, 2 failures; complete\n"
+            "removed 9 files that no manifest names\n1 waves, 2 rows, 0 superseded, 2 failures; complete\n"
         )
-        assert contents(out) == {name: data for name, data in before.items() if name not in self.NAMES}
+        after = contents(out)
+        after.pop("manifests/00002.json")  # keeps the number of the removed wave from being used again
+        assert after == {name: data for name, data in before.items() if name not in self.NAMES}
         assert main([str(out)]) == 0
 
     def test_are_not_deleted_while_a_run_is_writing_them(self, out, strays, capsys):
@@ -285,7 +294,8 @@ def test_waves_that_others_replace_are_checked_but_not_counted(out):
     add_wave(out, "00001", make_batch({"a": [7, 8, 9]}), inputs=(entry("a"),), replaces=("00000",))
     report = verify(str(out))
     assert (report.waves, report.rows) == (1, 1)
-    assert sorted(report.strays) == sorted(str(out / name) for name in (TFRECORD, PARQUET, FAILURES, MANIFEST))
+    replaced = (TFRECORD, PARQUET, FAILURES, MANIFEST, INPUTS, RETRIED)
+    assert sorted(report.strays) == sorted(str(out / name) for name in replaced)
 
 
 class TestShow:
@@ -353,7 +363,7 @@ def test_any_damage_to_any_file_is_found_or_told(out):
     """One byte anywhere in the data set is changed; the spec's and the manifest's texts are not all guarded."""
     rng = np.random.default_rng(0)
     original = contents(out)
-    for name in (TFRECORD, PARQUET, FAILURES):
+    for name in (TFRECORD, PARQUET, FAILURES, INPUTS, RETRIED):
         for _ in range(25):
             data = bytearray(original[name])
             data[rng.integers(len(data))] ^= int(rng.integers(1, 256))
@@ -377,5 +387,5 @@ def test_strays_on_a_path_that_python_writes_differently(out, monkeypatch):
 def test_what_the_reports_count_is_what_is_there(out):
     assert json.loads((out / MANIFEST).read_text())["embedded"] == 2
     assert isinstance(read_manifests(str(out))[0], Manifest)
-    assert all(filesystem.exists(path) for path in owned_files(str(out), read_manifests(str(out)))[:4])
+    assert all(filesystem.exists(path) for path in owned_files(str(out), read_manifests(str(out)))[:6])
     assert Failure.from_json((out / FAILURES).read_text().splitlines()[0]).key == b"c"

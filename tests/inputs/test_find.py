@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from pipeline.core.errors import InputError
 from pipeline.core.settings import InputConfig
-from pipeline.dataset.ownership import output_test
+from pipeline.dataset.ownership import outputs_in
 from pipeline.images.formats.registry import EXTENSIONS
 from pipeline.inputs import image_files
-from pipeline.inputs.base import InputFile
+from pipeline.inputs.base import InputFile, InputKind
 from pipeline.inputs.find import check_records, find_inputs
 from pipeline.inputs.tasks import make_tasks
 from pipeline.storage import filesystem
@@ -45,8 +45,8 @@ def tree(tmp_path, monkeypatch):
     return tmp_path
 
 
-def find(*patterns, **options):
-    return find_inputs(InputConfig(tuple(map(str, patterns)), **options))
+def find(*patterns, outputs=lambda folder: None, kinds=(), **options):
+    return find_inputs(InputConfig(tuple(map(str, patterns)), **options), outputs, kinds).by_path()
 
 
 def names(files):
@@ -98,7 +98,7 @@ class TestKeys:
     def test_what_is_known_of_a_file(self, tree):
         stat = os.stat(tree / "photos/a.jpg")
         expected = InputFile(f"{tree}/photos/a.jpg", "a.jpg", "images", 5, stat.st_mtime)
-        assert find(tree / "photos/a.jpg") == (expected,)
+        assert find(tree / "photos/a.jpg") == [expected]
         assert not expected.is_compressed
 
     @pytest.mark.parametrize("name", ["sp ace.jpg", "bra[1].jpg", "é.jpg", "new\nline.jpg", "star*.jpg", "\udcff.jpg"])
@@ -157,6 +157,12 @@ class TestRemoteKeys:
         assert names(files) == expected
         assert all(file.size_bytes == 3 and file.mtime_s > 1.6e9 for file in files)
 
+    def test_lines_of_a_list_in_the_store(self, gcs):
+        lines = ["gs://bucket/photos/a.jpg", "gs://bucket/other/caf\u00e9.jpg"]
+        gcs.write("gs://bucket/lists/all.txt", "\r\n".join(lines).encode("utf-8-sig"))
+        assert names(find("gs://bucket/lists/all.txt")) == sorted(lines)
+        gcs.delete("gs://bucket/lists/")
+
     def test_inputs_without_a_common_parent_have_their_whole_paths(self, tree):
         expected = [f"{tree}/other/f.tif", "gs://bucket/photos/a.jpg"]
         assert names(find("gs://bucket/photos/a.jpg", tree / "other")) == expected
@@ -173,6 +179,10 @@ class TestPaths:
         (tree / "linked").mkdir()
         (tree / "linked" / "more").symlink_to(tree / "photos", target_is_directory=True)
         assert set(names(find("linked"))) == {f"more/{name}" for name in names(find("photos"))}
+
+    def test_a_link_to_itself_stays_in_the_plan(self, tree):
+        (tree / "photos" / "itself.jpg").symlink_to("itself.jpg")
+        assert [file.size_bytes for file in find("photos") if file.name == "itself.jpg"] == [0]
 
     def test_links_in_a_circle_end(self, tree):
         (tree / "photos" / "again").symlink_to(tree / "photos", target_is_directory=True)
@@ -226,6 +236,20 @@ class TestKinds:
         kinds = {file.name: file.kind for file in find("photos", "records")}
         assert kinds["photos/a.jpg"] == "images"
         assert kinds["records/x.tfrecord.gz"] == kinds["records/train-00000-of-00002"] == "tfrecord"
+
+    def test_kinds_of_the_caller_come_first(self, tree):
+        class Dotted(InputKind):
+            name = "dotted"
+            file_names = r"\.(?:JPG|md)$"
+
+        kinds = {file.name: file.kind for file in find("photos", kinds=[Dotted()])}
+        assert kinds == {
+            "2024/c.jpeg": "images",
+            "2024/d.webp": "images",
+            "a.jpg": "dotted",
+            "b.PNG": "images",
+            "notes.md": "dotted",
+        }
 
     @pytest.mark.parametrize(("wanted", "kind"), [("images", "images"), ("tfrecord", "tfrecord")])
     def test_the_format_that_is_asked_for_is_believed(self, tree, wanted, kind):
@@ -289,7 +313,7 @@ class TestLists:
         def fail(path):
             raise PermissionError(13, "Permission denied", path)
 
-        monkeypatch.setattr(filesystem, "read_bytes", fail)
+        monkeypatch.setattr(filesystem, "open_read", fail)
         with pytest.raises(InputError, match=r"^list file .*/all.txt cannot be read: .*Permission denied"):
             find("all.txt")
 
@@ -415,11 +439,11 @@ def test_what_runs_have_written_is_no_input(tmp_path):
         (tmp_path / "photos" / name).write_bytes(b"")
     shard = output / "embeddings" / "embeddings-00000-00000-of-00001.tfrecord"
     shard.write_bytes(RECORDS)
-    config = InputConfig((str(tmp_path / "photos"),))
-    assert names(find_inputs(config, output_test(str(output)))) == ["a.jpg", "out/b.jpg", "out/embeddings/mine.jpg"]
-    assert f"out/embeddings/{shard.name}" in names(find_inputs(config))
+    photos, outputs = tmp_path / "photos", outputs_in(str(output))
+    assert names(find(photos, outputs=outputs)) == ["a.jpg", "out/b.jpg", "out/embeddings/mine.jpg"]
+    assert f"out/embeddings/{shard.name}" in names(find(photos))
     with pytest.raises(InputError, match=r"^no input matched"):
-        find_inputs(InputConfig((str(shard),)), output_test(str(output)))
+        find(shard, outputs=outputs)
 
 
 @pytest.mark.parametrize(
@@ -434,7 +458,7 @@ def test_a_data_set_is_no_input_by_whatever_path(tmp_path, given, output):
         (tmp_path / "real/out").symlink_to("../elsewhere")
     (target / "embeddings/embeddings-00000-00000-of-00001.tfrecord").write_bytes(RECORDS)
     (target / "mine.jpg").write_bytes(b"x")
-    files = find_inputs(InputConfig((str(tmp_path / given),)), output_test(str(tmp_path / output)))
+    files = find(tmp_path / given, outputs=outputs_in(str(tmp_path / output)))
     assert [os.path.basename(file.path) for file in files] == ["mine.jpg"]
 
 
@@ -446,7 +470,7 @@ def test_a_list_must_not_give_one_key_to_two_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = f"{tmp_path}/d/x.jpg and {tmp_path}/x.jpg would have the same key, x.jpg; write the list's line in another"
     with pytest.raises(InputError, match=f"^{re.escape(text)}"):
-        find_inputs(InputConfig((str(tmp_path / "d/x.jpg"), str(tmp_path / "d/list.txt"))))
+        find(tmp_path / "d/x.jpg", tmp_path / "d/list.txt")
 
 
 def test_lines_of_a_list_are_files_and_nothing_else(tmp_path, monkeypatch):
@@ -454,6 +478,6 @@ def test_lines_of_a_list_are_files_and_nothing_else(tmp_path, monkeypatch):
     (tmp_path / "folder/a.jpg").write_bytes(b"x")
     (tmp_path / "list.txt").write_bytes(b"folder\n**\nf*\na\0*.jpg\n")
     monkeypatch.chdir(tmp_path)
-    files = find_inputs(InputConfig((str(tmp_path / "list.txt"),)))
+    files = find(tmp_path / "list.txt")
     assert sorted(file.name for file in files) == ["**", "a\0*.jpg", "f*", "folder"]
     assert {file.size_bytes for file in files} == {0}

@@ -8,7 +8,7 @@ import pytest
 import pipeline
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import ModuleError, OutputError, UsageError
-from pipeline.dataset.metadata import read_spec
+from pipeline.dataset.metadata import read_manifests, read_spec
 from pipeline.engines import gpu
 from pipeline.job.dry_run import preview
 from pipeline.run import main
@@ -77,6 +77,9 @@ class TestOneSpace:
         assert (out / "notes.txt").exists()
         assert read_spec(str(out)).normalization == "l2"
         assert len(read_rows(out)) == 5
+        marker, new = read_manifests(str(out))
+        assert (marker.is_marker, len(marker.replaces), new.embedded) == (True, 5, 5)
+        assert [marker.wave, new.wave] == ["00005", "00006"]
         assert complete(out)
 
     def test_overwriting_keeps_the_old_until_the_new_can_begin(self, photos, out, tiny_module, tmp_path):

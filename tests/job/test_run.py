@@ -24,6 +24,7 @@ class TestWaves:
         assert sorted(contents(out)) == [
             "embeddings/embeddings-00000-00000-of-00001.tfrecord",
             "failures/failures-00000-00000-of-00001.jsonl",
+            "manifests/00000-inputs-00000.parquet",
             "manifests/00000.json",
             "spec.json",
             "summary.json",

@@ -9,6 +9,7 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 import pipeline
+from pipeline.beam import write
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import IntegrityError, OutputError, PipelineError
 from pipeline.dataset import metadata
@@ -17,7 +18,7 @@ from pipeline.job import waves as job_waves
 from pipeline.run import main
 from pipeline.storage import filesystem
 from pipeline.storage.lock import DatasetLock
-from tests.datasets import complete, embed, read_rows, read_vectors
+from tests.datasets import complete, contents, embed, read_rows, read_vectors
 
 
 def test_a_wave_without_any_record(tmp_path, photos, out, tiny_module, caplog):
@@ -32,11 +33,11 @@ def test_a_wave_without_any_record(tmp_path, photos, out, tiny_module, caplog):
 def test_a_run_that_was_robbed_does_not_commit(photos, out, tiny_module, monkeypatch):
     write_plan = job_waves.write_plan
 
-    def rob(output, wave):
-        if wave.name == "00002":
-            with DatasetLock(output, steal=True):
+    def rob(directory, name, wave):
+        if name == "00002":
+            with DatasetLock(directory.path, steal=True):
                 pass
-        return write_plan(output, wave)
+        return write_plan(directory, name, wave)
 
     monkeypatch.setattr(job_waves, "write_plan", rob)
     with pytest.raises(
@@ -50,10 +51,17 @@ def test_a_run_that_was_robbed_does_not_commit(photos, out, tiny_module, monkeyp
 
 
 def test_records_that_were_lost_end_the_run_and_do_not_count(photos, out, tiny_module, monkeypatch):
-    monkeypatch.setattr(job_waves, "_records_read", lambda result: 6)
+    """The message names what was counted; nothing of the wave counts."""
+    commit = write.commit_wave
+
+    def lose(*args, records_read):
+        return commit(*args, records_read=records_read + 1)
+
+    monkeypatch.setattr(write, "commit_wave", lose)
     with pytest.raises(IntegrityError, match="wave 00000: 6 records were read, but 5 embedded and 0 failed"):
         embed(photos, out, tiny_module)
     assert read_manifests(str(out)) == ()
+    assert sorted(contents(out)) == ["spec.json"]
     monkeypatch.undo()
     assert embed(photos, out, tiny_module).embedded == 5
     assert complete(out)
@@ -63,7 +71,7 @@ def test_a_full_disk_in_the_middle_is_one_line_and_resumable(photos, out, tiny_m
     create = filesystem.create
 
     def full(path):
-        if "staging/00002/embeddings" in path:
+        if "/00002/embeddings" in path:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         return create(path)
 
@@ -88,7 +96,7 @@ def test_a_full_disk_in_the_middle_is_one_line_and_resumable(photos, out, tiny_m
 
 
 def test_a_pipeline_that_fails_for_a_reason_of_its_own_shows_it(photos, out, tiny_module, monkeypatch):
-    monkeypatch.setattr("pipeline.beam.write.commit_wave", lambda *args: 1 / 0)
+    monkeypatch.setattr("pipeline.beam.write.commit_wave", lambda *args, **options: 1 / 0)
     with pytest.raises(Exception, match="division by zero") as raised:
         pipeline.run(
             RunConfig.from_flags(input=str(photos), module=str(tiny_module), output=str(out), engine="tensorflow")

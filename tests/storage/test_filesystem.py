@@ -3,9 +3,10 @@ import gc
 import os
 
 import pytest
+from apache_beam.io.gcp.gcsio import GcsIO
 
-from pipeline.storage import filesystem
-from pipeline.storage.object_store import FileStat
+from pipeline.storage import filesystem, object_store
+from pipeline.storage.object_store import FileStat, Move
 from tests.gcs_emulator import GcsEmulator
 
 WEIRD_NAMES = [
@@ -102,8 +103,6 @@ class TestLocal:
         filesystem.write_atomically(path, b"data")
         stat = os.stat(path)
         expected = [FileStat(path, 4, stat.st_mtime)]
-        assert filesystem.match(path) == expected
-        assert filesystem.match(os.path.dirname(path)) == expected
         assert filesystem.list_files(str(tmp_path)) == expected
         assert filesystem.exists(path)
         assert filesystem.read_bytes(path) == b"data"
@@ -114,39 +113,9 @@ class TestLocal:
 
     def test_directories_are_listed_recursively_by_path(self, tmp_path):
         fill(tmp_path, "b", "a/c", "a/b/d", ".hidden")
-        assert paths(filesystem.match(str(tmp_path))) == [
+        assert paths(filesystem.list_files(str(tmp_path))) == [
             str(tmp_path / name) for name in (".hidden", "a/b/d", "a/c", "b")
         ]
-
-    def test_a_file_has_one_path_whichever_pattern_finds_it(self, tmp_path, monkeypatch):
-        fill(tmp_path, "a", "d/b")
-        monkeypatch.chdir(tmp_path)
-        assert paths(filesystem.match(".")) == ["a", "d/b"]
-        assert paths(filesystem.match("d")) == paths(filesystem.match("*/b")) == ["d/b"]
-
-    @pytest.mark.parametrize(
-        ("pattern", "found"),
-        [
-            ("*.jpg", ["a.jpg", "b.jpg"]),
-            ("?.jpg", ["a.jpg", "b.jpg"]),
-            ("[b-z].jpg", ["b.jpg"]),
-            ("*", ["a.jpg", "b.jpg"]),
-            ("**", ["a.jpg", "b.jpg", "d/c.jpg", "d/e/f.jpg"]),
-            ("d/*", ["d/c.jpg"]),
-            ("**/*.jpg", ["a.jpg", "b.jpg", "d/c.jpg", "d/e/f.jpg"]),
-            ("*.png", []),
-            ("nothing", []),
-            ("nothing/*", []),
-        ],
-    )
-    def test_globs(self, tmp_path, pattern, found):
-        fill(tmp_path, "a.jpg", "b.jpg", "d/c.jpg", "d/e/f.jpg")
-        assert paths(filesystem.match(f"{tmp_path}/{pattern}")) == [str(tmp_path / name) for name in found]
-
-    def test_an_existing_path_is_no_glob(self, tmp_path):
-        fill(tmp_path, "a[1].jpg", "a1.jpg", "d*/x", "dd/x")
-        assert paths(filesystem.match(str(tmp_path / "a[1].jpg"))) == [str(tmp_path / "a[1].jpg")]
-        assert paths(filesystem.match(str(tmp_path / "d*"))) == [str(tmp_path / "d*/x")]
 
     def test_dangling_links_are_listed_and_other_things_are_not(self, tmp_path):
         fill(tmp_path, "file")
@@ -159,7 +128,7 @@ class TestLocal:
             ("file", 4),
             ("link", 4),
         ]
-        assert filesystem.match(str(tmp_path / "pipe")) == []
+        assert filesystem.stat_file(str(tmp_path / "pipe")) is None
 
     def test_a_directory_that_cannot_be_read_is_not_passed_over(self, tmp_path, monkeypatch):
         fill(tmp_path, "a", "locked/b")
@@ -217,6 +186,20 @@ class TestLocal:
         filesystem.rename(str(tmp_path / "new/c"), str(tmp_path / "d/b"))
         assert (tmp_path / "d/b").read_bytes() == b"a"
 
+    def test_moves_that_were_made_before_are_made_once(self, tmp_path):
+        fill(tmp_path, "a", "b")
+        moves = [Move(str(tmp_path / name), str(tmp_path / "new" / name)) for name in "ab"]
+        filesystem.rename_all(moves[:1])
+        filesystem.rename_all(iter(moves))
+        assert [(tmp_path / "new" / name).read_bytes() for name in "ab"] == [b"a", b"b"]
+        with pytest.raises(FileNotFoundError):
+            filesystem.rename_all([*moves, Move(str(tmp_path / "c"), str(tmp_path / "new/c"))])
+
+    def test_of_a_directory_only_chosen_files_are_deleted(self, tmp_path):
+        fill(tmp_path, "d/a", "d/e/b", "d/f/c")
+        filesystem.delete_directory(str(tmp_path / "d"), lambda name: name != "e/b")
+        assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["d", "d/e", "d/e/b"]
+
     def test_delete_directory(self, tmp_path):
         fill(tmp_path, "d/a", "d/e/f/b", "d/.c", "keep")
         (tmp_path / "d/dangling").symlink_to("nothing")
@@ -241,19 +224,17 @@ class TestRemote:
     @pytest.fixture(autouse=True)
     def _clean(self, gcs: GcsEmulator):
         yield
-        for path in gcs.paths():  # Beam's own delete takes names for globs
-            filesystem.rename(path, "gs://bucket/gone")
-        gcs.delete()
+        filesystem.delete(gcs.paths())
 
     @pytest.mark.parametrize("name", ["plain", "sp ace", "bra[ck]ets", "star*", "é\U0001f600"])
     def test_any_name_can_be_written_found_read_and_deleted(self, name):
         path = filesystem.join("gs://bucket/top", name)
         filesystem.write_atomically(path, b"old")
         filesystem.write_atomically(path, b"data")
-        (stat,) = filesystem.match(path)
+        stat = filesystem.find_file(path)
         assert (stat.path, stat.size_bytes) == (path, 4)
         assert stat.mtime_s > 1.6e9
-        assert filesystem.match("gs://bucket/top") == [stat]
+        assert filesystem.list_files("gs://bucket/top") == [stat]
         assert filesystem.exists(path)
         assert filesystem.read_bytes(path) == b"data"
         filesystem.rename(path, "gs://bucket/top/renamed")
@@ -268,6 +249,14 @@ class TestRemote:
         filesystem.write_atomically("gs://bucket/early/a", iter([b"da", b"ta"]))
         assert b"".join(filesystem.read_chunks("gs://bucket/early/a")) == b"data"
         assert filesystem.find_file("gs://bucket/early/a").size_bytes == 4
+
+    @pytest.mark.parametrize("location", ["local", "gs"])
+    def test_only_line_feeds_end_a_line(self, tmp_path, location):
+        path = str(tmp_path / "a") if location == "local" else "gs://bucket/lines/a"
+        lines = [b"a\rb", b"", "c\u2028d\x85".encode(), bytes(3 << 20), b"end"]
+        for data, expected in [(b"", []), (b"\n".join(lines), lines), (b"\n".join(lines) + b"\n", lines)]:
+            filesystem.write_atomically(path, data)
+            assert list(filesystem.read_lines(path)) == expected
         assert filesystem.find_file("gs://bucket/early") is None
         filesystem.delete(["gs://bucket/early/a"])
 
@@ -277,35 +266,54 @@ class TestRemote:
         assert len(filesystem.list_files("gs://bucket/many", limit=2)) == 2
         filesystem.delete_directory("gs://bucket/many")
 
-    def test_a_name_that_looks_like_a_glob_deletes_nothing_else(self, gcs):
-        for name in ("a*", "ab"):
-            gcs.write(f"gs://bucket/{name}", b"")
-        with pytest.raises(
-            OSError,
-            match=r"^gs://bucket/a\*: not deleted, because Beam would delete every match of this name as a glob;",
-        ):
-            filesystem.delete(["gs://bucket/a*"])
-        assert gcs.paths() == ["gs://bucket/a*", "gs://bucket/ab"]
+    def test_many_files_are_moved_and_deleted_in_batches(self, gcs, monkeypatch):
+        moves = [Move(f"gs://bucket/from/{index:03d}", f"gs://bucket/to/{index:03d}") for index in range(101)]
+        for move in moves:
+            gcs.write(move.source, b"")
+        batches = []
+        for name in ("copy_batch", "delete_batch"):
+            function = getattr(GcsIO, name)
 
-    @pytest.mark.parametrize(
-        ("pattern", "found"),
-        [
-            ("gs://bucket", ["d/a.jpg", "d/e/b.jpg", "d2/c.jpg", "x[1]/f.jpg"]),
-            ("gs://bucket/", ["d/a.jpg", "d/e/b.jpg", "d2/c.jpg", "x[1]/f.jpg"]),
-            ("gs://bucket/d", ["d/a.jpg", "d/e/b.jpg"]),
-            ("gs://bucket/d/", ["d/a.jpg", "d/e/b.jpg"]),
-            ("gs://bucket/d/*", ["d/a.jpg"]),
-            ("gs://bucket/d/**", ["d/a.jpg", "d/e/b.jpg"]),
-            ("gs://bucket/*/?.jpg", ["d/a.jpg", "d2/c.jpg", "x[1]/f.jpg"]),
-            ("gs://bucket/d/a.jpg", ["d/a.jpg"]),
-            ("gs://bucket/none", []),
-            ("gs://bucket/none/*", []),
-        ],
-    )
-    def test_match(self, gcs, pattern, found):
-        for name in ("d/a.jpg", "d/e/b.jpg", "d2/c.jpg", "x[1]/f.jpg"):
+            def counted(self, items, name=name, function=function):
+                batches.append((name, len(items)))
+                return function(self, items)
+
+            monkeypatch.setattr(GcsIO, name, counted)
+        filesystem.rename_all(moves)
+        assert sorted(batches) == [("copy_batch", 1), ("copy_batch", 100), ("delete_batch", 1), ("delete_batch", 100)]
+        filesystem.rename_all(moves)  # what was moved before is no error
+        assert gcs.paths() == [move.target for move in moves]
+        batches.clear()
+        filesystem.delete([move.target for move in moves])
+        assert sorted(batches) == [("delete_batch", 1), ("delete_batch", 100)]
+        assert gcs.paths() == []
+
+    def test_a_name_that_looks_like_a_glob_deletes_nothing_else(self, gcs):
+        for name in ("a*", "ab", "a?", "a[b]"):
             gcs.write(f"gs://bucket/{name}", b"")
-        assert paths(filesystem.match(pattern)) == [f"gs://bucket/{name}" for name in found]
+        filesystem.delete(["gs://bucket/a*", "gs://bucket/a?", "gs://bucket/a[b]", "gs://bucket/a[!c]"])
+        assert gcs.paths() == ["gs://bucket/ab"]
+
+    def test_other_stores_delete_no_name_that_looks_like_a_glob(self):
+        with pytest.raises(
+            OSError, match=r"^s3://b/a\*: not deleted, because Beam would delete every match of this name as a glob;"
+        ):
+            filesystem.delete(["s3://b/a*"])
+
+    def test_many_objects_are_moved_and_deleted_at_once(self, gcs, monkeypatch):
+        monkeypatch.setattr(object_store, "_BATCH_FILES", 3)
+        names = [f"{index:02d}" for index in range(10)]
+        moves = [Move(f"gs://bucket/old/{name}", f"gs://bucket/new/{name}") for name in names]
+        for move in moves:
+            gcs.write(move.source, move.source.encode())
+        filesystem.rename_all(moves[:2])
+        filesystem.rename_all(moves)  # two were moved before
+        assert [gcs.read(move.target) for move in moves] == [move.source.encode() for move in moves]
+        assert gcs.paths() == [move.target for move in moves]
+        with pytest.raises(OSError, match=r"^gs://bucket/old/x: cannot be moved to gs://bucket/new/x: "):
+            filesystem.rename_all([*moves, Move("gs://bucket/old/x", "gs://bucket/new/x")])
+        filesystem.delete(["gs://bucket/old/00", *(move.target for move in moves)])
+        assert gcs.paths() == []
 
     def test_a_directory_is_listed_although_its_name_looks_like_a_glob(self, gcs):
         for name in ("x[1]/f", "x1/f", "x[1]y/f"):
@@ -360,4 +368,4 @@ class TestRemote:
         with pytest.raises(OSError, match="404"):
             filesystem.rename("gs://bucket/none", "gs://bucket/other")
         with pytest.raises(OSError, match="none"):
-            filesystem.match("gs://none/a")
+            filesystem.list_files("gs://none/a")

@@ -3,7 +3,9 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import OutputError
-from pipeline.storage import filesystem, lock
-from pipeline.storage.lock import DatasetLock, LockToken, still_locked
+from pipeline.storage import filesystem, lock_file
+from pipeline.storage.lock import DatasetLock
+from pipeline.storage.lock_file import LockToken
+from pipeline.storage.locked import LockedDirectory
 from tests.datasets import until
 from tests.locks import contend
 
@@ -34,14 +38,12 @@ def holder_of(output: Path) -> LockToken:
 
 def write_holder(output: Path, **changes: object) -> LockToken:
     """Writes the lock of another process here that is alive: the one that started the tests."""
-    own = DatasetLock(str(output)).token
     pid = os.getppid()
-    token = dataclasses.replace(
-        own, token="other", pid=pid, process_started=lock._process_started(pid), expires_s=time.time() + 1000
-    )
+    started, namespace = lock_file.process_started(pid), lock_file.pid_namespace()
+    token = LockToken("other", socket.gethostname(), pid, started, time.time() + 1000, namespace)
     token = dataclasses.replace(token, **changes)
     # As a run does it: a holder that renews the lock at this moment would overwrite a file written beside it.
-    with lock._open_lock(str(output)).changing() as change:
+    with lock_file.open_lock(str(output)).changing() as change:
         change.write(token)
     return token
 
@@ -66,7 +68,7 @@ def start_holder():
 def test_is_there_while_it_is_held_and_gone_afterwards(tmp_path):
     output = tmp_path / "new/out"
     with DatasetLock(str(output)) as held:
-        assert holder_of(output).token == held.token.token
+        assert holder_of(output).token == held.token
         assert holder_of(output).pid == os.getpid()
         assert holder_of(output).expires_s > time.time()
     assert not output.exists()  # nothing was written, so nothing is left
@@ -97,7 +99,7 @@ def test_a_process_that_was_killed_holds_nothing(tmp_path, start_holder):
     holder.wait()
     assert (tmp_path / "lock.json").exists()
     with DatasetLock(str(tmp_path)) as held:
-        assert holder_of(tmp_path).token == held.token.token
+        assert holder_of(tmp_path).token == held.token
 
 
 def test_a_later_process_of_the_same_number_is_another(tmp_path):
@@ -117,15 +119,20 @@ def test_a_holder_elsewhere_is_waited_for_until_its_lease_runs_out(tmp_path, els
 
 
 def test_it_can_be_stolen_and_the_robbed_does_not_give_it_back(tmp_path):
-    other = write_holder(tmp_path)
+    write_holder(tmp_path)
+    robbed = LockedDirectory(str(tmp_path), "other")
+    robbed.check()
     with DatasetLock(str(tmp_path), steal=True) as thief:
-        assert holder_of(tmp_path).token == thief.token.token
-        with pytest.raises(OutputError, match="nothing more is committed"), still_locked(str(tmp_path), other):
+        assert holder_of(tmp_path).token == thief.token
+        thief.check()
+        by = rf"by process {os.getpid()} on {re.escape(socket.gethostname())}"
+        with pytest.raises(OutputError, match=f"^{tmp_path} was taken over {by} .*nothing more is committed$"):
+            robbed.check()
+        with DatasetLock(str(tmp_path), steal=True):
             pass
-        with DatasetLock(str(tmp_path), steal=True) as second:
-            pass
-        (tmp_path / "lock.json").write_text(json.dumps(dataclasses.asdict(other)))
-        del second
+        with pytest.raises(OutputError, match=r"was taken over and released .*nothing more is committed$"):
+            thief.check()
+        other = write_holder(tmp_path)
     assert holder_of(tmp_path) == other
 
 
@@ -148,7 +155,7 @@ def test_it_is_renewed_for_as_long_as_it_is_held(tmp_path):
     with DatasetLock(str(tmp_path), lease_s=0.05) as held:
         first = holder_of(tmp_path)
         until(lambda: holder_of(tmp_path).expires_s > first.expires_s + 0.1)
-        assert holder_of(tmp_path).token == held.token.token
+        assert holder_of(tmp_path).token == held.token
 
 
 def test_a_holder_that_was_robbed_stops_renewing_and_says_so(tmp_path, caplog):
@@ -180,7 +187,7 @@ def test_a_renewal_that_fails_is_tried_again(tmp_path, monkeypatch, caplog, erro
 def test_a_lock_that_cannot_be_removed_is_told_of(tmp_path, monkeypatch, caplog):
     with DatasetLock(str(tmp_path)):
         monkeypatch.setattr(
-            lock._LocalLock, "remove", lambda _: (_ for _ in ()).throw(OSError(5, "Input/output error"))
+            lock_file._LocalLock, "remove", lambda _: (_ for _ in ()).throw(OSError(5, "Input/output error"))
         )
     assert "could not be removed" in caplog.text
     assert "its lease expires by itself" in caplog.text
@@ -234,56 +241,60 @@ def test_one_holds_it_at_a_time_while_many_come_and_go(tmp_path):
         assert sum(threads.map(compete, range(8))) >= 1
 
 
-def test_nobody_can_take_the_lock_while_it_is_relied_on(tmp_path):
+def test_a_change_of_the_lock_waits_for_another_but_not_for_ever(tmp_path, monkeypatch):
     entered = threading.Event()
+
+    def steal():
+        with DatasetLock(str(tmp_path), steal=True):
+            entered.set()
+
     with DatasetLock(str(tmp_path)) as held:
-        thief = DatasetLock(str(tmp_path), steal=True)
-
-        def steal():
-            with thief:
-                entered.set()
-
-        with still_locked(str(tmp_path), held.token):
-            thread = threading.Thread(target=steal)
+        thread = threading.Thread(target=steal)
+        with lock_file.open_lock(str(tmp_path)).changing():
             thread.start()
             assert not entered.wait(0.3)
-            assert holder_of(tmp_path).token == held.token.token
+            assert holder_of(tmp_path).token == held.token
         thread.join()
         assert entered.is_set()
+        monkeypatch.setattr(lock_file, "_PATIENCE_S", 0.05)
+        expected = rf"another process has been changing {tmp_path}/lock.json for 0 s; it is probably stopped: continue"
+        with lock_file.open_lock(str(tmp_path)).changing(), pytest.raises(OutputError, match=expected):
+            DatasetLock(str(tmp_path), steal=True).__enter__()
 
 
-def test_a_lock_that_is_relied_on_for_longer_than_its_lease_is_kept(tmp_path):
-    refused = []
-
-    def take():
-        try:
-            with DatasetLock(str(tmp_path)):
-                pass
-        except OutputError as error:
-            refused.append(str(error))
-
+def test_a_lease_that_has_expired_is_kept_until_another_takes_the_lock(tmp_path):
     with DatasetLock(str(tmp_path)) as held:
-        with still_locked(str(tmp_path), held.token):
-            expired = dataclasses.replace(held.token, expires_s=time.time() - 1)
-            (tmp_path / "lock.json").write_text(json.dumps(dataclasses.asdict(expired)))
-            thread = threading.Thread(target=take)
-            thread.start()
-            thread.join(0.3)
-        thread.join()
-        assert len(refused) == 1
-        with still_locked(str(tmp_path), held.token):
-            pass
+        expired = dataclasses.replace(holder_of(tmp_path), expires_s=time.time() - 1)
+        (tmp_path / "lock.json").write_text(json.dumps(dataclasses.asdict(expired)))
+        held.check()
+        with DatasetLock(str(tmp_path)) as other:
+            other.check()
+            with pytest.raises(OutputError, match="was taken over"):
+                held.check()
+
+
+def test_what_was_staged_is_removed_at_the_end(tmp_path, monkeypatch, caplog):
+    with DatasetLock(str(tmp_path)) as held:
+        held.stage("file", b"data")
+        assert (tmp_path / "staging" / held.token / "file").exists()
+    assert list(tmp_path.iterdir()) == []
+    with DatasetLock(str(tmp_path)):
+        monkeypatch.setattr(
+            filesystem, "delete_directory", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error"))
+        )
+    assert "could not be removed ([Errno 5] Input/output error); the next run removes it" in caplog.text
+    assert not (tmp_path / "lock.json").exists()
 
 
 def test_a_process_that_shows_nothing_of_itself_may_be_alive(tmp_path, monkeypatch):
     write_holder(tmp_path, process_started="running")
-    monkeypatch.setattr(lock, "_process_started", lambda pid: "running")
+    monkeypatch.setattr(lock_file, "process_started", lambda pid: "running")
     with pytest.raises(OutputError, match="is being written by"), DatasetLock(str(tmp_path)):
         pass
     write_holder(tmp_path, process_started="12345")  # which only its own user can see
     with pytest.raises(OutputError, match="is being written by"), DatasetLock(str(tmp_path)):
         pass
-    monkeypatch.setattr(lock, "_process_started", lambda pid: "")
+    monkeypatch.setattr(lock_file, "process_started", lambda pid: "")
     with DatasetLock(str(tmp_path)):
         pass
 
@@ -292,19 +303,13 @@ def test_another_users_process_is_alive(monkeypatch):
     def refuse(pid, number):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(lock.Path, "read_text", lambda path: (_ for _ in ()).throw(FileNotFoundError()))
-    assert lock._process_started(os.getpid()) == "running"
+    monkeypatch.setattr(lock_file.Path, "read_text", lambda path: (_ for _ in ()).throw(FileNotFoundError()))
+    assert lock_file.process_started(os.getpid()) == "running"
     monkeypatch.setattr(os, "kill", refuse)
-    assert lock._process_started(1) == "running"
-
-
-def test_nothing_is_asked_of_those_who_need_no_lock(tmp_path):
-    with still_locked(str(tmp_path / "out"), None):
-        pass
-    assert not (tmp_path / "out").exists()
+    assert lock_file.process_started(1) == "running"
 
 
 def test_a_store_that_cannot_be_locked_is_written_with_a_warning(caplog):
-    with DatasetLock("hdfs://host/out") as held, still_locked("hdfs://host/out", held.token):
-        pass
+    with DatasetLock("hdfs://host/out") as held:
+        held.check()
     assert "hdfs://host/out cannot be locked; make sure that one run at a time writes to it" in caplog.text

@@ -12,6 +12,9 @@ import pyarrow as pa
 from pipeline.core.errors import UsageError
 from pipeline.core.settings import Compression
 from pipeline.dataset.sinks.registry import SINKS
+from pipeline.storage.locked import LockedDirectory
+from pipeline.storage.object_store import Move
+from pipeline.storage.staged_file import WrittenFile
 
 ShardKind = Literal["embeddings", "failures"]
 
@@ -55,6 +58,15 @@ class StagedShard:
     crc32c: int
     rows: int
 
+    @classmethod
+    def of(
+        cls, written: WrittenFile, kind: ShardKind, shard_format: str, extension: str, first_key: bytes
+    ) -> StagedShard:
+        """Returns the shard of a single file."""
+        return cls(
+            written.path, kind, shard_format, extension, first_key, written.size_bytes, written.crc32c, written.rows
+        )
+
 
 class RowsWriter(Protocol):
     """Writes one stream of rows to staged shards."""
@@ -88,15 +100,15 @@ class Sink(Protocol):
 
     name: str
 
-    def stage(self, directory: str, settings: SinkSettings) -> RowsWriter:
-        """Returns a writer of shards below a staging directory."""
+    def stage(self, directory: LockedDirectory, wave: str, settings: SinkSettings) -> RowsWriter:
+        """Returns a writer of shards below `directory.staged(wave)`."""
         ...
 
-    def publish(self, staged: str, target: str) -> None:
-        """Moves a staged shard to its name in the data set; idempotent.
+    def publish(self, moves: Sequence[Move]) -> None:
+        """Moves staged shards to their names in the data set; idempotent: a shard that was moved before is no error.
 
         Raises:
-          OSError: the shard cannot be moved.
+          OSError: a shard cannot be moved.
         """
         ...
 

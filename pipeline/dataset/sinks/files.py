@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol, cast
+from typing import BinaryIO, Protocol
 
 import pyarrow as pa
 
-from pipeline.dataset.sinks.base import RowsWriter, ShardKind, Sink, SinkSettings, StagedShard
+from pipeline.dataset.sinks.base import RowsWriter, Sink, SinkSettings, StagedShard
 from pipeline.storage import filesystem
-from pipeline.storage.checksum import extend_crc32c
+from pipeline.storage.locked import LockedDirectory
+from pipeline.storage.object_store import Move
+from pipeline.storage.staged_file import StagedFile
 
 SHARD_BYTES = 256 << 20
 """Size at which a file is closed and the next file begins."""
@@ -48,106 +47,22 @@ class FileSink(Sink, Protocol):
         """Returns an encoder that writes rows to a new file."""
         ...
 
-    def stage(self, directory: str, settings: SinkSettings) -> RowsWriter:
+    def stage(self, directory: LockedDirectory, wave: str, settings: SinkSettings) -> RowsWriter:
         """See `Sink`."""
-        return FileRowsWriter(self, directory, settings)
+        return FileRowsWriter(self, directory, wave, settings)
 
-    def publish(self, staged: str, target: str) -> None:
+    def publish(self, moves: Sequence[Move]) -> None:
         """See `Sink`."""
-        publish_file(staged, target)
+        filesystem.rename_all(moves)
 
     def discard(self, paths: Iterable[str]) -> None:
         """See `Sink`."""
         filesystem.delete(paths)
 
 
-def publish_file(staged: str, target: str) -> None:
-    """Moves a staged file to its name in the data set; idempotent.
-
-    Raises:
-      OSError: the file cannot be moved.
-    """
-    if filesystem.exists(staged) or not filesystem.exists(target):
-        filesystem.rename(staged, target)
-
-
-class _CountingFile(io.RawIOBase):
-    """Passes bytes to a file and keeps their number and checksum."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._abandoned = False
-        self.size_bytes = 0
-        self.crc32c = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.size_bytes
-
-    def write(self, data: Any) -> int:
-        data = bytes(data)
-        if self._abandoned:
-            return len(data)
-        self._file.write(data)
-        self.size_bytes += len(data)
-        self.crc32c = extend_crc32c(self.crc32c, data)
-        return len(data)
-
-    def abandon(self) -> None:
-        """Drops later writes: the encoder of an unfinished file writes the file's end when it is garbage-collected."""
-        self._abandoned = True
-
-
-class StagedFile:
-    """An open file in a staging directory.
-
-    Attributes:
-      file: the stream to write to.
-      size_bytes: number of bytes written.
-      rows: number of records in the file; the caller counts them.
-    """
-
-    def __init__(self, directory: str, kind: ShardKind, first_key: bytes) -> None:
-        """Creates the file; its name is unique."""
-        self._path = filesystem.join(directory, f"{kind}-{uuid.uuid4().hex}")
-        self._kind = kind
-        self._first_key = first_key
-        self._raw = filesystem.create(self._path)
-        self._counting = _CountingFile(self._raw)
-        self.file = cast(BinaryIO, self._counting)
-        self.rows = 0
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes written so far."""
-        return self._counting.size_bytes
-
-    def close(self, shard_format: str, extension: str) -> StagedShard:
-        """Flushes the file to the device and closes it; returns the complete shard."""
-        filesystem.close_durably(self._raw)
-        counted = self._counting
-        return StagedShard(
-            path=self._path,
-            kind=self._kind,
-            format=shard_format,
-            extension=extension,
-            first_key=self._first_key,
-            size_bytes=counted.size_bytes,
-            crc32c=counted.crc32c,
-            rows=self.rows,
-        )
-
-    def abandon(self) -> None:
-        """Closes the file without finishing it."""
-        self._counting.abandon()
-        with contextlib.suppress(OSError):  # the buffered bytes are not needed
-            self._raw.close()
-
-
 @dataclass(frozen=True)
 class _OpenFile:
+    first_key: bytes
     staged: StagedFile
     encoder: Encoder
 
@@ -158,9 +73,10 @@ class FileRowsWriter:
     Rows that no open file accepts, because a feature has another type, begin a new file.
     """
 
-    def __init__(self, sink: FileSink, directory: str, settings: SinkSettings) -> None:
+    def __init__(self, sink: FileSink, directory: LockedDirectory, wave: str, settings: SinkSettings) -> None:
         self._sink = sink
         self._directory = directory
+        self._wave = wave
         self._settings = settings
         self._open: list[_OpenFile] = []
 
@@ -189,13 +105,14 @@ class FileRowsWriter:
         self._open.clear()
 
     def _create(self, first_key: bytes) -> _OpenFile:
-        staged = StagedFile(self._directory, "embeddings", first_key)
-        file = _OpenFile(staged, self._sink.encoder(staged.file, self._settings))
+        staged = StagedFile(self._directory, self._wave, "embeddings")
+        file = _OpenFile(first_key, staged, self._sink.encoder(staged.file, self._settings))
         self._open.append(file)
         return file
 
     def _close(self, file: _OpenFile) -> StagedShard:
         file.encoder.close()
-        staged = file.staged.close(self._sink.name, self._sink.extension(self._settings))
+        written = file.staged.close()
         self._open.remove(file)
-        return staged
+        extension = self._sink.extension(self._settings)
+        return StagedShard.of(written, "embeddings", self._sink.name, extension, file.first_key)

@@ -1,0 +1,95 @@
+"""The input files of a run as a table on disk: there may be millions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+
+from pipeline.core.keys import from_column, to_column
+from pipeline.inputs.base import InputFile
+from pipeline.storage.tables import GROUP_ROWS, Scratch, TableWriter, read_batches
+
+INPUT_SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("name", pa.string()),
+        ("kind", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("mtime_s", pa.float64()),
+    ]
+)
+"""The fields of `InputFile`; texts in the form of `to_column`."""
+
+
+class InputTable:
+    """The input files of a run, in a Parquet file with `INPUT_SCHEMA`, in any order.
+
+    Attributes:
+      path: of the Parquet file, on this machine's disk.
+      rows: number of files.
+    """
+
+    def __init__(self, scratch: Scratch, path: str, rows: int) -> None:
+        """Wraps a written file.
+
+        Args:
+          scratch: the directory of the file, which exists as long as this object.
+          path: of the file.
+          rows: number of its rows.
+        """
+        self._scratch = scratch
+        self.path = path
+        self.rows = rows
+
+    @classmethod
+    def of(cls, files: Iterable[InputFile]) -> InputTable:
+        """Returns the table of some files."""
+        scratch = Scratch()
+        path = scratch.path("inputs.parquet")
+        with TableWriter(path, INPUT_SCHEMA) as writer:
+            write_files(writer, files)
+        return cls(scratch, path, writer.rows)
+
+    def by_path(self) -> list[InputFile]:
+        """Returns all files, sorted by path; for inputs that fit into memory."""
+        return sorted(self, key=lambda file: file.path)
+
+    def __iter__(self) -> Iterator[InputFile]:
+        """Yields the files, in the order of the table."""
+        for batch in read_batches(self.path):
+            yield from to_files(batch)
+
+
+def write_files(writer: TableWriter, files: Iterable[InputFile]) -> None:
+    """Adds files to a table with `INPUT_SCHEMA`."""
+    waiting: list[InputFile] = []
+    for file in files:
+        waiting.append(file)
+        if len(waiting) == GROUP_ROWS:
+            writer.write(from_files(waiting))
+            waiting = []
+    if waiting:
+        writer.write(from_files(waiting))
+
+
+def from_files(files: Iterable[InputFile]) -> pa.RecordBatch:
+    """Returns files as rows."""
+    files = tuple(files)
+    columns = [
+        pa.array([to_column(file.path) for file in files], pa.string()),
+        pa.array([to_column(file.name) for file in files], pa.string()),
+        pa.array([file.kind for file in files], pa.string()),
+        pa.array([file.size_bytes for file in files], pa.int64()),
+        pa.array([file.mtime_s for file in files], pa.float64()),
+    ]
+    return pa.record_batch(columns, schema=INPUT_SCHEMA)
+
+
+def to_files(rows: pa.RecordBatch) -> list[InputFile]:
+    """Returns rows as files."""
+    columns = (rows.column(name).to_pylist() for name in INPUT_SCHEMA.names)
+    return [
+        InputFile(from_column(path), from_column(name), kind, size_bytes, mtime_s)
+        for path, name, kind, size_bytes, mtime_s in zip(*columns, strict=True)
+    ]

@@ -1,0 +1,98 @@
+"""Runs a pipeline to its end, and explains its failure."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineResult
+
+from pipeline.beam import options as beam_options
+from pipeline.beam.internals import without_step_note
+from pipeline.beam.worker_errors import cause_of
+from pipeline.core.errors import PipelineError, UsageError
+
+_log = logging.getLogger(__name__)
+
+_MAX_REASON_CHARACTERS = 500
+
+
+@dataclass(frozen=True)
+class JobTexts:
+    """The texts of a job's messages.
+
+    Attributes:
+      job: names the job, such as `the job of wave 00000`.
+      failed: the effect of a failure, such as `wave 00000 failed and was not committed`.
+      advice: on what to do after a failure.
+      leftover: the effect of a job that goes on after an interruption because its runner cannot cancel it.
+    """
+
+    job: str
+    failed: str
+    advice: str
+    leftover: str
+
+
+def run_pipeline(build: Callable[[beam.Pipeline], object], options: PipelineOptions, texts: JobTexts) -> None:
+    """Runs a pipeline to its end; if the user interrupts, cancels a remote job.
+
+    Args:
+      build: adds the transforms to the pipeline.
+      options: Beam's.
+      texts: of the messages.
+
+    Raises:
+      PipelineError: the pipeline failed.
+    """
+    pipeline = beam.Pipeline(runner=beam_options.make_runner(options), options=options)
+    build(pipeline)
+    try:
+        result = pipeline.run()
+        _wait(result, texts)
+    except Exception as error:
+        cause = _explain(error, options, texts)
+        raise cause from (cause.__cause__ if cause is error else error)
+
+
+def _explain(error: Exception, options: PipelineOptions, texts: JobTexts) -> Exception:
+    """Returns the error of a failed pipeline for the user: its cause, `error` itself, or a summary of `error`."""
+    cause = cause_of(error)
+    if isinstance(cause, UsageError):  # its message says what to do; a second start would not help
+        return cause
+    if cause is not None:
+        cause.args = (f"{texts.failed}: {cause}; {texts.advice}",)  # keeps the class, and with it the exit code
+        return cause
+    if isinstance(error, PipelineError | OSError) or beam_options.is_direct(options):
+        return error
+    return PipelineError(
+        f"{texts.job} failed on {beam_options.runner_name(options)}: {last_line(str(error))}; see the runner's logs, "
+        f"and {texts.advice}"
+    )
+
+
+def last_line(text: str) -> str:
+    """Returns the last line of a failure's text that names an error, not a stack frame.
+
+    Some runners escape line breaks. Stack frames are indented, in Python and in Java.
+    """
+    lines = text.replace("\\n", "\n").replace("\\t", "\t").splitlines()
+    named = [line.strip() for line in lines if line.strip() and not line[0].isspace()]
+    reason = without_step_note(named[-1]) if named else "no reason given"
+    return reason if len(reason) <= _MAX_REASON_CHARACTERS else f"{reason[:_MAX_REASON_CHARACTERS]}..."
+
+
+def _wait(result: PipelineResult, texts: JobTexts) -> None:
+    """Waits for a pipeline to finish; if the user interrupts, cancels a remote job."""
+    try:
+        result.wait_until_finish()
+    except KeyboardInterrupt:
+        _log.warning("interrupted: cancelling %s", texts.job)
+        try:
+            result.cancel()
+        except Exception as error:  # any error of the runner: the interrupt has priority
+            _log.warning("the job could not be cancelled (%s); %s", error, texts.leftover)
+        raise

@@ -1,0 +1,89 @@
+import dataclasses
+
+import pytest
+
+from pipeline.core.failures import Failure
+from tests.dataset.planning import Covered, PlannedWave, failure, image, records
+from tests.datasets import entry
+from tests.inputs.tasks import image_task, record_task
+
+
+@pytest.fixture
+def covered(tmp_path):
+    return Covered(tmp_path / "out")
+
+
+def test_images_by_their_files(covered):
+    files = [image("a"), image("b"), image("c@7.jpg")]
+    covered.add("00000", *(entry(file.name) for file in files))
+    found = covered.plan(files, failures=[failure("b"), failure("c@7.jpg")])
+    assert found.waves == [PlannedWave(files[1:], [image_task(files[1:])], ["/in/b", "/in/c@7.jpg"])]
+    assert found.skipped == 1
+
+
+def test_records_and_ranges_by_their_addresses(covered):
+    file = records("a")
+    covered.add("00000", entry("a", size_bytes=1000, records=9))
+    failures = [
+        failure("a@500", "/in/a@500-600", "corrupt_record"),
+        failure("key of the feature", "/in/a@20"),
+        failure("a@900-1000", "/in/a@900-1000", "read_error"),
+        failure("a@700", "/in/a@700-800", "read_error"),
+    ]
+    found = covered.plan([file], failures=failures)
+    assert found.waves[0].tasks == [
+        record_task(file, ((900, 1000),), aligned=False),
+        record_task(file, ((20, 21), (500, 600), (700, 800))),
+    ]
+    assert found.waves[0].retried == ["/in/a@20", "/in/a@500-600", "/in/a@700-800", "/in/a@900-1000"]
+    assert found.skipped == 5
+
+
+def test_a_compressed_file_that_broke_off(covered):
+    covered.add("00000", entry("a.gz", size_bytes=1000))
+    between = failure("a.gz@5000", "/in/a.gz@5000-5000", "corrupt_record")
+    unread = failure("a.gz@6000", "/in/a.gz@6000", "read_error")
+    (task,) = covered.plan([records("a.gz")], failures=[between, unread]).waves[0].tasks
+    ((start, stop), (rest, end)) = task.ranges
+    assert (start, stop, rest) == (5000, 5001, 6000)
+    assert end > 1 << 60
+
+
+def test_a_file_of_which_nothing_was_read_is_read_as_a_new_one(covered):
+    file = records("a")
+    covered.add("00000", entry("a", size_bytes=1000, records=1))
+    found = covered.plan([file], failures=[failure("a", reason="read_error")])
+    assert found.waves == [PlannedWave([file], [record_task(file)], [])]
+    assert found.skipped == 0
+
+
+def test_a_changed_file_is_read_anyway_and_a_file_that_is_gone_never(covered):
+    covered.add("00000", entry("a"), entry("gone"))
+    changed = image("a", size_bytes=11)
+    found = covered.plan([changed], failures=[failure("a"), failure("gone")])
+    assert found.waves == [PlannedWave([changed], [image_task([changed])], [])]
+
+
+def test_comes_after_what_is_new(covered):
+    found = covered.add("00000", entry("a")).plan([image("a"), image("b")], failures=[failure("a")])
+    assert [(wave.paths, wave.retried) for wave in found.waves] == [(["/in/b"], []), (["/in/a"], ["/in/a"])]
+
+
+def test_bytes_that_are_no_text(covered):
+    file = dataclasses.replace(image("x"), path="/in/\udcff", name="\udcff")
+    failed = Failure(b"\xff", "/in/\udcff", "decode", "empty", "")
+    covered.add("00000", dataclasses.replace(entry("x"), path="/in/\udcff", name="\udcff"))
+    (wave,) = covered.plan([file], failures=[failed]).waves
+    assert (wave.files, wave.retried) == ([file], ["/in/\udcff"])
+
+
+def test_an_image_beside_a_file_of_records_whose_address_it_is_named_like(covered):
+    files = [records("a"), image("a@5")]
+    covered.add("00000", entry("a", size_bytes=1000, records=3), dataclasses.replace(entry("a@5"), keys="name"))
+    found = covered.plan(files, failures=[failure("a@5")])
+    assert found.waves == [PlannedWave([files[1]], [image_task([files[1]])], ["/in/a@5"])]
+    assert found.skipped == 3
+
+
+def test_failures_of_a_new_data_set_are_nothing(covered):
+    assert covered.plan([image("a")], failures=[failure("a")]).waves[0].retried == []

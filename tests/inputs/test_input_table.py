@@ -1,0 +1,31 @@
+import gc
+import os
+
+from pipeline.inputs import input_table
+from pipeline.inputs.base import InputFile
+from pipeline.inputs.input_table import INPUT_SCHEMA, InputTable, from_files, to_files
+
+FILES = [
+    InputFile("/in/b.jpg", "b.jpg", "images", 5, 1.5),
+    InputFile("/in/\udce9.jpg", "\udce9.jpg", "images", 0, 0.0),
+    InputFile("gs://b/a.tfrecord.gz", "a.tfrecord.gz", "tfrecord", 1 << 40, 1700000000.123456),
+]
+
+
+def test_files_are_rows_and_back():
+    rows = from_files(iter(FILES))
+    assert rows.schema == INPUT_SCHEMA
+    assert to_files(rows) == FILES
+    assert to_files(from_files([])) == []
+
+
+def test_a_table_of_files(monkeypatch):
+    monkeypatch.setattr(input_table, "GROUP_ROWS", 2)
+    table = InputTable.of(iter(FILES))
+    assert table.rows == 3
+    assert list(table) == list(table) == FILES
+    assert table.by_path() == sorted(FILES, key=lambda file: file.path)
+    path = table.path
+    del table
+    gc.collect()
+    assert not os.path.exists(path)
