@@ -12,9 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.core.errors import IntegrityError, OutputError
-from pipeline.core.json import to_json
 from pipeline.dataset.metadata import (
-    MANIFESTS_NAME,
     KeyKind,
     Manifest,
     OutputEntry,
@@ -25,6 +23,7 @@ from pipeline.dataset.metadata import (
     shard_path,
     table_path,
 )
+from pipeline.dataset.ownership import write_manifest
 from pipeline.dataset.plan_files import read_covered
 from pipeline.dataset.sinks.base import ShardKind, Sink, find_sink
 from pipeline.dataset.tables import stage_table
@@ -99,7 +98,7 @@ def commit_wave(
             )
         return committed
     manifest = _publish(directory, header, tuple(staged), sinks, records_read)
-    directory.replace(f"{MANIFESTS_NAME}/{header.name}.json", to_json(manifest))
+    write_manifest(directory, manifest)
     with contextlib.suppress(OSError):  # the wave is committed; the end of the run cleans up
         directory.remove_staged(header.name)
     return manifest

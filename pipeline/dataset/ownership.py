@@ -141,7 +141,17 @@ def retire(directory: LockedDirectory, waves: Sequence[str], manifests: Iterable
     name = wave_after([*waves, *(manifest.wave for manifest in manifests)])
     started = datetime.datetime.now(datetime.UTC).isoformat()
     marker = Manifest(name, (), (), 0, 0, {}, started, 0.0, {}, replaces=tuple(waves))
-    directory.replace(f"{MANIFESTS_NAME}/{name}.json", to_json(marker))
+    write_manifest(directory, marker)
+
+
+def write_manifest(directory: LockedDirectory, manifest: Manifest) -> None:
+    """Writes the manifest of a wave, which commits the wave.
+
+    Raises:
+      OutputError: another run has taken over the data set.
+      OSError: the file cannot be written.
+    """
+    directory.replace(f"{MANIFESTS_NAME}/{manifest.wave}.json", to_json(manifest))
 
 
 def write_spec(directory: LockedDirectory, spec: Spec) -> None:

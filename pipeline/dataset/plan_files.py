@@ -13,7 +13,7 @@ from pipeline.dataset.plan import PLAN_SCHEMA, Wave
 from pipeline.dataset.tables import INPUTS_SCHEMA
 from pipeline.inputs.base import ReadTask
 from pipeline.inputs.input_table import to_files
-from pipeline.inputs.tasks import make_tasks, registered_kinds
+from pipeline.inputs.tasks import make_tasks, record_kinds
 from pipeline.storage import filesystem
 from pipeline.storage.locked import LockedDirectory
 from pipeline.storage.tables import TableWriter, read_batches
@@ -30,11 +30,10 @@ def write_plan(directory: LockedDirectory, name: str, wave: Wave) -> tuple[str, 
       OutputError: another run has taken over the data set.
       OSError: a file cannot be written.
     """
-    record_kinds = pa.array([kind.name for kind in registered_kinds() if kind.has_records], pa.string())
     paths: list[str] = []
     for has_records in (True, False):
         for rows in wave.files():
-            found = pc.is_in(rows.column("kind"), record_kinds)
+            found = _has_records(rows)
             chosen = rows.filter(found if has_records else pc.invert(found))
             for start in range(0, chosen.num_rows, FILES_PER_PLAN_FILE):
                 file_name = f"plan-{len(paths):05d}.parquet"
@@ -81,11 +80,10 @@ def read_covered(
     Raises:
       OSError: a file cannot be read.
     """
-    record_kinds = pa.array([kind.name for kind in registered_kinds() if kind.has_records], pa.string())
     for path in plan_files:
         for rows in _read(path):
             rows = rows.filter(pc.is_null(rows.column("ranges")))
-            has_records = pc.is_in(rows.column("kind"), record_kinds)
+            has_records = _has_records(rows)
             counts = pa.array([1], pa.int64()).take(pa.array([0] * rows.num_rows, pa.int8()))
             if pc.any(has_records).as_py():
                 found = [records.get(from_column(path), 0) for path in rows.column("path").to_pylist()]
@@ -93,6 +91,10 @@ def read_covered(
             keys = pc.if_else(has_records, "offset" if key_feature is None else "feature", "name")
             columns = [rows.column(name) for name in INPUTS_SCHEMA.names[:4]]
             yield pa.record_batch([*columns, counts, keys], schema=INPUTS_SCHEMA)
+
+
+def _has_records(rows: pa.RecordBatch) -> pa.BooleanArray:
+    return pc.is_in(rows.column("kind"), pa.array(record_kinds(), pa.string()))
 
 
 def _read(path: str) -> Iterator[pa.RecordBatch]:

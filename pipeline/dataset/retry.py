@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipeline.core.failures import Failure
 from pipeline.core.keys import key_to_text, to_column
 from pipeline.core.records import Address
-from pipeline.inputs.tasks import registered_kinds
+from pipeline.inputs.tasks import record_kinds
 from pipeline.storage.tables import GROUP_ROWS, Scratch, TableWriter
 
 if TYPE_CHECKING:
@@ -67,10 +67,10 @@ def plan_retry(database: DuckDBPyConnection, scratch: Scratch) -> Retry | None:
       database: with the tables `failures`, and `settled` of `pipeline.dataset.plan`.
       scratch: the directory of the tables to write.
     """
-    record_kinds = ", ".join(f"'{kind.name}'" for kind in registered_kinds() if kind.has_records)
+    names = ", ".join(f"'{name}'" for name in record_kinds())
     retry, retried = scratch.path("retry.parquet"), scratch.path("retried.parquet")
     database.execute(
-        f"UPDATE settled SET done = false WHERE kind IN ({record_kinds}) AND path IN (SELECT source FROM failures)"
+        f"UPDATE settled SET done = false WHERE kind IN ({names}) AND path IN (SELECT source FROM failures)"
     )
     database.execute(_WHOLE)
     database.execute(_PARTS)

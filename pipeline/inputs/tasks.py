@@ -22,6 +22,11 @@ def registered_kinds() -> tuple[InputKind, ...]:
     return tuple(map(_registered, INPUT_KINDS.names))
 
 
+def record_kinds() -> tuple[str, ...]:
+    """Returns the names of the registered kinds whose files hold records."""
+    return tuple(kind.name for kind in registered_kinds() if kind.has_records)
+
+
 def find_kind(name: str, kinds: Sequence[InputKind] = ()) -> InputKind:
     """Returns the input kind of a name: one of `kinds`, or a registered one.
 

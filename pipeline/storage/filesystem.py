@@ -214,12 +214,13 @@ def exists(path: str) -> bool:
         return bool(file_systems().exists(path))
 
 
-def list_files(directory: str, *, follow_links: bool = False, limit: int | None = None) -> list[FileStat]:
+def list_files(directory: str, *, limit: int | None = None) -> list[FileStat]:
     """Returns the files below a directory, recursively, by path; none if there is no such directory.
+
+    Links to directories are not followed.
 
     Args:
       directory: path or URI.
-      follow_links: whether to follow links to directories; each directory is listed once.
       limit: in an object store, the largest number of files to list; None for all.
 
     Raises:
@@ -229,13 +230,7 @@ def list_files(directory: str, *, follow_links: bool = False, limit: int | None 
         prefix = directory.rstrip("/") + "/"
         return [stat for stat in match_files(_as_glob(prefix) + "**", limit) if stat.path.startswith(prefix)]
     found = []
-    seen: set[str] = set()
-    for folder, folders, names in os.walk(directory, onerror=_refuse_unreadable, followlinks=follow_links):
-        if follow_links:
-            seen.add(os.path.realpath(folder))
-            # Sorted, because the first path to a directory decides the paths of its files.
-            folders[:] = [name for name in sorted(folders) if os.path.realpath(os.path.join(folder, name)) not in seen]
-        # Paths without `./`: a file has the same path for every pattern that matches it.
+    for folder, _, names in os.walk(directory, onerror=_refuse_unreadable):
         paths = [os.path.normpath(os.path.join(folder, name)) for name in names]
         found += [stat for path in paths if (stat := stat_file(path))]
     return sorted(found, key=lambda stat: stat.path)
