@@ -43,21 +43,27 @@ def _record_images(path: str, image_feature: str) -> Iterator[bytes]:
                     yield record.image
 
 
-def generate_images(count: int = GENERATED) -> list[bytes]:
-    """Returns JPEGs with the decoding cost of photos of 500x375 pixels: shapes, shading and noise at every scale."""
+def generate_images(count: int = GENERATED, side: int = 500) -> list[bytes]:
+    """Returns JPEGs with the decoding cost of photos of 500x375 pixels: shapes, shading and noise at every scale.
+
+    Args:
+      count: number of images.
+      side: length of the longer side, in pixels.
+    """
     rng = np.random.default_rng(0)
     images = []
     for _ in range(count):
-        height, width = (375, 500) if rng.random() < 0.75 else (500, 375)
+        short = side * 3 // 4
+        height, width = (short, side) if rng.random() < 0.75 else (side, short)
         pixels = np.full((height, width, 3), 110, np.float32)
         # The spectrum of photos falls with 1/f: each octave is half as strong as the one before.
         for octave in range(1, 9):
             noise = rng.normal(0, 100 / 1.75**octave, (2**octave, 2**octave, 3)).astype(np.float32)
             pixels += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
         for _ in range(6):
-            center = tuple(int(value) for value in rng.integers(0, 400, 2))
+            center = tuple(int(value) for value in rng.integers(0, side * 4 // 5, 2))
             colour = tuple(float(value) for value in rng.integers(0, 256, 3))
-            cv2.circle(pixels, center, int(rng.integers(10, 90)), colour, -1, cv2.LINE_AA)
+            cv2.circle(pixels, center, int(rng.integers(10, 90)) * side // 500, colour, -1, cv2.LINE_AA)
         pixels += rng.normal(0, 6, pixels.shape)
         _, encoded = cv2.imencode(".jpg", pixels.clip(0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 92])
         images.append(encoded.tobytes())
@@ -80,8 +86,12 @@ def write_tfrecords(images: Sequence[bytes], count: int, directory: Path, files:
 
 
 def write_files(images: Sequence[bytes], count: int, directory: Path) -> str:
-    """Writes `count` image files, repeating the images; returns the directory."""
+    """Writes `count` image files, repeating the images as hard links; returns the directory."""
     directory.mkdir(parents=True)
-    for number, image in enumerate(itertools.islice(itertools.cycle(images), count)):
-        (directory / f"{number:08d}.jpg").write_bytes(image)
+    for number in range(count):
+        path = directory / f"{number:08d}.jpg"
+        if number < len(images):
+            path.write_bytes(images[number])
+        else:
+            path.hardlink_to(directory / f"{number % len(images):08d}.jpg")
     return str(directory)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -23,6 +22,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--input", action="append", default=[], metavar="PATTERN", help="photos; default: generated")
     parser.add_argument("--module", default=DEFAULT_MODULE, metavar="HANDLE", help=f"default: {DEFAULT_MODULE}")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N", help="default: 1000 4000 16000")
+    parser.add_argument("--image_files", action="store_true", help="image files, not TFRecords")
+    parser.add_argument("--side", type=int, default=500, metavar="PIXELS", help="of generated images; default: 500")
     parser.add_argument("--fast", action="store_true", help="reduced-scale decoding and bfloat16")
     parser.add_argument("--output", type=Path, default=Path("benchmark"), metavar="DIR", help="for the JSON")
     return parser
@@ -45,15 +46,18 @@ def format_table(measurements: Sequence[Measurement]) -> str:
 
 def main(args: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(args)
-    images = data.read_images(options.input) if options.input else data.generate_images()
+    images = data.read_images(options.input) if options.input else data.generate_images(side=options.side)
     task = prepare_task(options.module)
-    contender = Contender("pipeline", "pipeline", {"decode": "fast", "precision": "bfloat16"} if options.fast else {})
+    speed = {"decode": "fast", "precision": "bfloat16"} if options.fast else {}
+    contender = Contender("pipeline", "pipeline", speed, files=options.image_files)
     measurements = []
     for size in options.sizes:
         with tempfile.TemporaryDirectory() as scratch:
-            data.write_tfrecords(images, size, Path(scratch, f"{size}"))
+            if options.image_files:
+                data.write_files(images, size, Path(scratch, f"files-{size}"))
+            else:
+                data.write_tfrecords(images, size, Path(scratch, f"{size}"))
             measurements.append(run_once(contender, task, size, Path(scratch)))
-            shutil.rmtree(Path(scratch, f"{size}"))
     print(format_table(measurements))
     options.output.mkdir(parents=True, exist_ok=True)
     rows = [dataclasses.asdict(item) for item in measurements]

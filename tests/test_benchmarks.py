@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,6 +75,7 @@ def test_images_are_repeated_under_other_keys(tmp_path):
     assert data.read_images(paths) == [b"a", b"b", b"c", b"a", b"b", b"c", b"a", b"b"]
     directory = data.write_files([b"a", b"b"], 3, tmp_path / "files")
     assert data.read_images([directory]) == [b"a", b"b", b"a"]
+    assert Path(directory, "00000002.jpg").samefile(Path(directory, "00000000.jpg"))
 
 
 def test_fidelity_of_vectors():
@@ -106,6 +108,8 @@ def test_the_benchmarks_run_and_report(tmp_path, tiny_module, capsys):
     assert (tmp_path / "out" / "benchmark.png").read_bytes().startswith(b"\x89PNG")
     assert scale.main([*common, "--sizes", "3", "9"]) == 0
     assert [row["images"] for row in json.loads((tmp_path / "out" / "scale.json").read_text())["rows"]] == [3, 9]
+    assert scale.main([*common, "--image_files", "--sizes", "7"]) == 0
+    assert [row["images"] for row in json.loads((tmp_path / "out" / "scale.json").read_text())["rows"]] == [7]
     assert waves.main([*common, "--images=6", "--waves=3", "--rounds=1"]) == 0
     assert len(json.loads((tmp_path / "out" / "waves.json").read_text())["rounds"]) == 1
     assert "| limit | " in capsys.readouterr().out

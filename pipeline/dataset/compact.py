@@ -11,7 +11,7 @@ from pipeline.core.json import to_json
 from pipeline.core.records import EmbeddingBatch
 from pipeline.core.settings import Compression
 from pipeline.dataset.commit import WaveHeader, commit_wave
-from pipeline.dataset.metadata import Manifest, OutputEntry, live, next_wave, read_manifests, require_spec
+from pipeline.dataset.metadata import Manifest, OutputEntry, live, next_wave, require_spec
 from pipeline.dataset.ownership import remove_remains, remove_waves
 from pipeline.dataset.reader import LiveWave, live_waves, shards_of
 from pipeline.dataset.sinks.base import SinkSettings, make_sinks
@@ -115,8 +115,7 @@ def compact(
     output = filesystem.normalize(output)
     require_spec(output)
     with DatasetLock(output, steal=steal_lock) as directory:
-        remove_remains(directory)
-        manifests = read_manifests(output)
+        manifests = remove_remains(directory)
         counting = live(manifests)
         if len(counting) < 2:
             return Compaction(len(counting), 0, 0)

@@ -111,8 +111,8 @@ def _relative(directory: str, path: str) -> str | None:
     return None if name.startswith("../") else name
 
 
-def start_over(directory: LockedDirectory, spec: Spec) -> None:
-    """Removes all waves of a data set, which then holds vectors of another spec.
+def start_over(directory: LockedDirectory, spec: Spec) -> tuple[Manifest, ...]:
+    """Removes all waves of a data set, which then holds vectors of another spec; returns the manifests that it has.
 
     The waves stop counting all at once; then their files are removed. Only files that the data set owns are removed.
 
@@ -121,14 +121,14 @@ def start_over(directory: LockedDirectory, spec: Spec) -> None:
       OSError: a file cannot be removed.
     """
     manifests = read_manifests(directory.path)
-    if manifests:
-        retire(directory, [manifest.wave for manifest in manifests], manifests)
+    left = (retire(directory, [manifest.wave for manifest in manifests], manifests),) if manifests else ()
     write_spec(directory, spec)
     remove_waves(directory, manifests)
+    return left
 
 
-def retire(directory: LockedDirectory, waves: Sequence[str], manifests: Iterable[Manifest]) -> None:
-    """Commits an empty wave that replaces others, so that their files can be removed.
+def retire(directory: LockedDirectory, waves: Sequence[str], manifests: Iterable[Manifest]) -> Manifest:
+    """Commits an empty wave that replaces others, so that their files can be removed; returns its manifest.
 
     Whoever removes a file may sleep before the removal, while others write. Its name must therefore never be used
     again: new waves get numbers above that of the newest manifest, which stays.
@@ -142,6 +142,7 @@ def retire(directory: LockedDirectory, waves: Sequence[str], manifests: Iterable
     started = datetime.datetime.now(datetime.UTC).isoformat()
     marker = Manifest(name, (), (), 0, 0, {}, started, 0.0, {}, replaces=tuple(waves))
     write_manifest(directory, marker)
+    return marker
 
 
 def write_manifest(directory: LockedDirectory, manifest: Manifest) -> None:
@@ -188,10 +189,13 @@ def remove_waves(directory: LockedDirectory, manifests: Sequence[Manifest]) -> N
         directory.remove(paths, find_sink(name).discard)
 
 
-def remove_remains(directory: LockedDirectory) -> None:
+def remove_remains(directory: LockedDirectory) -> tuple[Manifest, ...]:
     """Removes the remains of other runs: what they staged, files of uncommitted waves, and replaced waves.
 
-    Whoever takes the lock calls this function before it reads the manifests: afterwards, no other run can add a wave.
+    Whoever takes the lock calls this function first: afterwards, no other run can add a wave.
+
+    Returns:
+      The manifests of the data set, oldest wave first.
 
     Raises:
       OutputError: a manifest cannot be read, or another run has taken over the data set.
@@ -202,9 +206,10 @@ def remove_remains(directory: LockedDirectory) -> None:
     directory.remove(temporary_files(output))
     manifests = read_manifests(output)
     if not manifests and read_spec(output) is None:
-        return  # no run has published a file yet
+        return ()  # no run has published a file yet
     replaced = {wave for manifest in manifests for wave in manifest.replaces}
     remove_waves(directory, [manifest for manifest in manifests if manifest.wave in replaced])
+    manifests = tuple(manifest for manifest in manifests if manifest.wave not in replaced)
     owned = set(owned_files(output, manifests))
     remains = {
         stat.path: found[1] or found[2]
@@ -215,8 +220,9 @@ def remove_remains(directory: LockedDirectory) -> None:
     newest = max((int(manifest.wave) for manifest in manifests), default=-1)
     uncommitted = {wave for wave in remains.values() if int(wave) > newest}
     if uncommitted:
-        retire(directory, sorted(uncommitted, key=int), manifests)
+        manifests = (*manifests, retire(directory, sorted(uncommitted, key=int), manifests))
     directory.remove(remains)
+    return manifests
 
 
 def temporary_files(output: str) -> list[str]:

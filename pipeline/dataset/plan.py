@@ -22,7 +22,7 @@ from pipeline.dataset.retry import load_failures, plan_retry
 from pipeline.dataset.tables import copy_inputs
 from pipeline.inputs.base import UNKNOWN_BYTES
 from pipeline.inputs.input_table import INPUT_SCHEMA, InputTable
-from pipeline.storage.tables import Scratch, read_batches, read_rows
+from pipeline.storage.tables import Scratch, read_batches, read_rows, write_sorted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -103,29 +103,41 @@ def make_plan(
       OutputError: a manifest's table cannot be read.
     """
     scratch = Scratch()
+    planned = scratch.path("planned.parquet")
     counting = live(manifests)
-    skipped = 0
-    retry: Wave | None = None
-    missing = "SELECT * FROM files"
-    with scratch.database() as database:
-        database.execute(f"CREATE VIEW files AS SELECT * FROM read_parquet('{files.path}')")
-        if counting:
-            covered = copy_inputs(output, counting, scratch, "covered.parquet")
-            database.execute(f"CREATE VIEW covered AS SELECT * FROM read_parquet('{covered}')")
-            load_failures(database, scratch, failures)
-            for statement in (_REPEATED_PATHS, _REPEATED_NAMES, _OPEN, _NEWEST, _OWNERS, _SETTLED):
-                database.execute(statement)
-            found = plan_retry(database, scratch)
-            _warn_of_taken_names(database)
-            skipped = int(database.execute(_SKIPPED).fetchall()[0][0])
-            if found is not None:
-                skipped -= found.sources
-                retry = Wave(found.path, 0, found.files, found.retried)
-            missing = f"SELECT {', '.join(INPUT_SCHEMA.names)} FROM settled WHERE NOT done"
-        planned = scratch.path("planned.parquet")
-        database.execute(f"COPY ({missing} ORDER BY path) TO '{planned}' (FORMAT parquet)")
+    if counting:
+        skipped, retry = _plan_missing(files, output, counting, failures, scratch, planned)
+    else:
+        skipped, retry = 0, None
+        write_sorted(scratch, files.path, planned, "path")
     waves = [Wave(planned, start, stop) for start, stop in _cut(_sizes(planned), wave_bytes, wave_files)]
     return Plan((*waves, *([retry] if retry is not None else [])), skipped, scratch)
+
+
+def _plan_missing(
+    files: InputTable,
+    output: str,
+    counting: Sequence[Manifest],
+    failures: Iterable[Failure],
+    scratch: Scratch,
+    planned: str,
+) -> tuple[int, Wave | None]:
+    """Writes the files that live waves do not cover to a table; returns the records done and the wave of retries."""
+    with scratch.database() as database:
+        database.execute(f"CREATE VIEW files AS SELECT * FROM read_parquet('{files.path}')")
+        covered = copy_inputs(output, counting, scratch, "covered.parquet")
+        database.execute(f"CREATE VIEW covered AS SELECT * FROM read_parquet('{covered}')")
+        load_failures(database, scratch, failures)
+        for statement in (_REPEATED_PATHS, _REPEATED_NAMES, _OPEN, _NEWEST, _OWNERS, _SETTLED):
+            database.execute(statement)
+        found = plan_retry(database, scratch)
+        _warn_of_taken_names(database)
+        skipped = int(database.execute(_SKIPPED).fetchall()[0][0])
+        columns = ", ".join(INPUT_SCHEMA.names)
+        database.execute(f"COPY (SELECT {columns} FROM settled WHERE NOT done ORDER BY path) TO '{planned}'")
+    if found is None:
+        return skipped, None
+    return skipped - found.sources, Wave(found.path, 0, found.files, found.retried)
 
 
 _REPEATED_PATHS = """

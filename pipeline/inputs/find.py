@@ -42,17 +42,18 @@ def find_inputs(
     Raises:
       InputError: a pattern matched nothing, the kind of a file is unknown, or two files have the same name.
     """
-    matches = [_match(filesystem.absolute(pattern)) for pattern in config.input]
+    patterns: dict[str, str] = {}
+    for pattern in config.input:
+        patterns.setdefault(filesystem.absolute(pattern), pattern)
+    matches = [_match(pattern) for pattern in patterns]
     base = _common_parent(match.base for match in matches)
     scratch = Scratch()
     found = scratch.path("found.parquet")
     search = _Search(config.input_format, kinds, outputs_in)
     with TableWriter(found, INPUT_SCHEMA) as writer:
-        for given, match in zip(config.input, matches, strict=True):
+        for (path, given), match in zip(patterns.items(), matches, strict=True):
             before = search.files
-            pages = _listed(given, match.pages)
-            search.add(pages, base, match, writer)
-            path = filesystem.absolute(given)
+            search.add(_listed(path, match.pages), base, match, writer)
             if search.files == before and (filesystem.is_remote(path) or not os.path.isdir(path)):
                 raise InputError(f"no input matched {given}; expected image files or TFRecords")
     search.warn()
@@ -61,7 +62,9 @@ def find_inputs(
         detail = f"; {ignored} other files were ignored, name their --input_format" if ignored else ""
         raise InputError(f"no input matched {' '.join(config.input)}; expected image files or TFRecords{detail}")
     table = InputTable(scratch, found, writer.rows)
-    return _each_once(scratch, table) if search.has_lists or len(matches) > 1 else table
+    # One pattern, or different single files, find each file once.
+    is_each_once = not search.has_lists and (len(matches) == 1 or all(match.is_file for match in matches))
+    return table if is_each_once else _each_once(scratch, table)
 
 
 class _Search:
@@ -200,11 +203,11 @@ def _match(pattern: str) -> listing.Match:
         raise InputError(f"--input={pattern} cannot be listed: {error}") from error
 
 
-def _listed(given: str, pages: Iterable[FilePage]) -> Iterator[FilePage]:
+def _listed(path: str, pages: Iterable[FilePage]) -> Iterator[FilePage]:
     try:
         yield from pages
     except OSError as error:
-        raise InputError(f"--input={filesystem.absolute(given)} cannot be listed: {error}") from error
+        raise InputError(f"--input={path} cannot be listed: {error}") from error
 
 
 def _is_hidden(name: str) -> bool:

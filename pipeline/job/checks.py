@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from apache_beam.io.filesystems import FileSystems
@@ -77,7 +78,9 @@ def check_directory(output: str) -> None:
         raise OutputError(f"--output={output} is a file; expected a directory")
 
 
-def check_output(config: RunConfig, output: str, embedder: EmbedderSpec) -> Spec | None:
+def check_output(
+    config: RunConfig, output: str, manifests: Iterable[metadata.Manifest], embedder: EmbedderSpec
+) -> Spec | None:
     """Returns the spec of the data set that a run extends, or None if the run starts a new one.
 
     Leaves out the checks that need the loaded module.
@@ -85,6 +88,7 @@ def check_output(config: RunConfig, output: str, embedder: EmbedderSpec) -> Spec
     Args:
       config: of the run.
       output: directory of the data set.
+      manifests: of the data set.
       embedder: of the run.
 
     Raises:
@@ -93,7 +97,7 @@ def check_output(config: RunConfig, output: str, embedder: EmbedderSpec) -> Spec
     if config.execution.overwrite:
         return None
     existing = metadata.read_spec(output)
-    manifests = metadata.live(metadata.read_manifests(output))
+    manifests = metadata.live(manifests)
     if existing is None:
         if manifests:
             raise OutputError(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pipeline.core.config import RunConfig
 from pipeline.core.cores import usable_cores
 from pipeline.core.failures import Failure
+from pipeline.dataset.metadata import read_manifests
 from pipeline.embedding.dataset_spec import Spec
 from pipeline.embedding.embedder import Embedder
 from pipeline.images.resize import resize_in_calling_thread
@@ -121,8 +122,9 @@ def preview(config: RunConfig) -> Preview:
       UsageError: the request cannot be fulfilled.
     """
     checked = check_run(config)
-    check_output(config, checked.output, checked.embedder)
-    work = summarize_plan(plan_run(config, checked.options, checked.output, checked.files))
+    manifests = read_manifests(checked.output)
+    check_output(config, checked.output, manifests, checked.embedder)
+    work = summarize_plan(plan_run(config, checked.options, checked.output, manifests, checked.files))
     embed = load_module(checked.embedder, checked.options)
     assert embed.dataset_spec is not None
     settings = ReadSettings(config.input, config.decode.max_image_bytes)

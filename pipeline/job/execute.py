@@ -57,10 +57,10 @@ class _LockedRun:
 
     def run(self, started: float) -> Summary:
         checked, execution, directory = self.checked, self.config.execution, self.directory
-        existing = check_output(self.config, directory.path, checked.embedder)
-        ownership.remove_remains(directory)
+        committed = ownership.remove_remains(directory)
+        existing = check_output(self.config, directory.path, committed, checked.embedder)
         with timed("planning"):
-            plan = plan_run(self.config, checked.options, directory.path, checked.files)
+            plan = plan_run(self.config, checked.options, directory.path, committed, checked.files)
         manifests: list[metadata.Manifest] = []
         if existing is not None and not plan.waves:
             spec = existing
@@ -69,8 +69,9 @@ class _LockedRun:
                 embed = bring_to_workers(load_module(checked.embedder, checked.options), checked.options)
             assert embed.dataset_spec is not None
             spec = embed.dataset_spec
-            self._begin(existing, spec)
-            manifests = _run_waves(WaveRunner(self.config, checked.options, directory, embed), plan)
+            committed = self._begin(existing, spec, committed)
+            runner = WaveRunner(self.config, checked.options, directory, embed)
+            manifests = _run_waves(runner, plan, first=int(metadata.next_wave(committed)))
         summary = summarize(
             manifests,
             spec,
@@ -82,19 +83,25 @@ class _LockedRun:
         check_failures(summary, execution.max_failure_rate)
         return summary
 
-    def _begin(self, existing: Spec | None, spec: Spec) -> None:
-        """Prepares the data set for vectors of a spec; only now, because the module could be loaded."""
+    def _begin(
+        self, existing: Spec | None, spec: Spec, committed: tuple[metadata.Manifest, ...]
+    ) -> tuple[metadata.Manifest, ...]:
+        """Prepares the data set for vectors of a spec; only now, because the module could be loaded.
+
+        Returns:
+          The manifests that the data set then has.
+        """
         if self.config.execution.overwrite:
-            ownership.start_over(self.directory, spec)
-        elif existing is None:
+            return ownership.start_over(self.directory, spec)
+        if existing is None:
             ownership.write_spec(self.directory, spec)
         else:
             check_same_space(self.directory.path, existing, spec)
+        return committed
 
 
-def _run_waves(runner: WaveRunner, plan: Plan) -> list[metadata.Manifest]:
+def _run_waves(runner: WaveRunner, plan: Plan, first: int) -> list[metadata.Manifest]:
     manifests = []
-    first = int(metadata.next_wave(metadata.read_manifests(runner.directory.path)))
     for number, wave in enumerate(plan.waves, 1):
         manifest = runner.run(f"{first + number - 1:05d}", wave)
         manifests.append(manifest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -29,15 +30,24 @@ REMOTE_WAVE_BYTES = 256 << 30
 """Input bytes of a wave on other runners by default."""
 
 
-def plan_run(config: RunConfig, options: PipelineOptions, output: str, files: InputTable) -> Plan:
-    """Returns the plan of a run that embeds `files` into the data set in directory `output`.
+def plan_run(
+    config: RunConfig, options: PipelineOptions, output: str, manifests: Sequence[metadata.Manifest], files: InputTable
+) -> Plan:
+    """Returns the plan of a run that embeds `files` into a data set.
+
+    Args:
+      config: of the run.
+      options: Beam's.
+      output: directory of the data set.
+      manifests: of the data set.
+      files: all files that the data set should cover.
 
     Raises:
-      OutputError: a manifest of the data set cannot be read.
+      OutputError: a table of the data set cannot be read.
     """
     execution = config.execution
     wave_bytes = execution.wave_bytes or (DIRECT_WAVE_BYTES if beam_options.is_direct(options) else REMOTE_WAVE_BYTES)
-    manifests = () if execution.overwrite else metadata.read_manifests(output)
+    manifests = () if execution.overwrite else manifests
     failures = read_failures(output) if execution.retry_failed and manifests else ()
     return make_plan(files, output, manifests, wave_bytes=wave_bytes, failures=failures)
 

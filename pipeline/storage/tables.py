@@ -111,6 +111,20 @@ class TableWriter:
             self._writer.close()
 
 
+def write_sorted(scratch: Scratch, source: str, target: str, column: str) -> None:
+    """Writes the rows of one Parquet file to another, in the order of a column.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    with pq.ParquetFile(source) as file:
+        if file.metadata.num_rows <= GROUP_ROWS:  # a database takes 0.15 s and 50 MB, even for a few rows
+            pq.write_table(file.read(use_threads=False).sort_by(column), target)
+            return
+    with scratch.database() as database:
+        database.execute(f"COPY (SELECT * FROM read_parquet('{source}') ORDER BY {column}) TO '{target}'")
+
+
 def read_batches(path: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """Yields the rows of a Parquet file on this machine's disk, in order."""
     with pq.ParquetFile(path) as file:

@@ -77,6 +77,8 @@ class TestKeys:
             (["o*/f*", "photos/a.jpg"], ["other/f.tif", "photos/a.jpg"]),
             # Named twice: read once.
             (["photos/a.jpg", "photos/*.jpg", "photos/a.jpg"], ["a.jpg"]),
+            (["photos/a.jpg", "photos/a.jpg"], ["a.jpg"]),
+            (["photos/a.jpg", "photos/b.PNG", "photos/2024/../a.jpg"], ["a.jpg", "b.PNG"]),
         ],
     )
     def test_names(self, tree, patterns, expected):

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.storage import tables
-from pipeline.storage.tables import Scratch, TableWriter, read_batches, read_rows
+from pipeline.storage.tables import Scratch, TableWriter, read_batches, read_rows, write_sorted
 
 SCHEMA = pa.schema([("number", pa.int64()), ("text", pa.string())])
 
@@ -121,3 +121,19 @@ def test_an_error_while_writing_names_the_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left on device") as raised:
         write(str(tmp_path / "a.parquet"), rows_of(1))
     assert raised.value.filename == str(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("rows_in_memory", [2, 1000])
+def test_a_table_is_sorted_in_memory_or_by_a_database(tmp_path, monkeypatch, rows_in_memory):
+    monkeypatch.setattr(tables, "GROUP_ROWS", rows_in_memory)
+    scratch = Scratch()
+    texts = ["b", "a/x", "\u00e9", "a", "A", "aa", "a b", "%FF", "z"]
+    schema = pa.schema([("number", pa.int64()), ("text", pa.string())])
+    with TableWriter(scratch.path("in.parquet"), schema) as writer:
+        for number, text in enumerate(texts):
+            writer.write(pa.record_batch([pa.array([number]), pa.array([text])], schema=schema))
+    write_sorted(scratch, scratch.path("in.parquet"), scratch.path("out.parquet"), "text")
+    rows = pq.read_table(scratch.path("out.parquet"))
+    assert (rows.schema.names, rows.schema.types) == (schema.names, schema.types)
+    assert rows.column("text").to_pylist() == sorted(texts, key=str.encode)
+    assert [texts[number] for number in rows.column("number").to_pylist()] == rows.column("text").to_pylist()
