@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.core.failures import Failure
 from pipeline.core.keys import from_column
 from pipeline.dataset.metadata import Manifest, live
-from pipeline.dataset.retry import load_failures, plan_retry
-from pipeline.dataset.tables import copy_inputs
+from pipeline.dataset.retry import Retry, load_failures, plan_retry
+from pipeline.dataset.tables import RETRIED_SCHEMA, copy_inputs
 from pipeline.inputs.base import UNKNOWN_BYTES
 from pipeline.inputs.input_table import INPUT_SCHEMA, InputTable
 from pipeline.storage.tables import Scratch, read_batches, read_rows, write_sorted
@@ -44,7 +45,8 @@ class Wave:
       path: a Parquet file with `PLAN_SCHEMA` or `INPUT_SCHEMA`, on this machine's disk.
       start: first row of the wave in the file.
       stop: last row of the wave (exclusive).
-      retried: a Parquet file with the sources of earlier failures that the wave tries again; None if it tries none.
+      retried: a Parquet file with the sources of earlier failures that the plan tries again, each as `source` with the
+        `row` of its file; None if the wave tries none.
     """
 
     path: str
@@ -60,6 +62,14 @@ class Wave:
             else:
                 nothing = [pa.nulls(rows.num_rows, field.type) for field in list(PLAN_SCHEMA)[-2:]]
                 yield pa.record_batch([*rows.columns, *nothing], schema=PLAN_SCHEMA)
+
+    def sources(self) -> Iterator[pa.RecordBatch]:
+        """Yields the sources of earlier failures that the wave tries again, as rows of `RETRIED_SCHEMA`."""
+        if self.retried is not None:
+            for rows in read_batches(self.retried):
+                row = rows.column("row")
+                mine = pc.and_(pc.greater_equal(row, self.start), pc.less(row, self.stop))
+                yield pa.record_batch([rows.filter(mine).column("source")], schema=RETRIED_SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,7 @@ def make_plan(
       output: directory of the data set.
       manifests: the manifests of the data set.
       wave_bytes: input bytes per wave, which groups whole files; None for no such limit.
-      failures: earlier failures to retry; those of done files get a separate wave.
+      failures: earlier failures to retry; those of done files get waves of their own.
       wave_files: largest number of files in a wave.
 
     Raises:
@@ -111,7 +121,10 @@ def make_plan(
         skipped, retry = 0, None
         write_sorted(scratch, files.path, planned, "path")
     waves = [Wave(planned, start, stop) for start, stop in _cut(_sizes(planned), wave_bytes, wave_files)]
-    return Plan((*waves, *([retry] if retry is not None else [])), skipped, scratch)
+    if retry is not None:
+        ranges = _cut(_sizes(retry.sizes), wave_bytes, wave_files)
+        waves += [Wave(retry.path, start, stop, retry.retried) for start, stop in ranges]
+    return Plan(tuple(waves), skipped, scratch)
 
 
 def _plan_missing(
@@ -121,8 +134,8 @@ def _plan_missing(
     failures: Iterable[Failure],
     scratch: Scratch,
     planned: str,
-) -> tuple[int, Wave | None]:
-    """Writes the files that live waves do not cover to a table; returns the records done and the wave of retries."""
+) -> tuple[int, Retry | None]:
+    """Writes the files that live waves do not cover to a table; returns the records done, and the retries."""
     with scratch.database() as database:
         database.execute(f"CREATE VIEW files AS SELECT * FROM read_parquet('{files.path}')")
         covered = copy_inputs(output, counting, scratch, "covered.parquet")
@@ -135,9 +148,7 @@ def _plan_missing(
         skipped = int(database.execute(_SKIPPED).fetchall()[0][0])
         columns = ", ".join(INPUT_SCHEMA.names)
         database.execute(f"COPY (SELECT {columns} FROM settled WHERE NOT done ORDER BY path) TO '{planned}'")
-    if found is None:
-        return skipped, None
-    return skipped - found.sources, Wave(found.path, 0, found.files, found.retried)
+    return (skipped, None) if found is None else (skipped - found.sources, found)
 
 
 _REPEATED_PATHS = """

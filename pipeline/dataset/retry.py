@@ -37,13 +37,13 @@ class Retry:
 
     Attributes:
       path: a Parquet file with `pipeline.dataset.plan.PLAN_SCHEMA`.
-      files: number of its rows.
-      retried: a Parquet file with the sources that are tried again.
-      sources: number of its rows.
+      sizes: a Parquet file with the bytes to read of each of its rows, as `size_bytes`.
+      retried: a Parquet file with the sources that are tried again, each as `source` with its `row` in `path`.
+      sources: number of these sources.
     """
 
     path: str
-    files: int
+    sizes: str
     retried: str
     sources: int
 
@@ -68,15 +68,17 @@ def plan_retry(database: DuckDBPyConnection, scratch: Scratch) -> Retry | None:
       scratch: the directory of the tables to write.
     """
     names = ", ".join(f"'{name}'" for name in record_kinds())
-    retry, retried = scratch.path("retry.parquet"), scratch.path("retried.parquet")
+    retry, sizes, retried = map(scratch.path, ("retry.parquet", "retry-sizes.parquet", "retried.parquet"))
     database.execute(
         f"UPDATE settled SET done = false WHERE kind IN ({names}) AND path IN (SELECT source FROM failures)"
     )
     database.execute(_WHOLE)
     database.execute(_PARTS)
-    files = database.execute(f"COPY ({_RETRY}) TO '{retry}' (FORMAT parquet)").fetchall()[0][0]
-    sources = database.execute(f"COPY ({_RETRIED}) TO '{retried}' (FORMAT parquet)").fetchall()[0][0]
-    return Retry(retry, files, retried, sources) if files else None
+    database.execute(_RETRY)
+    files = database.execute(f"COPY (SELECT * EXCLUDE row FROM retry ORDER BY row) TO '{retry}'").fetchall()[0][0]
+    database.execute(f"COPY ({_SIZES}) TO '{sizes}'")
+    sources = database.execute(f"COPY ({_RETRIED}) TO '{retried}'").fetchall()[0][0]
+    return Retry(retry, sizes, retried, sources) if files else None
 
 
 _WHOLE = """
@@ -89,17 +91,29 @@ _PARTS = """
     WHERE source NOT IN (SELECT path FROM whole) AND path IN (SELECT path FROM settled WHERE done)
 """
 _RETRY = """
-    SELECT * EXCLUDE (number) FROM (
+    CREATE TABLE retry AS
+    SELECT * EXCLUDE (number), row_number() OVER (ORDER BY number, path, aligned) - 1 AS row FROM (
       SELECT settled.path, name, kind, size_bytes, mtime_s, flatten(ranges) AS ranges, aligned, 0 AS number
       FROM settled JOIN (
         SELECT path, aligned, list_sort(list(DISTINCT [start, stop])) AS ranges FROM parts GROUP BY path, aligned
       ) AS ranged USING (path)
       UNION ALL
       SELECT path, name, kind, size_bytes, mtime_s, NULL, NULL, 1 FROM whole
-    ) ORDER BY number, path, aligned
+    )
+"""
+# A compressed file has more bytes than its size says; the size is an estimate then.
+_SIZES = """
+    SELECT CASE WHEN ranges IS NULL THEN size_bytes ELSE least(
+      size_bytes, list_sum([ranges[i + 1] - ranges[i] FOR i IN range(1, len(ranges), 2)])
+    ) END AS size_bytes
+    FROM retry ORDER BY row
 """
 _RETRIED = """
-    SELECT source FROM failures WHERE source IN (SELECT path FROM whole) UNION ALL SELECT source FROM parts
+    SELECT row, source FROM (
+      SELECT row, source FROM failures JOIN retry ON retry.path = failures.source AND ranges IS NULL
+      UNION ALL
+      SELECT row, source FROM parts JOIN retry USING (path, aligned) WHERE ranges IS NOT NULL
+    ) ORDER BY row, source
 """
 
 

@@ -22,7 +22,6 @@ from pipeline.inputs.input_table import InputTable
 from pipeline.job.pipelines import JobTexts, run_pipeline
 from pipeline.job.summary import package_versions
 from pipeline.storage.locked import LockedDirectory
-from pipeline.storage.tables import read_batches
 
 DIRECT_WAVE_BYTES = 2 << 30
 """Input bytes of a wave on the DirectRunner by default."""
@@ -86,9 +85,7 @@ class WaveRunner:
 
     def _job(self, name: str, wave: Wave) -> graph.WaveJob:
         config = self.config
-        retried = None
-        if wave.retried is not None:
-            retried = stage_table(self.directory, name, "retried", read_batches(wave.retried))
+        retried = stage_table(self.directory, name, "retried", wave.sources())
         header = WaveHeader(
             name=name,
             started=datetime.datetime.now(datetime.UTC),

@@ -15,7 +15,6 @@ from pipeline.dataset.plan_files import to_tasks
 from pipeline.dataset.tables import InputEntry
 from pipeline.inputs.base import InputFile, ReadTask
 from pipeline.inputs.input_table import InputTable, to_files
-from pipeline.storage.tables import read_batches
 from tests.datasets import add_wave, make_batch
 
 
@@ -76,12 +75,11 @@ class Covered:
         waves = []
         for wave in found.waves:
             batches = list(wave.files())
-            retried = read_batches(wave.retried) if wave.retried else ()
             waves.append(
                 PlannedWave(
                     [file for rows in batches for file in to_files(rows)],
                     [task for rows in batches for task in to_tasks(rows)],
-                    sorted(from_column(source) for rows in retried for source in rows.column("source").to_pylist()),
+                    [from_column(source) for rows in wave.sources() for source in rows.column("source").to_pylist()],
                 )
             )
         return Planned(waves, found.skipped)

@@ -35,7 +35,7 @@ def test_records_and_ranges_by_their_addresses(covered):
         record_task(file, ((900, 1000),), aligned=False),
         record_task(file, ((20, 21), (500, 600), (700, 800))),
     ]
-    assert found.waves[0].retried == ["/in/a@20", "/in/a@500-600", "/in/a@700-800", "/in/a@900-1000"]
+    assert found.waves[0].retried == ["/in/a@900-1000", "/in/a@20", "/in/a@500-600", "/in/a@700-800"]
     assert found.skipped == 5
 
 
@@ -67,6 +67,26 @@ def test_a_changed_file_is_read_anyway_and_a_file_that_is_gone_never(covered):
 def test_comes_after_what_is_new(covered):
     found = covered.add("00000", entry("a")).plan([image("a"), image("b")], failures=[failure("a")])
     assert [(wave.paths, wave.retried) for wave in found.waves] == [(["/in/b"], []), (["/in/a"], ["/in/a"])]
+
+
+def test_many_are_cut_into_waves_with_their_own_sources(covered):
+    files = [image(name, size_bytes=100) for name in "abcde"]
+    covered.add("00000", *(entry(file.name, size_bytes=100) for file in files))
+    failures = [failure(name) for name in "edcba"]
+    for limit in ({"wave_files": 2}, {"wave_bytes": 250}):
+        found = covered.plan(files, failures=failures, **limit)
+        assert [wave.paths for wave in found.waves] == [["/in/a", "/in/b"], ["/in/c", "/in/d"], ["/in/e"]]
+        assert [wave.retried for wave in found.waves] == [wave.paths for wave in found.waves]
+
+
+def test_a_range_counts_with_its_bytes(covered):
+    file = records("a", size_bytes=1 << 30)
+    covered.add("00000", entry("a", size_bytes=1 << 30, records=9), entry("b"), entry("c"))
+    failures = [failure("a@5", "/in/a@5-10", "corrupt_record"), failure("b"), failure("c")]
+    found = covered.plan([file, image("b"), image("c")], failures=failures, wave_bytes=20)
+    assert [wave.paths for wave in found.waves] == [["/in/a", "/in/b"], ["/in/c"]]
+    found = covered.plan([file, image("b"), image("c")], failures=failures, wave_bytes=25)
+    assert [wave.paths for wave in found.waves] == [["/in/a", "/in/b", "/in/c"]]
 
 
 def test_bytes_that_are_no_text(covered):
