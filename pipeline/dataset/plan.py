@@ -23,7 +23,7 @@ from pipeline.dataset.retry import Retry, load_failures, plan_retry
 from pipeline.dataset.tables import RETRIED_SCHEMA, copy_inputs
 from pipeline.inputs.base import UNKNOWN_BYTES
 from pipeline.inputs.input_table import INPUT_SCHEMA, InputTable
-from pipeline.storage.tables import Scratch, read_batches, read_rows, write_sorted
+from pipeline.storage.tables import Scratch, read_batches, read_rows, release_memory, write_sorted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -120,6 +120,7 @@ def make_plan(
     else:
         skipped, retry = 0, None
         write_sorted(scratch, files.path, planned, "path")
+    release_memory()
     waves = [Wave(planned, start, stop) for start, stop in _cut(_sizes(planned), wave_bytes, wave_files)]
     if retry is not None:
         ranges = _cut(_sizes(retry.sizes), wave_bytes, wave_files)

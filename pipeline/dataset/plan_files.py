@@ -16,7 +16,7 @@ from pipeline.inputs.input_table import to_files
 from pipeline.inputs.tasks import make_tasks, record_kinds
 from pipeline.storage import filesystem
 from pipeline.storage.locked import LockedDirectory
-from pipeline.storage.tables import TableWriter, read_batches
+from pipeline.storage.tables import TableWriter, read_batches, release_memory
 
 FILES_PER_PLAN_FILE = 32_000
 
@@ -42,6 +42,7 @@ def write_plan(directory: LockedDirectory, name: str, wave: Wave) -> tuple[str, 
                     writer.write(chosen.slice(start, FILES_PER_PLAN_FILE))
                 filesystem.close_durably(file)
                 paths.append(directory.staged(name, file_name))
+    release_memory()
     return tuple(paths)
 
 

@@ -20,7 +20,7 @@ from pipeline.storage.pages import PAGE_FILES, FilePage, Folder, pages_of
 
 PARALLEL_FOLDERS = 8
 """Folders that are listed at the same time: network file systems and object stores answer slowly."""
-_WAITING_PAGES = 16
+_WAITING_PAGES = 8
 
 
 ListFolder = Callable[[Folder], Iterator[FilePage | Folder]]

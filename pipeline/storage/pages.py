@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pipeline.storage.object_store import FileStat
 
-PAGE_FILES = 20_000
+PAGE_FILES = 5_000
 """Largest number of files in a page."""
 
 

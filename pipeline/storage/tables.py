@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 GROUP_ROWS = 64_000
 """Rows of a Parquet row group, and of a record batch."""
+SORTED_IN_MEMORY_ROWS = 1_000_000
+"""Largest number of rows that are sorted without a database: some 300 MB with two long texts in a row."""
 _MEMORY = "1GiB"
 """What a database holds in memory; larger intermediate results go to its scratch directory."""
 
@@ -118,11 +120,16 @@ def write_sorted(scratch: Scratch, source: str, target: str, column: str) -> Non
       OSError: the file cannot be written.
     """
     with pq.ParquetFile(source) as file:
-        if file.metadata.num_rows <= GROUP_ROWS:  # a database takes 0.15 s and 50 MB, even for a few rows
-            pq.write_table(file.read(use_threads=False).sort_by(column), target)
+        if file.metadata.num_rows <= SORTED_IN_MEMORY_ROWS:  # a database takes 0.15 s and 50 MB, even for a few rows
+            pq.write_table(file.read(use_threads=False).sort_by(column), target, row_group_size=GROUP_ROWS)
             return
     with scratch.database() as database:
         database.execute(f"COPY (SELECT * FROM read_parquet('{source}') ORDER BY {column}) TO '{target}'")
+
+
+def release_memory() -> None:
+    """Gives the memory that Arrow keeps for later tables back to the system: after a large table, there may be none."""
+    pa.default_memory_pool().release_unused()
 
 
 def read_batches(path: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:

@@ -125,7 +125,7 @@ def test_an_error_while_writing_names_the_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("rows_in_memory", [2, 1000])
 def test_a_table_is_sorted_in_memory_or_by_a_database(tmp_path, monkeypatch, rows_in_memory):
-    monkeypatch.setattr(tables, "GROUP_ROWS", rows_in_memory)
+    monkeypatch.setattr(tables, "SORTED_IN_MEMORY_ROWS", rows_in_memory)
     scratch = Scratch()
     texts = ["b", "a/x", "\u00e9", "a", "A", "aa", "a b", "%FF", "z"]
     schema = pa.schema([("number", pa.int64()), ("text", pa.string())])
