@@ -89,14 +89,15 @@ def commit_wave(
         committed.
     """
     output = directory.path
-    directory.check()
     if filesystem.exists(manifest_path(output, header.name)):
         committed = read_manifest(output, header.name)
-        if committed.started != header.started.isoformat():
-            raise OutputError(
-                f"{output} has a wave {header.name} already, from {committed.started}; give the new one another name"
-            )
-        return committed
+        if committed.started == header.started.isoformat():
+            return committed
+        directory.check()
+        raise OutputError(
+            f"{output} has a wave {header.name} already, from {committed.started}; give the new one another name"
+        )
+    directory.check()
     manifest = _publish(directory, header, tuple(staged), sinks, records_read)
     write_manifest(directory, manifest)
     with contextlib.suppress(OSError):  # the wave is committed; the end of the run cleans up
