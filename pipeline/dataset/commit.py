@@ -89,15 +89,15 @@ def commit_wave(
         committed.
     """
     output = directory.path
-    if filesystem.exists(manifest_path(output, header.name)):
-        committed = read_manifest(output, header.name)
-        if committed.started == header.started.isoformat():
-            return committed
+    committed = read_manifest(output, header.name) if filesystem.exists(manifest_path(output, header.name)) else None
+    if committed is None or not directory.is_handed_over:  # a job that has committed has released the lock
         directory.check()
-        raise OutputError(
-            f"{output} has a wave {header.name} already, from {committed.started}; give the new one another name"
-        )
-    directory.check()
+    if committed is not None:
+        if committed.started != header.started.isoformat():
+            raise OutputError(
+                f"{output} has a wave {header.name} already, from {committed.started}; give the new one another name"
+            )
+        return committed
     manifest = _publish(directory, header, tuple(staged), sinks, records_read)
     write_manifest(directory, manifest)
     with contextlib.suppress(OSError):  # the wave is committed; the end of the run cleans up

@@ -77,7 +77,7 @@ class DatasetLock:
         """Removes the staging directory and releases the lock, if this object still holds it."""
         self._stop_renewing()
         if not self._is_handed_over:
-            self._directory.release()
+            self._directory.release(self._file)
 
     def hand_over(self, holder: str) -> None:
         """Leaves the lock to a job that goes on after this process; the job releases it.

@@ -263,7 +263,10 @@ class _NoLock:
         self.holder = None
 
 
-def open_lock(output: str) -> _LocalLock | _CloudLock | _NoLock:
+LockFile = _LocalLock | _CloudLock | _NoLock
+
+
+def open_lock(output: str) -> LockFile:
     """Returns the lock file of a directory; does not create it."""
     if output.startswith("gs://"):
         return _CloudLock(output)

@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 from pipeline.core.errors import OutputError
 from pipeline.storage import filesystem
-from pipeline.storage.lock_file import open_lock
+from pipeline.storage.lock_file import LockFile, open_lock
 from pipeline.storage.object_store import Move
 
 _log = logging.getLogger(__name__)
@@ -68,17 +68,20 @@ class LockedDirectory:
             by = f"by {holder}" if holder else "and released"
             raise OutputError(f"{self.path} was taken over {by} while this run went on; nothing more is committed")
 
-    def release(self) -> None:
+    def release(self, lock: LockFile | None = None) -> None:
         """Removes the holder's staging directory, and releases the lock if this holder still holds it.
 
         Only warns of errors: the lease of a lock expires by itself, and the next run removes what was staged.
+
+        Args:
+          lock: the file of the lock; opened by default.
         """
         try:
             self.remove_staged()
         except OSError as error:
             _log.warning("%s could not be removed (%s); the next run removes it", self.staged(), error)
         try:
-            with open_lock(self.path).changing() as change:
+            with (lock or open_lock(self.path)).changing() as change:
                 if change.holder is not None and change.holder.token == self.token:
                     change.remove()
         except (OSError, OutputError) as error:

@@ -59,7 +59,7 @@ class TestFiles:
         assert action.nargs is None
         assert ParameterType[parameter["paramType"]]
         if parameter["paramType"] == "ENUM":
-            assert [option["value"] for option in parameter["enumOptions"]] == list(action.choices)
+            assert {option["value"] for option in parameter["enumOptions"]} == set(action.choices)
 
     def test_the_required_parameters_are_the_required_flags(self):
         required = {parameter["name"] for parameter in METADATA["parameters"] if not parameter.get("isOptional")}
