@@ -20,7 +20,8 @@ _log = logging.getLogger(__name__)
 
 _MAX_REASON_CHARACTERS = 500
 _NO_REASON = "None"
-"""The last line of the text of a job on Dataflow that failed without a message."""
+_BEFORE_REASON = ", Error:"
+"""Dataflow's text of a failure is `... State: FAILED, Error:`, and a line with the reason or `None`."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def last_line(text: str) -> str:
     """
     lines = text.replace("\\n", "\n").replace("\\t", "\t").splitlines()
     named = [line.strip() for line in lines if line.strip() not in ("", _NO_REASON) and not line[0].isspace()]
-    reason = without_step_note(named[-1]) if named else "no reason given"
+    reason = without_step_note(named[-1]).removesuffix(_BEFORE_REASON) if named else "no reason given"
     return reason if len(reason) <= _MAX_REASON_CHARACTERS else f"{reason[:_MAX_REASON_CHARACTERS]}..."
 
 

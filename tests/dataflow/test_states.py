@@ -171,7 +171,7 @@ def test_a_signal_cancels_the_job(arguments, gcs, tmp_path, number):
         ) as process,
     ):
         until(
-            lambda: (service.jobs and service.jobs[0].was_watched.is_set()) or process.poll() is not None, seconds=200
+            lambda: (service.jobs and service.jobs[0].was_watched.is_set()) or process.poll() is not None, seconds=500
         )
         process.send_signal(number)
         _, error = process.communicate()
