@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # The image of the workers, and that of the launcher of a Flex Template. docs/dataflow.md says how to use both.
 #
 #     docker build --tag IMAGE .

@@ -76,7 +76,6 @@ def test_dataflow_yaml(submit, gcs, tmp_path, tiny_module, monkeypatch):
     assert pool.autoscaling_settings.algorithm == AutoscalingAlgorithm.AUTOSCALING_ALGORITHM_BASIC
     (container,) = pool.sdk_harness_container_images
     assert re.search(r"/beam_python3\.\d+_sdk:2\.\d+\.\d+$", container.container_image)
-    assert not container.use_single_core_per_container
 
     staged = StagedJob.read(gcs, environment)
     names = {step.unique_name for step in staged.graph.components.transforms.values()}
