@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Updates the lock files from pyproject.toml: requirements.lock for ./run_local.sh, requirements-test.lock for
-# ./run_tests.sh, both with hashes and for every supported version of Python. Needs uv (pip install uv).
+# Updates the lock files from pyproject.toml: requirements.lock for ./run_local.sh and the Dockerfile,
+# requirements-gpu.lock for images of workers with a GPU, requirements-test.lock for ./run_tests.sh; all with hashes and
+# for every supported version of Python. Needs uv (pip install uv).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CUSTOM_COMPILE_COMMAND=scripts/lock.sh UV_CUSTOM_COMPILE_COMMAND=scripts/lock.sh
@@ -8,3 +9,5 @@ options=(--quiet --universal --no-strip-extras --python-version 3.11 --generate-
 uv pip compile "${options[@]}" --extra sample --extra test pyproject.toml --output-file requirements-test.lock "$@"
 uv pip compile "${options[@]}" --extra sample pyproject.toml --constraint requirements-test.lock \
   --output-file requirements.lock "$@"
+uv pip compile "${options[@]}" --extra gpu pyproject.toml --constraint requirements-test.lock \
+  --output-file requirements-gpu.lock "$@"

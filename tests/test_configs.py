@@ -1,26 +1,25 @@
-"""The files in configs/ do what they say: each is loaded, validated and built into a job."""
+"""The files in configs/ do what they say: each is loaded, validated and built into a job.
 
-import io
-import shutil
-import tarfile
+For Dataflow, tests/dataflow/ has the rest.
+"""
+
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from apache_beam.portability.api import beam_runner_api_pb2
-from apache_beam.runners.dataflow.internal import apiclient
 
 import pipeline
 from pipeline.beam.options import check_options, parse_beam_args
 from pipeline.core.config import RunConfig
-from pipeline.core.errors import PipelineError, UsageError
+from pipeline.core.errors import UsageError
 from pipeline.dataset.reader import read_embeddings
 from pipeline.savedmodel.digest import module_digest
 from pipeline.testing import jpeg_bytes, make_example, make_tfrecord
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-CONFIGS = sorted(path.name for path in (REPOSITORY / "configs").iterdir())
+CONFIGS = sorted(path.name for path in (REPOSITORY / "configs").glob("*.yaml"))
 PLACES = ["--input=gs://bucket/in", "--output=gs://bucket/out", "--project=a-project", "--temp_location=gs://bucket/t"]
 
 
@@ -33,7 +32,9 @@ def keys(output: Any) -> list[bytes]:
 
 
 def test_there_are_configs():
-    assert CONFIGS == ["dataflow.yaml", "flink.yaml", "local.yaml"]
+    assert CONFIGS == ["dataflow.yaml", "dataflow_gpu.yaml", "flink.yaml", "local.yaml"]
+    others = {path.name for path in (REPOSITORY / "configs").iterdir()} - set(CONFIGS)
+    assert others == {"dataflow_template.json", "dataflow_template_metadata.json"}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -68,60 +69,6 @@ def test_local_yaml_runs_on_sample_records(tmp_path, monkeypatch, tiny_module):
     assert {path.suffix for path in (out / "embeddings").iterdir()} == {".tfrecord", ".parquet"}
     (batch,) = {tuple(batch.schema.names) for batch in read_embeddings(str(out))}
     assert {"image/label", "image/size"} <= set(batch)
-
-
-class Submitted(Exception):
-    """Raised in place of the call that would start a job on Dataflow."""
-
-
-@pytest.fixture(scope="module")
-def source_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a clone has of the package: building it leaves files beside them."""
-    tree = tmp_path_factory.mktemp("source")
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(REPOSITORY / name, tree)
-    shutil.copytree(REPOSITORY / "pipeline", tree / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
-    return tree
-
-
-@pytest.mark.slow
-def test_dataflow_yaml_becomes_a_dataflow_job(gcs, tmp_path, tiny_module, source_tree, monkeypatch):
-    """All that the launcher does runs for real, against a bucket; only the call that starts the job does not."""
-    jobs = []
-
-    def submit(client: Any, job: Any) -> None:
-        jobs.append(job)
-        raise Submitted
-
-    monkeypatch.setattr(apiclient.DataflowApplicationClient, "submit_job_description", submit)
-    monkeypatch.chdir(source_tree)
-    gcs.write("gs://bucket/in/a.jpg", jpeg_bytes())
-    config = load("dataflow.yaml", *PLACES, f"--module={tiny_module}", "--engine=tensorflow")
-    with pytest.raises(PipelineError, match=r"^the job of wave 00000 failed on DataflowRunner") as error:
-        pipeline.run(config)
-    assert isinstance(error.value.__cause__, Submitted)
-
-    ((environment, pool),) = [(job.proto.environment, job.proto.environment.worker_pools[0]) for job in jobs]
-    assert jobs[0].proto.name == "embedding-pipeline"
-    assert "no_use_multiple_sdk_containers" in environment.experiments
-    assert "use_multiple_sdk_containers" not in environment.experiments
-    assert (pool.machine_type, pool.disk_size_gb, pool.num_workers) == ("n2-standard-4", 50, 2)
-    assert pool.autoscaling_settings.max_num_workers == 20
-    assert pool.autoscaling_settings.algorithm == apiclient.dataflow.AutoscalingAlgorithm.AUTOSCALING_ALGORITHM_BASIC
-
-    digest = module_digest(tiny_module)
-    assert f"gs://bucket/t/modules/{digest}/saved_model.pb" in gcs.paths()
-    transforms = jobs[0].proto_pipeline.components.transforms.values()
-    steps = {step.unique_name.split("/")[0] for step in transforms}
-    assert {"ReadImages", "EmbedImages", "WriteEmbeddings"} <= steps
-    # Else one worker could be left with all that there is to read.
-    assert "ReadImages/Spread" in {step.unique_name for step in transforms}
-
-    names = {package.name: package.location for package in pool.packages}
-    location = names["workflow.tar.gz"].replace("storage.googleapis.com/", "gs://")
-    with tarfile.open(fileobj=io.BytesIO(gcs.read(location))) as sdist:
-        members = {name.partition("/")[2] for name in sdist.getnames()}
-    assert {"setup.py", "pyproject.toml", "pipeline/run.py", "pipeline/hub/staging.py", "pipeline/py.typed"} <= members
 
 
 def test_dataflow_yaml_must_be_run_beside_setup_py(tmp_path, monkeypatch):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import threading
+import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +96,7 @@ RAISED_ERRORS_LOGGERS = ("apache_beam.runners", "apache_beam.utils.retry")
 def silence_raised_errors() -> None:
     """Drops Beam's log of failures that it also raises. For commands, which print such a failure in one line."""
     for name in RAISED_ERRORS_LOGGERS:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     logging.getLogger().addFilter(_is_no_job_error)
 
 
@@ -106,3 +108,30 @@ def _is_no_job_error(record: logging.LogRecord) -> bool:
 def without_step_note(text: str) -> str:
     """Returns the message of a DoFn's exception without the note of its step that Beam appends."""
     return text.partition(" [while running ")[0]
+
+
+@contextlib.contextmanager
+def polling_errors() -> Iterator[list[BaseException]]:
+    """Collects the errors that end Beam's thread that asks Dataflow for the state of a job.
+
+    Beam does not raise them; Python would print them with a traceback.
+    """
+    errors: list[BaseException] = []
+    before = threading.excepthook
+
+    def collect(ended: threading.ExceptHookArgs) -> None:
+        functions = {frame.f_code.co_name for frame, _ in traceback.walk_tb(ended.exc_traceback)}
+        if _POLLING in functions and ended.exc_value is not None:
+            errors.append(ended.exc_value)
+        else:
+            before(ended)
+
+    threading.excepthook = collect
+    try:
+        yield errors
+    finally:
+        threading.excepthook = before
+
+
+_POLLING = "poll_for_job_completion"
+"""The method of Beam's DataflowRunner that asks for the state of a job."""

@@ -63,6 +63,12 @@ def temp_location(options: PipelineOptions) -> str | None:
     return location
 
 
+def template_location(options: PipelineOptions) -> str | None:
+    """Returns the file to which the job is written instead of being started, if the options name one."""
+    location: str | None = options.view_as(GoogleCloudOptions).template_location
+    return location
+
+
 def staging_location(options: PipelineOptions, purpose: str = _FOR_MODULE) -> str | None:
     """Returns the directory that the launcher shares with its workers; None if they run on this machine.
 

@@ -112,7 +112,10 @@ class _Commit:
         if self.new_spec is not None:
             write_spec(self.directory, self.new_spec)
         records_read = None if read is None else sum(read)
-        return commit_wave(self.directory, self.header, staged, self.sinks, records_read=records_read)
+        manifest = commit_wave(self.directory, self.header, staged, self.sinks, records_read=records_read)
+        if self.directory.is_handed_over:
+            self.directory.release()
+        return manifest
 
 
 @carry_causes

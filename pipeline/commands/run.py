@@ -41,6 +41,11 @@ def _command(args: Sequence[str]) -> int:
 
         print_line(str(preview(config)))
         return 0
+    if config.writes_template:
+        from pipeline.job.template import write_template
+
+        print_line(str(write_template(config)))
+        return 0
     summary = run(config)
     print_line(format_summary(summary, config.output.output))
     return 0

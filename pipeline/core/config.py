@@ -61,6 +61,11 @@ class RunConfig:
                 f"--passthrough names '{TIMESTAMP_COLUMN}', which every row of a Parquet file already has; leave it out"
             )
 
+    @property
+    def writes_template(self) -> bool:
+        """Whether the job is written to a file, which Dataflow starts later."""
+        return any(option_name(arg) == "template_location" for arg in self.beam_args)
+
     @classmethod
     def from_args(cls, args: Sequence[str]) -> RunConfig:
         """Returns the configuration from command-line arguments and their `--config` file.

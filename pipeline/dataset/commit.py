@@ -89,9 +89,10 @@ def commit_wave(
         committed.
     """
     output = directory.path
-    directory.check()
-    if filesystem.exists(manifest_path(output, header.name)):
-        committed = read_manifest(output, header.name)
+    committed = read_manifest(output, header.name) if filesystem.exists(manifest_path(output, header.name)) else None
+    if committed is None or not directory.is_handed_over:  # a job that has committed has released the lock
+        directory.check()
+    if committed is not None:
         if committed.started != header.started.isoformat():
             raise OutputError(
                 f"{output} has a wave {header.name} already, from {committed.started}; give the new one another name"

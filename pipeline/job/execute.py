@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.beam import options as beam_options
@@ -33,15 +34,29 @@ def execute(config: RunConfig, started: float) -> Summary:
       config: of the run.
       started: when the run started, by `time.monotonic`.
     """
+    with locked_run(config) as run:
+        return run.run(started)
+
+
+@contextlib.contextmanager
+def locked_run(config: RunConfig) -> Iterator[LockedRun]:
+    """Checks a run and locks its data set.
+
+    Raises:
+      UsageError: the request cannot be fulfilled.
+      OutputError: another run writes the data set, or it cannot be written.
+      PipelineError: the body stopped with an `OSError`.
+    """
     checked = check_run(config)
     output = checked.output
     with contextlib.ExitStack() as stack:
+        lock = DatasetLock(output, steal=config.execution.steal_lock)
         try:
-            directory = stack.enter_context(DatasetLock(output, steal=config.execution.steal_lock))
+            directory = stack.enter_context(lock)
         except OSError as error:
             raise OutputError(f"--output={output} cannot be written: {describe_os_error(error)}") from error
         try:
-            return _LockedRun(config, checked, directory).run(started)
+            yield LockedRun(config, checked, lock, directory)
         except OSError as error:
             raise PipelineError(
                 f"the run to --output={output} stopped: {describe_os_error(error)}; what was committed is kept, start "
@@ -50,37 +65,72 @@ def execute(config: RunConfig, started: float) -> Summary:
 
 
 @dataclass(frozen=True)
-class _LockedRun:
+class PreparedRun:
+    """A run whose waves can start.
+
+    Attributes:
+      plan: of the waves.
+      spec: of the data set.
+      first: number of the first wave.
+      waves: runs the waves; None if there are none.
+    """
+
+    plan: Plan
+    spec: Spec
+    first: int
+    waves: WaveRunner | None
+
+
+@dataclass(frozen=True)
+class LockedRun:
+    """A run that holds the lock of its data set.
+
+    Attributes:
+      config: of the run.
+      checked: the run after its checks.
+      lock: of the data set.
+      directory: the right to change the data set.
+    """
+
     config: RunConfig
     checked: CheckedRun
+    lock: DatasetLock
     directory: LockedDirectory
 
-    def run(self, started: float) -> Summary:
-        checked, execution, directory = self.checked, self.config.execution, self.directory
+    def prepare(self) -> PreparedRun:
+        """Plans the run, loads its module, and prepares the data set for its vectors.
+
+        Raises:
+          UsageError: the request cannot be fulfilled.
+          OSError: the data set cannot be read or written.
+        """
+        checked, directory = self.checked, self.directory
         committed = ownership.remove_remains(directory)
         existing = check_output(self.config, directory.path, committed, checked.embedder)
         with timed("planning"):
             plan = plan_run(self.config, checked.options, directory.path, committed, checked.files)
-        manifests: list[metadata.Manifest] = []
         if existing is not None and not plan.waves:
-            spec = existing
-        else:
-            with timed("loading the module"):
-                embed = bring_to_workers(load_module(checked.embedder, checked.options), checked.options)
-            assert embed.dataset_spec is not None
-            spec = embed.dataset_spec
-            committed = self._begin(existing, spec, committed)
-            runner = WaveRunner(self.config, checked.options, directory, embed)
-            manifests = _run_waves(runner, plan, first=int(metadata.next_wave(committed)))
+            return PreparedRun(plan, existing, int(metadata.next_wave(committed)), None)
+        with timed("loading the module"):
+            embed = bring_to_workers(load_module(checked.embedder, checked.options), checked.options)
+        assert embed.dataset_spec is not None
+        committed = self._begin(existing, embed.dataset_spec, committed)
+        waves = WaveRunner(self.config, checked.options, directory, embed)
+        return PreparedRun(plan, embed.dataset_spec, int(metadata.next_wave(committed)), waves)
+
+    def run(self, started: float) -> Summary:
+        """Runs all waves and writes the summary; see `execute`."""
+        prepared = self.prepare()
+        manifests = [] if prepared.waves is None else _run_waves(prepared.waves, prepared.plan, prepared.first)
         summary = summarize(
             manifests,
-            spec,
-            skipped=plan.skipped,
+            prepared.spec,
+            skipped=prepared.plan.skipped,
             seconds=time.monotonic() - started,
-            runner=beam_options.runner_name(checked.options),
+            runner=beam_options.runner_name(self.checked.options),
         )
-        directory.replace(metadata.SUMMARY_NAME, to_json(summary))
-        check_failures(summary, execution.max_failure_rate)
+        self.directory.replace(metadata.SUMMARY_NAME, to_json(summary))
+        check_failures(summary, self.config.execution.max_failure_rate)
         return summary
 
     def _begin(

@@ -10,6 +10,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
+from pipeline.beam import dataflow
 from pipeline.beam import options as beam_options
 from pipeline.beam.internals import without_step_note
 from pipeline.beam.worker_errors import cause_of
@@ -18,6 +19,9 @@ from pipeline.core.errors import PipelineError, UsageError
 _log = logging.getLogger(__name__)
 
 _MAX_REASON_CHARACTERS = 500
+_NO_REASON = "None"
+_BEFORE_REASON = ", Error:"
+"""Dataflow's text of a failure is `... State: FAILED, Error:`, and a line with the reason or `None`."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ def run_pipeline(build: Callable[[beam.Pipeline], object], options: PipelineOpti
     build(pipeline)
     try:
         result = pipeline.run()
+        if address := dataflow.console_address(result, options):
+            _log.info("%s is at %s", texts.job, address)
         _wait(result, texts)
     except Exception as error:
         cause = _explain(error, options, texts)
@@ -66,6 +72,12 @@ def _explain(error: Exception, options: PipelineOptions, texts: JobTexts) -> Exc
     if cause is not None:
         cause.args = (f"{texts.failed}: {cause}; {texts.advice}",)  # keeps the class, and with it the exit code
         return cause
+    if isinstance(error, dataflow.LostJobError):
+        return PipelineError(
+            f"{texts.job} may go on, but its state is unknown ({error}): cancel it; {texts.leftover}; {texts.advice}"
+        )
+    if ended := dataflow.ended_by_others(error):
+        return PipelineError(f"{texts.job} {ended}; {texts.advice}")
     if isinstance(error, PipelineError | OSError) or beam_options.is_direct(options):
         return error
     return PipelineError(
@@ -80,15 +92,15 @@ def last_line(text: str) -> str:
     Some runners escape line breaks. Stack frames are indented, in Python and in Java.
     """
     lines = text.replace("\\n", "\n").replace("\\t", "\t").splitlines()
-    named = [line.strip() for line in lines if line.strip() and not line[0].isspace()]
-    reason = without_step_note(named[-1]) if named else "no reason given"
+    named = [line.strip() for line in lines if line.strip() not in ("", _NO_REASON) and not line[0].isspace()]
+    reason = without_step_note(named[-1]).removesuffix(_BEFORE_REASON) if named else "no reason given"
     return reason if len(reason) <= _MAX_REASON_CHARACTERS else f"{reason[:_MAX_REASON_CHARACTERS]}..."
 
 
 def _wait(result: PipelineResult, texts: JobTexts) -> None:
     """Waits for a pipeline to finish; if the user interrupts, cancels a remote job."""
     try:
-        result.wait_until_finish()
+        dataflow.wait(result)
     except KeyboardInterrupt:
         _log.warning("interrupted: cancelling %s", texts.job)
         try:

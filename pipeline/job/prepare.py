@@ -6,6 +6,7 @@ import dataclasses
 
 from apache_beam.options.pipeline_options import DebugOptions, DirectOptions, PipelineOptions
 
+from pipeline.beam import dataflow
 from pipeline.beam import options as beam_options
 from pipeline.beam.embed import EmbedImages
 from pipeline.core.cores import usable_cores
@@ -13,8 +14,6 @@ from pipeline.embedding.embedder import Embedder
 from pipeline.embedding.embedder_spec import EmbedderSpec
 from pipeline.engines.base import ModuleFunction
 from pipeline.hub.staging import stage_module
-
-_DATAFLOW_RUNNERS = ("DataflowRunner", "TestDataflowRunner")
 
 
 def load_module(spec: EmbedderSpec, options: PipelineOptions) -> EmbedImages:
@@ -57,7 +56,7 @@ def threads_per_process(options: PipelineOptions) -> int | None:
     if beam_options.is_direct(options):
         processes = 1 if beam_options.runs_in_process(options) else direct.direct_num_workers or usable_cores()
         return max(1, usable_cores() // processes)
-    if beam_options.runner_name(options) in _DATAFLOW_RUNNERS:
+    if beam_options.runner_name(options) in dataflow.RUNNERS:
         experiments = options.view_as(DebugOptions).experiments or ()
         # By default, Dataflow starts one process for each core of a worker.
         return None if "no_use_multiple_sdk_containers" in experiments else 1

@@ -25,6 +25,10 @@ def run(config: RunConfig) -> Summary:
     """
     if config.execution.dry_run:
         raise UsageError("dry_run writes nothing, so there is no summary; call pipeline.job.dry_run.preview(config)")
+    if config.writes_template:
+        raise UsageError(
+            "template_location starts no job, so there is no summary; call pipeline.job.template.write_template(config)"
+        )
     if config.execution.verbose:
         logging.getLogger("pipeline").setLevel(logging.DEBUG)
     started = time.monotonic()

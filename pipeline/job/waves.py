@@ -74,6 +74,16 @@ class WaveRunner:
           PipelineError: the pipeline failed, and the wave was not committed.
           IntegrityError: the pipeline lost records or counted some twice; the wave was not committed.
         """
+        self.submit(name, wave)
+        return metadata.read_manifest(self.directory.path, name)
+
+    def submit(self, name: str, wave: Wave) -> None:
+        """Runs the pipeline of one wave. If Beam's options name a template, only writes the pipeline there.
+
+        Raises:
+          PipelineError: the pipeline failed, and the wave was not committed.
+          IntegrityError: the pipeline lost records or counted some twice; the wave was not committed.
+        """
         texts = JobTexts(
             job=f"the job of wave {name}",
             failed=f"wave {name} failed and was not committed",
@@ -81,7 +91,6 @@ class WaveRunner:
             leftover="its wave will not count",
         )
         run_pipeline(lambda pipeline: graph.build(pipeline, self._job(name, wave)), self.options, texts)
-        return metadata.read_manifest(self.directory.path, name)
 
     def _job(self, name: str, wave: Wave) -> graph.WaveJob:
         config = self.config

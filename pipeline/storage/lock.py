@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 LEASE_S = 60.0
 """Duration of a lease; the holder renews it three times in that period."""
+JOB_LEASE_S = 24 * 60 * 60.0
+"""Duration of the lease of a job that has no process to renew it. It gives the lock back at its end."""
 
 
 class DatasetLock:
@@ -45,6 +47,7 @@ class DatasetLock:
         self._output = output
         self._steal = steal
         self._lease_s = lease_s
+        self._is_handed_over = False
         self._done = threading.Event()
         self._renewer = threading.Thread(target=self._keep_renewing, name="lock", daemon=True)
         pid = os.getpid()
@@ -71,19 +74,30 @@ class DatasetLock:
         return self._directory
 
     def __exit__(self, *_: object) -> None:
-        """Removes the staging directory, and releases the lock if this object still holds it."""
+        """Removes the staging directory and releases the lock, if this object still holds it."""
+        self._stop_renewing()
+        if not self._is_handed_over:
+            self._directory.release(self._file)
+
+    def hand_over(self, holder: str) -> None:
+        """Leaves the lock to a job that goes on after this process; the job releases it.
+
+        Args:
+          holder: names the job.
+
+        Raises:
+          OutputError: the lock was lost.
+          OSError: the lock's file cannot be written.
+        """
+        self._directory.check()
+        self._stop_renewing()
+        with self._file.changing() as change:
+            change.write(self._token.handed_over(holder, JOB_LEASE_S))
+        self._is_handed_over = True
+
+    def _stop_renewing(self) -> None:
         self._done.set()
         self._renewer.join()
-        try:
-            self._directory.remove_staged()
-        except OSError as error:
-            _log.warning("%s could not be removed (%s); the next run removes it", self._directory.staged(), error)
-        try:
-            with self._file.changing() as change:
-                if change.holder is not None and change.holder.token == self._token.token:
-                    change.remove()
-        except (OSError, OutputError) as error:
-            _log.warning("the lock of %s could not be removed (%s); its lease expires by itself", self._output, error)
 
     def _keep_renewing(self) -> None:
         while not self._done.wait(self._lease_s / 3):

@@ -36,8 +36,8 @@ class LockToken:
 
     Attributes:
       token: unique for each acquisition of the lock.
-      host: name of the holder's machine.
-      pid: the holder's process id.
+      host: name of the holder's machine, or of a job that holds the lock.
+      pid: the holder's process id; 0 for a job.
       process_started: start time of the process, which detects a reused pid; `running` if the time is unknown.
       expires_s: end of the lease, in seconds since 1970.
       pid_namespace: the scope of the pid (boot of the machine, container); empty if unknown.
@@ -63,8 +63,12 @@ class LockToken:
         """Returns the token with a lease of `lease_s` seconds from now."""
         return dataclasses.replace(self, expires_s=time.time() + lease_s)
 
+    def handed_over(self, holder: str, lease_s: float) -> LockToken:
+        """Returns the token as held by a job that has no process here, with a lease of `lease_s` seconds from now."""
+        return dataclasses.replace(self, host=holder, pid=0, pid_namespace="").renewed(lease_s)
+
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
+        return f"process {self.pid} on {self.host}" if self.pid else self.host
 
 
 def process_started(pid: int) -> str:
@@ -259,7 +263,10 @@ class _NoLock:
         self.holder = None
 
 
-def open_lock(output: str) -> _LocalLock | _CloudLock | _NoLock:
+LockFile = _LocalLock | _CloudLock | _NoLock
+
+
+def open_lock(output: str) -> LockFile:
     """Returns the lock file of a directory; does not create it."""
     if output.startswith("gs://"):
         return _CloudLock(output)

@@ -14,6 +14,7 @@ step. Four rules ensure this:
 
 from __future__ import annotations
 
+import logging
 import re
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -22,8 +23,10 @@ from typing import BinaryIO
 
 from pipeline.core.errors import OutputError
 from pipeline.storage import filesystem
-from pipeline.storage.lock_file import open_lock
+from pipeline.storage.lock_file import LockFile, open_lock
 from pipeline.storage.object_store import Move
+
+_log = logging.getLogger(__name__)
 
 STAGING_NAME = "staging"
 _TOKEN = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -37,11 +40,13 @@ class LockedDirectory:
       path: path or URI of the directory.
       token: names the holder, and the holder's staging directory.
       is_locked: whether the directory has a lock that can be lost; otherwise nothing is checked.
+      is_handed_over: whether the holder is a job without a launcher, which releases the lock at its end.
     """
 
     path: str
     token: str
     is_locked: bool = True
+    is_handed_over: bool = False
 
     @classmethod
     def without_lock(cls, path: str) -> LockedDirectory:
@@ -62,6 +67,25 @@ class LockedDirectory:
         if holder is None or holder.token != self.token:
             by = f"by {holder}" if holder else "and released"
             raise OutputError(f"{self.path} was taken over {by} while this run went on; nothing more is committed")
+
+    def release(self, lock: LockFile | None = None) -> None:
+        """Removes the holder's staging directory, and releases the lock if this holder still holds it.
+
+        Only warns of errors: the lease of a lock expires by itself, and the next run removes what was staged.
+
+        Args:
+          lock: the file of the lock; opened by default.
+        """
+        try:
+            self.remove_staged()
+        except OSError as error:
+            _log.warning("%s could not be removed (%s); the next run removes it", self.staged(), error)
+        try:
+            with (lock or open_lock(self.path)).changing() as change:
+                if change.holder is not None and change.holder.token == self.token:
+                    change.remove()
+        except (OSError, OutputError) as error:
+            _log.warning("the lock of %s could not be removed (%s); its lease expires by itself", self.path, error)
 
     def staged(self, *names: str) -> str:
         """Returns a path in the holder's staging directory."""

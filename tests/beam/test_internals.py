@@ -3,6 +3,7 @@
 import inspect
 import logging
 import os
+import threading
 
 import apache_beam as beam
 import pytest
@@ -100,3 +101,24 @@ def test_the_note_of_a_step_is_cut_off():
     text = str(raised.value)
     assert "[while running 'Fail" in text, changed("the note of a step")
     assert internals.without_step_note(text.splitlines()[-1]).endswith("the reason"), changed("the note of a step")
+
+
+def test_errors_of_the_thread_that_asks_dataflow_are_collected(capsys):
+    """Those of other threads are printed as before."""
+    from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
+
+    thing = "DataflowRunner.poll_for_job_completion"
+    assert callable(DataflowRunner.poll_for_job_completion), changed(thing)
+
+    class LostResult:
+        state = "RUNNING"
+
+        def job_id(self):
+            raise ConnectionError("no network")
+
+    with internals.polling_errors() as errors:
+        thread = threading.Thread(target=DataflowRunner.poll_for_job_completion, args=(None, LostResult(), None))
+        thread.start()
+        thread.join()
+    assert [str(error) for error in errors] == ["no network"], changed(thing)
+    assert capsys.readouterr().err == ""

@@ -19,6 +19,7 @@ from pipeline.inputs.base import InputFile
 from pipeline.inputs.input_table import InputTable
 from pipeline.storage import filesystem
 from pipeline.storage.lock import DatasetLock
+from pipeline.storage.locked import LockedDirectory
 from tests.datasets import (
     SPEC,
     STARTED,
@@ -75,6 +76,13 @@ def test_each_format_is_numbered_for_itself(tmp_path):
 def test_a_wave_without_records_is_a_manifest(tmp_path):
     commit_wave(unlocked(tmp_path), HEADER, [])
     assert list(contents(tmp_path)) == ["manifests/00000.json"]
+
+
+def test_a_job_that_has_released_the_lock_may_repeat_its_commit(tmp_path):
+    staged = stage(tmp_path, make_batch({"a": [1, 2, 3]}))
+    manifest = commit_wave(unlocked(tmp_path), HEADER, staged)
+    released = LockedDirectory(str(tmp_path), TOKEN, is_handed_over=True)
+    assert commit_wave(released, HEADER, staged) == manifest
 
 
 def write_plan_of(directory, *files):

@@ -20,6 +20,7 @@ from pipeline.storage import filesystem, lock_file
 from pipeline.storage.lock import DatasetLock
 from pipeline.storage.lock_file import LockToken
 from pipeline.storage.locked import LockedDirectory
+from pipeline.storage.object_store import Move
 from tests.datasets import until
 from tests.locks import contend
 
@@ -284,6 +285,30 @@ def test_what_was_staged_is_removed_at_the_end(tmp_path, monkeypatch, caplog):
         )
     assert "could not be removed ([Errno 5] Input/output error); the next run removes it" in caplog.text
     assert not (tmp_path / "lock.json").exists()
+
+
+def test_a_lock_that_is_handed_over_stays_until_it_is_released(tmp_path):
+    """Its lease does not depend on the process that took it, and the staged files stay."""
+    lock = DatasetLock(str(tmp_path))
+    with lock as held:
+        staged = held.stage("file", b"data")
+        lock.hand_over("the job of wave 00000")
+    text = r"is being written by the job of wave 00000; wait for it to end, or for its lease of 86\d{3} s to run out"
+    with pytest.raises(OutputError, match=text):
+        DatasetLock(str(tmp_path)).__enter__()
+    held.publish([Move(staged, str(tmp_path / "file"))])
+    held.release()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    with DatasetLock(str(tmp_path)):
+        pass
+
+
+def test_a_lock_that_was_lost_is_not_handed_over(tmp_path):
+    lock = DatasetLock(str(tmp_path))
+    with lock, DatasetLock(str(tmp_path), steal=True) as other:
+        with pytest.raises(OutputError, match="was taken over"):
+            lock.hand_over("the job of wave 00000")
+        other.check()
 
 
 def test_a_process_that_shows_nothing_of_itself_may_be_alive(tmp_path, monkeypatch):
