@@ -7,17 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import apache_beam as beam
+import grpc
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.runner import PipelineResult
+from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from pipeline.beam import options as beam_options
 from pipeline.beam.internals import without_step_note
+from pipeline.beam.job_server import describe_rpc_error
 from pipeline.beam.worker_errors import cause_of
 from pipeline.core.errors import PipelineError, UsageError
 
 _log = logging.getLogger(__name__)
 
 _MAX_REASON_CHARACTERS = 500
+_LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,12 @@ def run_pipeline(build: Callable[[beam.Pipeline], object], options: PipelineOpti
       texts: of the messages.
 
     Raises:
+      UsageError: the job server does not answer any more, or a worker cannot fulfil the request.
       PipelineError: the pipeline failed.
     """
+    beam_options.check_job_server(options)
     pipeline = beam.Pipeline(runner=beam_options.make_runner(options), options=options)
+    beam_options.lift_job_deadline(pipeline.options)
     build(pipeline)
     try:
         result = pipeline.run()
@@ -68,10 +74,14 @@ def _explain(error: Exception, options: PipelineOptions, texts: JobTexts) -> Exc
         return cause
     if isinstance(error, PipelineError | OSError) or beam_options.is_direct(options):
         return error
-    return PipelineError(
-        f"{texts.job} failed on {beam_options.runner_name(options)}: {last_line(str(error))}; see the runner's logs, "
-        f"and {texts.advice}"
-    )
+    runner = beam_options.runner_name(options)
+    if isinstance(error, grpc.RpcError) and error.code() in _LOST:
+        return PipelineError(
+            f"the connection to the job server of {runner} was lost ({describe_rpc_error(error)}); {texts.job} may go "
+            f"on there, but {texts.leftover}: stop it, and {texts.advice}"
+        )
+    reason = describe_rpc_error(error) if isinstance(error, grpc.RpcError) else last_line(str(error))
+    return PipelineError(f"{texts.job} failed on {runner}: {reason}; see the runner's logs, and {texts.advice}")
 
 
 def last_line(text: str) -> str:
@@ -86,9 +96,15 @@ def last_line(text: str) -> str:
 
 
 def _wait(result: PipelineResult, texts: JobTexts) -> None:
-    """Waits for a pipeline to finish; if the user interrupts, cancels a remote job."""
+    """Waits for a pipeline to finish; if the user interrupts, cancels a remote job.
+
+    Raises:
+      RuntimeError: the pipeline ended without success, and its runner returned this as its state.
+    """
     try:
-        result.wait_until_finish()
+        state = result.wait_until_finish()
+        if state not in (None, PipelineState.DONE):
+            raise RuntimeError(f"it ended in state {state}")
     except KeyboardInterrupt:
         _log.warning("interrupted: cancelling %s", texts.job)
         try:
