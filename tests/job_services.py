@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
+import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from apache_beam.portability import python_urns
 from apache_beam.portability.api import beam_job_api_pb2
 from apache_beam.runners.portability.local_job_service import LocalJobServicer
 
@@ -65,3 +69,33 @@ def job_service(options: dict[str, int] = OPTIONS, port: int = 0) -> Iterator[Jo
         yield service
     finally:
         service.stop(None)
+
+
+def worker_args(endpoint: str, directory: Path, setup: str = "") -> list[str]:
+    """Returns the options for jobs of a job service whose workers are processes.
+
+    Args:
+      endpoint: of the job service.
+      directory: the current directory of the workers, from which they import.
+      setup: Python code that each worker runs first.
+    """
+    code = f"{setup}\nimport runpy; runpy.run_module('apache_beam.runners.worker.sdk_worker_main', run_name='__main__')"
+    command = f"cd {shlex.quote(str(directory))} && exec {shlex.quote(sys.executable)} -c {shlex.quote(code)}"
+    return [
+        "--runner=PortableRunner",
+        f"--job_endpoint={endpoint}",
+        f"--environment_type={python_urns.SUBPROCESS_SDK}",
+        f"--environment_config={command}",
+    ]
+
+
+def hide(package: str) -> str:
+    """Returns Python code after which a package cannot be imported, as if it were not installed."""
+    return f"""
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {package!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Hidden())
+"""

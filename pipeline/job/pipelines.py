@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from pipeline.core.errors import PipelineError, UsageError
 _log = logging.getLogger(__name__)
 
 _MAX_REASON_CHARACTERS = 500
+_MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named \\*['\"]([\w.]+)")
+_MISSING_NAME = re.compile(r"Can't get attribute \\*['\"](\w+)\\*['\"] on <module \\*['\"]pipeline[.'\"\\]")
 _LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
@@ -80,8 +83,35 @@ def _explain(error: Exception, options: PipelineOptions, texts: JobTexts) -> Exc
             f"the connection to the job server of {runner} was lost ({describe_rpc_error(error)}); {texts.job} may go "
             f"on there, but {texts.leftover}: stop it, and {texts.advice}"
         )
+    missing = _missing_on_worker(str(error), runner)
+    if missing is not None:
+        return missing
     reason = describe_rpc_error(error) if isinstance(error, grpc.RpcError) else last_line(str(error))
     return PipelineError(f"{texts.job} failed on {runner}: {reason}; see the runner's logs, and {texts.advice}")
+
+
+def _missing_on_worker(text: str, runner: str) -> UsageError | None:
+    """Returns the error for workers without the packages of the launcher; None if a failure has another reason.
+
+    Such a worker cannot unpickle the pipeline, so it cannot report the cause itself.
+
+    Args:
+      text: of the failure.
+      runner: name of the runner.
+    """
+    found = _MISSING_MODULE.search(text)
+    name = found[1] if found else "pipeline"
+    if not found and not _MISSING_NAME.search(text):
+        return None
+    if name.partition(".")[0] == "pipeline":
+        return UsageError(
+            f"a worker of {runner} lacks this package, or has another version of it ({last_line(text)}); install the "
+            "launcher's version where the workers run: in their image, or with --setup_file=./setup.py"
+        )
+    return UsageError(
+        f"a worker of {runner} lacks the Python module {name}; install the packages of requirements.lock where the "
+        "workers run"
+    )
 
 
 def last_line(text: str) -> str:
