@@ -86,6 +86,11 @@ def has_file_system(path: str) -> bool:
     return scheme is not None and any(kind.scheme() == scheme for kind in FileSystem.get_all_subclasses())
 
 
+def has_directories(path: str) -> bool:
+    """Returns whether the store of a path has directories, as HDFS has; most stores have only names with `/`."""
+    return bool(file_systems().get_filesystem(path).has_dirs())
+
+
 class _RemoteFile(io.RawIOBase):
     """A file of an object store; all exceptions of the store's client become `OSError`."""
 
@@ -191,7 +196,7 @@ def _make_directories(directories: Iterable[str]) -> None:
     """Creates missing directories in stores that have directories, such as HDFS, which moves files into no other."""
     for directory in directories:
         with as_os_error(directory):
-            if not file_systems().get_filesystem(directory).has_dirs() or file_systems().exists(directory):
+            if not has_directories(directory) or file_systems().exists(directory):
                 continue
         try:
             with as_os_error(directory):

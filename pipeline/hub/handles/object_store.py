@@ -22,7 +22,7 @@ class RemoteHandle:
 
     def is_supported(self, handle: str) -> bool:
         """Says whether the handle names something in a store that Beam has a file system for."""
-        return re.match("[^:/]+://[^/]", handle) is not None and has_file_system(handle)
+        return re.match("[^:/]+://.", handle) is not None and has_file_system(handle)
 
     def __call__(self, request: Request) -> Module:
         """Returns the module from the cache, or copies it."""
