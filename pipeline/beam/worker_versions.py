@@ -10,7 +10,6 @@ from pathlib import Path
 
 import apache_beam
 
-import pipeline
 from pipeline.core.errors import UsageError
 
 _DIGITS = 12
@@ -59,7 +58,7 @@ class Versions:
 @functools.cache
 def _code_digest() -> str:
     """Returns the digest of this package's modules, by their names and contents."""
-    root = Path(pipeline.__file__).parent
+    root = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         code = path.read_bytes()
