@@ -56,7 +56,7 @@ def convolution_engine(convolutions: str) -> Callable[[str], Engine]:
     module = resolve_module(convolutions)
     signature = choose_signature(module)
     return functools.cache(
-        lambda name: ModuleFunction(module.handle, module.path, module.sha256, signature, name).compile()
+        lambda name: ModuleFunction(module.handle, module.path, module.sha256, signature, name).load()
     )
 
 

@@ -11,6 +11,7 @@ import pipeline
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import PipelineError, UsageError
 from pipeline.dataset.reader import read_embeddings
+from pipeline.engines import staging
 from pipeline.savedmodel.digest import module_digest
 from pipeline.storage import filesystem
 from pipeline.testing import jpeg_bytes
@@ -90,10 +91,8 @@ def test_a_worker_refuses_a_module_of_another_digest(flags, tiny_module, gcs, mo
         filesystem.write_atomically(f"{staged}/variables/variables.index", b"spoilt")
         return staged
 
-    from pipeline.job import prepare
-
-    stage_module = prepare.stage_module
-    monkeypatch.setattr(prepare, "stage_module", stage_and_spoil)
+    stage_module = staging.stage_module
+    monkeypatch.setattr(staging, "stage_module", stage_and_spoil)
     with pytest.raises(PipelineError, match=f"its SHA-256 is .*, expected {module_digest(tiny_module)}") as error:
         pipeline.run(RunConfig.from_flags(**flags))
     assert error.value.exit_code == 2

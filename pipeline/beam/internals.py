@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -89,20 +89,107 @@ def option_errors(options: PipelineOptions, runner: Any) -> list[str]:
         return list(PipelineOptionsValidator(options, runner).validate())
 
 
+def is_portable(runner: Any) -> bool:
+    """Says whether a runner submits its jobs to a job server, such as PortableRunner, FlinkRunner and SparkRunner.
+
+    Raises:
+      ImportError: this version of Beam has the class of these runners elsewhere.
+    """
+    with _relying_on("PortableRunner"):
+        from apache_beam.runners.portability.portable_runner import PortableRunner
+
+        return isinstance(runner, PortableRunner)
+
+
+def describe_job_options(endpoint: str, timeout_s: float) -> Sequence[Any]:
+    """Asks a job server for the options that it accepts, as Beam's portable runner does for each job.
+
+    Args:
+      endpoint: `HOST:PORT` of the job server. The question waits for a server that is not up yet.
+      timeout_s: the longest time to wait for the answer.
+
+    Returns:
+      Messages of type `PipelineOptionDescriptor`; see `add_job_options`.
+
+    Raises:
+      grpc.RpcError: no job server answered in time, or it refused.
+      ImportError: this version of Beam asks in another way.
+    """
+    import grpc
+
+    with _relying_on("DescribePipelineOptions"):
+        from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
+
+        request = beam_job_api_pb2.DescribePipelineOptionsRequest()
+        make_stub = beam_job_api_pb2_grpc.JobServiceStub
+    with grpc.insecure_channel(endpoint) as channel:
+        answer = make_stub(channel).DescribePipelineOptions(request, timeout=timeout_s, wait_for_ready=True)
+    options: Sequence[Any] = answer.options
+    return options
+
+
+def add_job_options(parser: argparse.ArgumentParser, options: Sequence[Any]) -> None:
+    """Adds the options of a job server to a parser, with the types that Beam's portable runner gives them.
+
+    Args:
+      parser: knows Beam's options, which a job server declares too.
+      options: from `describe_job_options`.
+
+    Raises:
+      ImportError: this version of Beam describes options in another way.
+    """
+    known = {flag for action in parser._actions for flag in action.option_strings}
+    with _relying_on("PipelineOptionType"):
+        from apache_beam.portability.api import beam_job_api_pb2
+
+        kinds = beam_job_api_pb2.PipelineOptionType
+        for option in options:
+            flag = f"--{option.name}"
+            if flag in known:
+                continue
+            if option.type == kinds.BOOLEAN:
+                parser.add_argument(flag, action="store_false" if option.default_value == "true" else "store_true")
+            elif option.type == kinds.INTEGER:
+                parser.add_argument(flag, type=int)
+            else:
+                parser.add_argument(flag, action="append" if option.type == kinds.ARRAY else "store")
+
+
 RAISED_ERRORS_LOGGERS = ("apache_beam.runners", "apache_beam.utils.retry")
 """Loggers to which Beam writes the stack trace of each failure that it also raises."""
+OPTIONS_LOGGER = "apache_beam.options.pipeline_options"
+"""Logger to which Beam writes each argument that it does not know, such as the options of a job server."""
+MESSAGES_THREAD = "wait_until_finish_read"
+"""Name of the thread in which Beam's portable runner reads the messages of a job."""
 
 
 def silence_raised_errors() -> None:
-    """Drops Beam's log of failures that it also raises. For commands, which print such a failure in one line."""
+    """Drops what Beam prints of failures that it also raises, and of arguments that `pipeline.beam.options` checks.
+
+    For commands, which print such a failure in one line.
+    """
     for name in RAISED_ERRORS_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     logging.getLogger().addFilter(_is_no_job_error)
+    logging.getLogger(OPTIONS_LOGGER).addFilter(_is_no_unknown_argument)
+    print_exception = threading.excepthook
+
+    def print_other_exceptions(raised: threading.ExceptHookArgs) -> None:
+        # If the connection to the job server is lost, the waiting thread raises the same error.
+        if raised.thread is None or raised.thread.name != MESSAGES_THREAD:
+            print_exception(raised)
+
+    threading.excepthook = print_other_exceptions
 
 
 def _is_no_job_error(record: logging.LogRecord) -> bool:
     """Drops the errors of a remote job, which Beam's portable runner logs to the root logger before it raises them."""
     return not (record.module == "portable_runner" and record.levelno >= logging.ERROR)
+
+
+def _is_no_unknown_argument(record: logging.LogRecord) -> bool:
+    """Drops the warning of an argument that Beam does not know."""
+    return not str(record.msg).startswith("Unparseable argument")
 
 
 def without_step_note(text: str) -> str:

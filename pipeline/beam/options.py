@@ -11,11 +11,13 @@ from apache_beam.options.pipeline_options import (
     DirectOptions,
     GoogleCloudOptions,
     PipelineOptions,
+    PortableOptions,
     SetupOptions,
     StandardOptions,
 )
 
 from pipeline.beam import internals
+from pipeline.beam.job_server import JobServer
 from pipeline.core.config import suggest_flag
 from pipeline.core.errors import UsageError
 
@@ -24,20 +26,29 @@ _FOR_MODULE = "to bring the module to its workers"
 
 
 def parse_beam_args(args: Sequence[str]) -> PipelineOptions:
-    """Returns Beam's options.
+    """Returns Beam's options, with those of the job server that they name.
 
     Raises:
-      UsageError: an argument is not one of Beam's options; Beam itself would only log it.
+      UsageError: an argument is an option neither of Beam nor of the job server, or the job server must be asked and
+        does not answer. Beam itself would only log the argument.
     """
     parser = internals.make_option_parser()
-    try:
-        _, unknown = parser.parse_known_args(list(args))
-    except (argparse.ArgumentError, argparse.ArgumentTypeError, ValueError) as error:
-        raise UsageError(f"{error}; see Beam's documentation of this option") from None
+    unknown = _unknown_args(parser, args)
+    options = PipelineOptions(list(args))
+    if unknown and (server := _job_server(options)):
+        server.add_options(parser)
+        unknown = _unknown_args(parser, args)
     if unknown:
         beam_flags = [flag for action in parser._actions for flag in action.option_strings]
         raise UsageError(f"unknown argument '{unknown[0]}'; {suggest_flag(unknown[0], beam_flags)}")
-    return PipelineOptions(list(args))
+    return options
+
+
+def _unknown_args(parser: argparse.ArgumentParser, args: Sequence[str]) -> list[str]:
+    try:
+        return parser.parse_known_args(list(args))[1]
+    except (argparse.ArgumentError, argparse.ArgumentTypeError, ValueError) as error:
+        raise UsageError(f"{error}; see Beam's documentation of this option") from None
 
 
 def runner_name(options: PipelineOptions) -> str:
@@ -98,10 +109,11 @@ def check_options(options: PipelineOptions, purpose: str = _FOR_MODULE) -> None:
       purpose: of the directory that the launcher shares with its workers, for the error message.
 
     Raises:
-      UsageError: there is no such runner, or it needs other options.
+      UsageError: there is no such runner, it needs other options, or its job server does not answer.
     """
     runner = make_runner(options)
     staging_location(options, purpose)
+    check_job_server(options)
     for name in ("setup_file", "requirements_file"):
         path = getattr(options.view_as(SetupOptions), name)
         if path is not None and not os.path.isfile(path):
@@ -112,6 +124,33 @@ def check_options(options: PipelineOptions, purpose: str = _FOR_MODULE) -> None:
     errors = internals.option_errors(options, runner)
     if errors:
         raise UsageError(f"--runner={runner_name(options)}: {' '.join(errors)} See Beam's documentation of its options")
+
+
+def check_job_server(options: PipelineOptions) -> None:
+    """Checks that the job server answers, if the options name one; Beam would wait for it in silence.
+
+    Raises:
+      UsageError: the job server does not answer.
+    """
+    server = _job_server(options)
+    if server is not None:
+        server.check()
+
+
+def _job_server(options: PipelineOptions) -> JobServer | None:
+    return None if is_direct(options) else JobServer.of(options, make_runner(options))
+
+
+def lift_job_deadline(options: PipelineOptions) -> None:
+    """Lets a job take longer than `--job_server_timeout`, which is the time for an answer of the job server.
+
+    Beam's portable runner ends its wait for a job at this timeout if the job server runs the job under the id of its
+    preparation, as Prism does. `check_job_server` has applied the timeout before.
+
+    Args:
+      options: of the pipeline to run, which are a copy of the run's.
+    """
+    options.view_as(PortableOptions).job_server_timeout = None
 
 
 def make_runner(options: PipelineOptions) -> Any:

@@ -20,7 +20,7 @@ from pipeline.core.settings import DecodeConfig, InputConfig
 from pipeline.dataset.plan_files import read_plan
 from pipeline.inputs.base import InputKind, ReadSettings, ReadTask, TaskPart
 from pipeline.inputs.find import find_inputs
-from pipeline.inputs.tasks import cut_task, make_tasks, read_part
+from pipeline.inputs.tasks import check_visible, cut_task, make_tasks, read_part
 
 _RECORDS = "records"
 _COUNTS = "counts"
@@ -43,9 +43,9 @@ class ReadImages(beam.PTransform):
       config: names of the features to read; needed only for TFRecords.
       max_image_bytes: an image file larger than this is a failure.
       plan_files: files with more tasks, from `pipeline.dataset.plan_files.write_plan`.
-      spread: whether a reshuffle distributes the parts before they are read. Without it, some runners, such as
-        Flink, keep all parts of a file on the worker that listed them. One machine does not need the reshuffle,
-        which costs about 20 ms.
+      spread: whether the workers are on several machines. Then a reshuffle distributes the parts before they are
+        read: without it, some runners, such as Flink, keep all parts of a file on the worker that listed them. And
+        each worker checks that it sees the inputs. One machine does not need the reshuffle, which costs about 20 ms.
       kinds: input kinds besides the registered ones.
     """
 
@@ -100,7 +100,9 @@ class ReadImages(beam.PTransform):
         if self.spread:
             parts |= "Spread" >> beam.Reshuffle()
         settings = ReadSettings(self.config, self.max_image_bytes)
-        read = parts | "Read" >> beam.ParDo(_ReadFn(settings, self.kinds)).with_outputs(_COUNTS, main=_RECORDS)
+        read = parts | "Read" >> beam.ParDo(_ReadFn(settings, self.kinds, self.spread)).with_outputs(
+            _COUNTS, main=_RECORDS
+        )
         return CountedRecords(read[_RECORDS], read[_COUNTS])
 
 
@@ -152,13 +154,16 @@ class _PartRestrictions(RestrictionProvider):
 
 @carry_causes
 class _ReadFn(beam.DoFn):
-    def __init__(self, settings: ReadSettings, kinds: Sequence[InputKind]) -> None:
+    def __init__(self, settings: ReadSettings, kinds: Sequence[InputKind], is_elsewhere: bool) -> None:
         self._settings = settings
         self._kinds = tuple(kinds)
+        self._is_elsewhere = is_elsewhere
 
     def process(
         self, part: TaskPart, tracker: Any = beam.DoFn.RestrictionParam(_PartRestrictions())
     ) -> Iterator[ImageRecord | Failure | beam.pvalue.TaggedOutput]:
+        if self._is_elsewhere:
+            check_visible(part.task)
         refused = False
         count = 0
 

@@ -13,9 +13,11 @@ import functools
 import inspect
 import json
 import re
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from pipeline.beam.worker_versions import Versions
 from pipeline.core.console import describe_os_error
 from pipeline.core.errors import PipelineError
 
@@ -38,6 +40,7 @@ class WorkerError(PipelineError):
             "classes": [kind.__name__ for kind in type(error).__mro__],
             "arguments": arguments if all(isinstance(item, str) for item in arguments) else (message,),
             "message": message,
+            "host": socket.gethostname(),
         }
         if isinstance(error, OSError):
             payload |= {"errno": error.errno, "filename": None if error.filename is None else str(error.filename)}
@@ -65,18 +68,40 @@ def carry_cause(function: _Function) -> _Function:
 
 
 def carry_causes(dofn: _Class) -> _Class:
-    """Decorates a DoFn class: applies `carry_cause` to the methods that Beam calls."""
+    """Decorates a DoFn class: applies `carry_cause` to the methods that Beam calls, and checks the worker's versions.
+
+    The check is the first step of unpickling an instance, before the objects in it, which other versions may lack.
+    """
     for name in _DOFN_METHODS:
         if name in vars(dofn):
             setattr(dofn, name, carry_cause(getattr(dofn, name)))
+    dofn.__getstate__ = _versioned_state  # type: ignore[method-assign, assignment]
     return dofn
+
+
+def _versioned_state(dofn: Any) -> dict[str, Any]:
+    return {"_launcher": _Launcher(), **vars(dofn)}
+
+
+class _Launcher:
+    """Compares the launcher's versions with those of the worker that unpickles it."""
+
+    def __reduce__(self) -> tuple[Any, tuple[Versions]]:
+        return _check_versions, (Versions.here(),)
+
+
+@carry_cause
+def _check_versions(launcher: Versions) -> _Launcher:
+    launcher.check()
+    return _Launcher()
 
 
 def cause_of(error: BaseException) -> PipelineError | None:
     """Returns the exception of a worker, decoded from the error that a runner raises; None if there is no marker.
 
     A class that this process does not know becomes the nearest known base class. An `OSError` becomes a
-    `PipelineError` with an `OSError` of the same number as its `__cause__`.
+    `PipelineError` with an `OSError` of the same number as its `__cause__`. The message of another host ends with the
+    name of that host.
     """
     for link in reversed(_chain(error)):
         match = _MARKER.search(str(link))
@@ -111,8 +136,12 @@ def _rebuild(encoded: str) -> PipelineError | None:
     try:
         payload = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
         classes, arguments, message = payload["classes"], payload["arguments"], payload["message"]
+        host = payload["host"]
     except (ValueError, LookupError, TypeError):  # truncated or changed by the runner
         return None
+    if host != socket.gethostname():
+        message = f"{message} (worker {host})"
+        arguments = [*arguments[:-1], f"{arguments[-1]} (worker {host})"] if arguments else []
     known = _known_classes(PipelineError)
     kind = next((known[name] for name in classes if name in known), None)
     if kind is None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.errors import ModuleError
 from pipeline.core.settings import Precision
 from pipeline.engines.registry import ENGINES
 from pipeline.hub.resolve import resolve_module
+from pipeline.hub.staging import not_seen
+from pipeline.savedmodel.digest import SAVED_MODEL
 from pipeline.savedmodel.module import ImageSignature
+from pipeline.storage import filesystem
+
+if TYPE_CHECKING:
+    from pipeline.engines.conversion import StagedConversion
 
 
 class Engine(Protocol):
@@ -65,6 +71,8 @@ class ModuleFunction:
       precision: of the computation.
       threads: number of computing threads; None for one per core that the process may use.
       batch_size: requested number of images of one call; None for the engine's default.
+      is_staged: whether `path` is a copy that the launcher has staged.
+      conversion: the staged copy of the module in OpenVINO's format; None if there is none.
     """
 
     handle: str
@@ -75,21 +83,27 @@ class ModuleFunction:
     precision: Precision = "float32"
     threads: int | None = None
     batch_size: int | None = None
+    is_staged: bool = False
+    conversion: StagedConversion | None = None
 
     def load(self) -> Engine:
-        """Resolves the module and returns its compiled engine.
+        """Returns the compiled engine.
 
         Raises:
           ModuleError: the module cannot be found or loaded, has another digest, or the engine cannot compute it.
         """
-        module = resolve_module(self.path, sha256=self.sha256)
-        return dataclasses.replace(self, path=module.path).compile()
-
-    def compile(self) -> Engine:
-        """Returns the engine, compiled from a local directory whose digest is already verified.
-
-        Raises:
-          ModuleError: the module cannot be loaded, or the engine cannot compute it.
-        """
         engine: Engine = ENGINES.load(self.engine)(self)
         return engine
+
+    def local_directory(self) -> str:
+        """Returns the directory of the module on this machine, after a check of its digest. For engines.
+
+        Raises:
+          ModuleError: the module cannot be found, or has another digest.
+        """
+        try:
+            return resolve_module(self.path, sha256=self.sha256).path
+        except ModuleError as error:
+            if self.is_staged and not filesystem.exists(filesystem.join(self.path, SAVED_MODEL)):
+                raise not_seen(self.path) from error
+            raise

@@ -31,17 +31,17 @@ def choose_engine(function: ModuleFunction) -> Engine:
             _log.info("engine tensorflow: it sees a GPU")
             wanted = "tensorflow"
     if wanted not in ("auto", "openvino"):
-        return dataclasses.replace(function, engine=wanted).compile()
+        return dataclasses.replace(function, engine=wanted).load()
     try:
         return _compile_openvino(dataclasses.replace(function, engine="openvino"))
     except (OpenVINOError, CacheError) as error:
         if wanted != "auto":
             raise
         _log.warning("engine tensorflow, because openvino does not work: %s", str(error).removesuffix(ADVICE))
-    return dataclasses.replace(function, engine="tensorflow").compile()
+    return dataclasses.replace(function, engine="tensorflow").load()
 
 
 def _compile_openvino(function: ModuleFunction) -> Engine:
     if function.precision != "float32":
-        dataclasses.replace(function, precision="float32").compile()  # checks the conversion
-    return function.compile()
+        dataclasses.replace(function, precision="float32").load()  # checks the conversion
+    return function.load()

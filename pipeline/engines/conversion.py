@@ -1,9 +1,13 @@
 """A module's function as an OpenVINO model, converted once with TensorFlow and kept in the module cache.
 
+The launcher stages its conversion for workers on other machines. A worker with the same OpenVINO and a processor with
+the same features copies it to its own cache; so it needs no TensorFlow.
+
 ```
 CACHE/openvino-<SHA-256 of the identity>/module/
     model.xml, model.bin    the network in OpenVINO's format, float32, input [1, height, width, 3]
     probe.npy               TensorFlow's vectors of `probe_images`
+    identity.txt            of the conversion
 ```
 
 Only the first run of a module loads TensorFlow. The identity of a conversion is the module, its function and the
@@ -13,8 +17,11 @@ versions of both libraries.
 from __future__ import annotations
 
 import importlib.metadata
+import logging
+import platform
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +32,17 @@ from pipeline.core.errors import ModuleError
 from pipeline.core.timing import timed
 from pipeline.engines.base import ModuleFunction
 from pipeline.engines.parity import probe_images
-from pipeline.hub.cache import ModuleCache, cache_directory
+from pipeline.hub.cache import CacheEntry, ModuleCache, cache_directory
+from pipeline.hub.staging import fetch_staged, stage_directory
 from pipeline.savedmodel.module import freeze
 
 ADVICE = "; use --engine=tensorflow"
 """The end of every `OpenVINOError`."""
 
-_VERSION = 1
-_MODEL, _PROBE = "model.xml", "probe.npy"
+_log = logging.getLogger(__name__)
+
+_VERSION = 2
+_MODEL, _PROBE, _IDENTITY = "model.xml", "probe.npy", "identity.txt"
 _TELEMETRY = "openvino_telemetry"
 
 
@@ -66,36 +76,160 @@ class ConvertedModule:
       reference: TensorFlow's vectors of `probe_images`, float32 [N, D].
     """
 
-    def __init__(self, directory: Path) -> None:
-        """Reads a directory that `convert` wrote."""
+    def __init__(self, directory: Path, identity: str) -> None:
+        """Reads a directory of converted files.
+
+        Args:
+          directory: an entry of the cache.
+          identity: of the expected conversion.
+
+        Raises:
+          ModuleError: the directory is another conversion.
+        """
+        found = (directory / _IDENTITY).read_text(encoding="utf-8")
+        if found != identity:
+            raise ModuleError(f"{directory} is the conversion {found}; expected {identity}")
         self.model = directory / _MODEL
         self.reference: NDArray[np.float32] = np.load(directory / _PROBE)
 
 
-def converted(function: ModuleFunction) -> ConvertedModule:
-    """Returns a module's function in OpenVINO's format, from the cache if possible.
+@dataclass(frozen=True)
+class Converter:
+    """The versions of the libraries that convert a module; empty if not installed."""
+
+    openvino: str
+    tensorflow: str
+
+    @classmethod
+    def here(cls) -> Converter:
+        """Returns the versions that are installed."""
+        return cls(_installed_version("openvino"), _installed_version("tensorflow"))
+
+    def identity(self, function: ModuleFunction) -> str:
+        """Returns what the conversion of a function by these libraries depends on: module, function, versions."""
+        signature = function.signature
+        return repr(
+            (
+                _VERSION,
+                function.sha256,
+                (signature.signature, signature.input_key, signature.output_key, signature.height, signature.width),
+                [("openvino", self.openvino), ("tensorflow", self.tensorflow)],
+            )
+        )
+
+
+def _installed_version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def processor_features() -> tuple[str, ...]:
+    """Returns the processor's architecture and the features for which OpenVINO compiles; its vectors depend on them."""
+    features = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return (platform.machine(), *sorted(features))
+
+
+@dataclass(frozen=True)
+class StagedConversion:
+    """The launcher's conversion of a function, where workers can read it.
+
+    Attributes:
+      path: directory of the copy.
+      sha256: digest of its files.
+      converter: the launcher's.
+      processor: features of the launcher's processor.
+    """
+
+    path: str
+    sha256: str
+    converter: Converter
+    processor: tuple[str, ...]
+
+    def difference(self) -> str:
+        """Returns the reason why this process cannot use the conversion; empty if it can."""
+        here = Converter.here()
+        if here.openvino != self.converter.openvino:
+            return f"OpenVINO is {here.openvino or 'missing'} here and {self.converter.openvino} on the launcher"
+        features = processor_features()
+        if features != self.processor:
+            return f"the processor has {', '.join(features)} here and {', '.join(self.processor)} on the launcher"
+        return ""
+
+    def fetch(self, function: ModuleFunction) -> ConvertedModule:
+        """Returns the conversion from the cache of this machine; copies it there if it is missing.
+
+        Raises:
+          ModuleError: the copy cannot be read, has another digest, or is the conversion of another function.
+          CacheError: the cache cannot be written.
+        """
+
+        def copy(work: Path) -> Path:
+            return fetch_staged(self.path, work / "model")
+
+        identity = self.converter.identity(function)
+        entry = _cache().get(self.path, (identity,), copy, self.sha256)
+        return ConvertedModule(Path(entry.path), identity)
+
+
+def stage_conversion(function: ModuleFunction, location: str) -> StagedConversion:
+    """Copies the conversion of a function, which the cache of this machine has, to where workers can read it.
+
+    Args:
+      function: whose OpenVINO engine was loaded here.
+      location: a directory that this process can write and workers can read.
 
     Raises:
-      ModuleError: the module cannot be loaded, or its output is not a vector.
+      ModuleError: the function must be converted again, and cannot be.
+      UsageError: the location cannot be written.
+    """
+    entry = _convert_once(function)
+    path = stage_directory(entry.path, entry.sha256, location, folder="converted", root_file=_MODEL)
+    return StagedConversion(path, entry.sha256, Converter.here(), processor_features())
+
+
+def converted(function: ModuleFunction) -> ConvertedModule:
+    """Returns a module's function in OpenVINO's format: from the cache, from the launcher, or newly converted.
+
+    Raises:
+      ModuleError: the module cannot be loaded, or its output is not a vector; or it must be converted here, and
+        TensorFlow is not installed.
       OpenVINOError: OpenVINO cannot convert the module.
       CacheError: the cache cannot be written.
     """
-    signature = function.signature
-    identity = (
-        _VERSION,
-        function.sha256,
-        (signature.signature, signature.input_key, signature.output_key, signature.height, signature.width),
-        [(name, importlib.metadata.version(name)) for name in ("openvino", "tensorflow")],
-    )
+    staged, difference = function.conversion, ""
+    if staged is not None:
+        difference = staged.difference()
+        if not difference:
+            return staged.fetch(function)
+        _log.warning("this worker converts the module itself, because %s", difference)
+    try:
+        return ConvertedModule(Path(_convert_once(function).path), Converter.here().identity(function))
+    except ImportError as error:
+        reason = f", because {difference}," if difference else ""
+        raise ModuleError(
+            f"module {function.handle} must be converted on this machine{reason} and cannot be: {error}; install the "
+            "packages of requirements.lock"
+        ) from error
+
+
+def _convert_once(function: ModuleFunction) -> CacheEntry:
+    """Returns the entry of a conversion by this machine's libraries; converts the function if it is missing."""
+    identity = Converter.here().identity(function)
 
     def make(work: Path) -> Path:
         (work / "model").mkdir()
+        (work / "model" / _IDENTITY).write_text(identity, encoding="utf-8")
         with timed("of that, converting it with TensorFlow's help"):
             convert(function, work / "model")
         return work / "model"
 
-    cache = ModuleCache(cache_directory(), kind="openvino", root_file=_MODEL)
-    return ConvertedModule(Path(cache.get(function.path, identity, make, None).path))
+    return _cache().get(function.path, (identity,), make, None)
+
+
+def _cache() -> ModuleCache:
+    return ModuleCache(cache_directory(), kind="openvino", root_file=_MODEL)
 
 
 def convert(function: ModuleFunction, directory: Path) -> None:
@@ -106,7 +240,7 @@ def convert(function: ModuleFunction, directory: Path) -> None:
       OpenVINOError: OpenVINO cannot convert the module.
     """
     signature = function.signature
-    graph = freeze(function.path, signature, 1)
+    graph = freeze(function.local_directory(), signature, 1)
     probes = probe_images(signature.height, signature.width)
     reference = np.concatenate([_call(graph.function, probes[i : i + 1]) for i in range(len(probes))])
     np.save(directory / _PROBE, reference)

@@ -42,7 +42,7 @@ class TensorFlowEngine(Engine):
             self.batch_size = CPU_BATCH_SIZE
         self._shape = (self.batch_size, signature.height, signature.width, 3)
         _limit_threads(function.threads or usable_cores())
-        self._graph = freeze(function.path, signature, self.batch_size)
+        self._graph = freeze(function.local_directory(), signature, self.batch_size)
         probe = self._call(np.zeros(self._shape, np.float32))
         if probe.ndim != 2 or probe.shape[0] != self.batch_size:
             raise ModuleError(

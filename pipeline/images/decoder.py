@@ -79,6 +79,7 @@ class ImageDecoder:
           ImageError: the only error that bytes can cause, with reason `empty`, `not_an_image`,
             `unsupported_format`, `truncated` or `too_large`. `out` is unchanged then.
           ValueError: `out` has another shape or dtype.
+          ImportError: the library that decodes the format is not installed.
         """
         shape = (self.height, self.width, 3)
         if out is None:
@@ -102,7 +103,7 @@ class ImageDecoder:
             header = header_of(data, image_format)
             request.check_size(header.height, header.width)
             return image_format.decode(data, request)
-        except ImageError:
+        except (ImageError, ImportError):  # a library that is not installed is no damage
             raise
         except Exception as error:  # Decoding libraries raise exceptions of any kind for damaged images.
             raise decoding_error(image_format.name, error) from error

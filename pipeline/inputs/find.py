@@ -220,9 +220,12 @@ def _common_parent(bases: Iterable[str]) -> str | None:
     if len(unique) == 1:
         return unique[0]
     if any(filesystem.is_remote(base) for base in unique):
-        if len({base.split("/")[2] if filesystem.is_remote(base) else None for base in unique}) > 1:
+        # `scheme://bucket`; the bucket of `hdfs:///path` is empty.
+        stores = {"/".join(base.split("/")[:3]) if filesystem.is_remote(base) else "" for base in unique}
+        if len(stores) > 1:
             return None
-        return posixpath.commonpath(unique).replace(":/", "://", 1)
+        store = stores.pop()
+        return store + posixpath.commonpath([base[len(store) :] or "/" for base in unique]).rstrip("/")
     try:
         return os.path.commonpath([os.path.abspath(base) for base in unique])
     except ValueError:  # different drives

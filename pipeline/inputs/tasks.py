@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 
+from pipeline.core.errors import InputError
 from pipeline.core.failures import Failure
 from pipeline.core.records import ImageRecord
 from pipeline.inputs.base import Claim, End, InputFile, InputKind, ReadSettings, ReadTask, TaskPart
 from pipeline.inputs.registry import INPUT_KINDS
+from pipeline.storage import filesystem
 
 
 @functools.cache
@@ -54,6 +57,30 @@ def cut_task(task: ReadTask, part_bytes: int, kinds: Sequence[InputKind] = ()) -
     for index in range(count):
         start, stop = positions * index // count, positions * (index + 1) // count
         yield TaskPart(task, start, stop, size_bytes * (stop - start) // positions)
+
+
+def check_visible(task: ReadTask) -> None:
+    """Checks, on a worker elsewhere, that it sees the place of a task's files, which the launcher has seen.
+
+    A missing file is a failure record. A worker that lacks a mount would make one of each file that it is given.
+
+    Raises:
+      InputError: none of the files is there, and their directory is missing or empty.
+    """
+    seen = [file.path for file in task.files if file.mtime_s and not filesystem.is_remote(file.path)]
+    if seen and not any(map(os.path.exists, seen)) and _is_missing_or_empty(directory := os.path.dirname(seen[0])):
+        raise InputError(
+            f"a worker does not see the directory {directory}, in which the launcher found inputs; expected the same "
+            "paths on all machines: mount the directory where the workers run, or use a store such as gs://"
+        )
+
+
+def _is_missing_or_empty(directory: str) -> bool:
+    try:
+        with os.scandir(directory) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return True
 
 
 def read_part(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import apache_beam as beam
+import grpc
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.runner import PipelineResult
+from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from pipeline.beam import dataflow
 from pipeline.beam import options as beam_options
 from pipeline.beam.internals import without_step_note
+from pipeline.beam.job_server import describe_rpc_error
 from pipeline.beam.worker_errors import cause_of
 from pipeline.core.errors import PipelineError, UsageError
 
@@ -22,6 +25,9 @@ _MAX_REASON_CHARACTERS = 500
 _NO_REASON = "None"
 _BEFORE_REASON = ", Error:"
 """Dataflow's text of a failure is `... State: FAILED, Error:`, and a line with the reason or `None`."""
+_MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named \\*['\"]([\w.]+)")
+_MISSING_NAME = re.compile(r"Can't get attribute \\*['\"](\w+)\\*['\"] on <module \\*['\"]pipeline[.'\"\\]")
+_LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 @dataclass(frozen=True)
@@ -50,9 +56,12 @@ def run_pipeline(build: Callable[[beam.Pipeline], object], options: PipelineOpti
       texts: of the messages.
 
     Raises:
+      UsageError: the job server does not answer any more, or a worker cannot fulfil the request.
       PipelineError: the pipeline failed.
     """
+    beam_options.check_job_server(options)
     pipeline = beam.Pipeline(runner=beam_options.make_runner(options), options=options)
+    beam_options.lift_job_deadline(pipeline.options)
     build(pipeline)
     try:
         result = pipeline.run()
@@ -80,9 +89,40 @@ def _explain(error: Exception, options: PipelineOptions, texts: JobTexts) -> Exc
         return PipelineError(f"{texts.job} {ended}; {texts.advice}")
     if isinstance(error, PipelineError | OSError) or beam_options.is_direct(options):
         return error
-    return PipelineError(
-        f"{texts.job} failed on {beam_options.runner_name(options)}: {last_line(str(error))}; see the runner's logs, "
-        f"and {texts.advice}"
+    runner = beam_options.runner_name(options)
+    if isinstance(error, grpc.RpcError) and error.code() in _LOST:
+        return PipelineError(
+            f"the connection to the job server of {runner} was lost ({describe_rpc_error(error)}); {texts.job} may go "
+            f"on there, but {texts.leftover}: stop it, and {texts.advice}"
+        )
+    missing = _missing_on_worker(str(error), runner)
+    if missing is not None:
+        return missing
+    reason = describe_rpc_error(error) if isinstance(error, grpc.RpcError) else last_line(str(error))
+    return PipelineError(f"{texts.job} failed on {runner}: {reason}; see the runner's logs, and {texts.advice}")
+
+
+def _missing_on_worker(text: str, runner: str) -> UsageError | None:
+    """Returns the error for workers without the packages of the launcher; None if a failure has another reason.
+
+    Such a worker cannot unpickle the pipeline, so it cannot report the cause itself.
+
+    Args:
+      text: of the failure.
+      runner: name of the runner.
+    """
+    found = _MISSING_MODULE.search(text)
+    name = found[1] if found else "pipeline"
+    if not found and not _MISSING_NAME.search(text):
+        return None
+    if name.partition(".")[0] == "pipeline":
+        return UsageError(
+            f"a worker of {runner} lacks this package, or has another version of it ({last_line(text)}); install the "
+            "launcher's version where the workers run: in their image, or with --setup_file=./setup.py"
+        )
+    return UsageError(
+        f"a worker of {runner} lacks the Python module {name}; install the packages of requirements.lock where the "
+        "workers run"
     )
 
 
@@ -98,9 +138,15 @@ def last_line(text: str) -> str:
 
 
 def _wait(result: PipelineResult, texts: JobTexts) -> None:
-    """Waits for a pipeline to finish; if the user interrupts, cancels a remote job."""
+    """Waits for a pipeline to finish; if the user interrupts, cancels a remote job.
+
+    Raises:
+      RuntimeError: the pipeline ended without success, and its runner returned this as its state.
+    """
     try:
-        dataflow.wait(result)
+        state = dataflow.wait(result)
+        if PipelineState.is_terminal(state) and state != PipelineState.DONE:
+            raise RuntimeError(f"it ended in state {state}")
     except KeyboardInterrupt:
         _log.warning("interrupted: cancelling %s", texts.job)
         try:

@@ -13,7 +13,7 @@ from pipeline.core.cores import usable_cores
 from pipeline.embedding.embedder import Embedder
 from pipeline.embedding.embedder_spec import EmbedderSpec
 from pipeline.engines.base import ModuleFunction
-from pipeline.hub.staging import stage_module
+from pipeline.engines.staging import stage_function
 
 
 def load_module(spec: EmbedderSpec, options: PipelineOptions) -> EmbedImages:
@@ -43,8 +43,8 @@ def bring_to_workers(embed: EmbedImages, options: PipelineOptions) -> EmbedImage
     function = embed.spec.source
     if location is None or not isinstance(function, ModuleFunction):
         return embed
-    function = dataclasses.replace(function, path=stage_module(function.path, function.sha256, location))
-    return dataclasses.replace(embed, spec=dataclasses.replace(embed.spec, source=function))
+    spec = dataclasses.replace(embed.spec, source=stage_function(function, location))
+    return dataclasses.replace(embed, spec=spec)
 
 
 def threads_per_process(options: PipelineOptions) -> int | None:

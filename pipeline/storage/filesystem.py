@@ -246,7 +246,10 @@ def find_file(path: str) -> FileStat | None:
     """Returns the file of this name, or None if there is none."""
     if not is_remote(path):
         return stat_file(path) if os.path.exists(path) else None
-    return next((stat for stat in match_files(_as_glob(path)) if stat.path == path), None)
+    found = next((stat for stat in match_files(_as_glob(path)) if stat.path == path), None)
+    # A store with directories, such as HDFS, also matches their paths.
+    is_directory = found and object_store.has_directories(path) and match_files(f"{_as_glob(path)}/**", 1)
+    return None if is_directory else found
 
 
 def has_wildcard(pattern: str) -> bool:

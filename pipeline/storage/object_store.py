@@ -86,6 +86,11 @@ def has_file_system(path: str) -> bool:
     return scheme is not None and any(kind.scheme() == scheme for kind in FileSystem.get_all_subclasses())
 
 
+def has_directories(path: str) -> bool:
+    """Returns whether the store of a path has directories, as HDFS has; most stores have only names with `/`."""
+    return bool(file_systems().get_filesystem(path).has_dirs())
+
+
 class _RemoteFile(io.RawIOBase):
     """A file of an object store; all exceptions of the store's client become `OSError`."""
 
@@ -172,6 +177,7 @@ def rename_all(moves: Sequence[Move]) -> None:
 def _rename_batch(moves: Sequence[Move]) -> None:
     from apache_beam.io.filesystem import BeamIOError
 
+    _make_directories({move.target.rpartition("/")[0] for move in moves})
     try:
         with as_os_error(moves[0].source, passing=(BeamIOError,)):
             file_systems().rename([move.source for move in moves], [move.target for move in moves])
@@ -184,6 +190,21 @@ def _rename_batch(moves: Sequence[Move]) -> None:
                 raise OSError(f"{source}: cannot be moved to {target}: {reason}") from error
         if not failed:
             raise OSError(f"{moves[0].source}: {error}") from error
+
+
+def _make_directories(directories: Iterable[str]) -> None:
+    """Creates missing directories in stores that have directories, such as HDFS, which moves files into no other."""
+    for directory in directories:
+        with as_os_error(directory):
+            if not has_directories(directory) or file_systems().exists(directory):
+                continue
+        try:
+            with as_os_error(directory):
+                file_systems().mkdirs(directory)
+        except OSError:
+            with as_os_error(directory):
+                if not file_systems().exists(directory):  # unless another thread has created it
+                    raise
 
 
 def delete_all(paths: Sequence[str]) -> None:

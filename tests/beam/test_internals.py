@@ -7,7 +7,9 @@ import threading
 
 import apache_beam as beam
 import pytest
+from apache_beam.options import pipeline_options
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability import api
 from apache_beam.runners import runner as beam_runner
 from apache_beam.runners.portability import fn_api_runner, portable_runner
 from apache_beam.testing.util import assert_that, equal_to
@@ -65,15 +67,46 @@ def test_options_are_validated(monkeypatch):
         internals.option_errors(PipelineOptions([]), runner)
 
 
+def test_runners_with_a_job_server(monkeypatch):
+    for name, expected in {"PortableRunner": True, "FlinkRunner": True, "DataflowRunner": False}.items():
+        assert internals.is_portable(internals.make_runner(name)) == expected, changed("PortableRunner")
+    monkeypatch.delattr(portable_runner, "PortableRunner")
+    with pytest.raises(ImportError, match=changed("PortableRunner")):
+        internals.is_portable(None)
+
+
+def test_a_job_server_is_asked_as_beam_asks(monkeypatch):
+    assert "DescribePipelineOptionsRequest(" in inspect.getsource(portable_runner), changed("the question for options")
+    monkeypatch.delattr(api.beam_job_api_pb2, "DescribePipelineOptionsRequest")
+    with pytest.raises(ImportError, match=changed("DescribePipelineOptions")):
+        internals.describe_job_options("localhost:1", 1)
+    monkeypatch.delattr(api.beam_job_api_pb2, "PipelineOptionType")
+    with pytest.raises(ImportError, match=changed("PipelineOptionType")):
+        internals.add_job_options(internals.make_option_parser(), [])
+
+
 def test_the_loggers_are_those_of_beam():
     names = (portable_runner._LOGGER.name, retry._LOGGER.name)
     for name, prefix in zip(names, internals.RAISED_ERRORS_LOGGERS, strict=True):
         assert name.startswith(prefix), changed("the name of a logger")
-    assert "logging.log(" in inspect.getsource(portable_runner), changed("the logging of a job's messages")
+    source = inspect.getsource(portable_runner)
+    assert "logging.log(" in source, changed("the logging of a job's messages")
+    assert f"name='{internals.MESSAGES_THREAD}'" in source, changed("the thread that reads a job's messages")
+    assert pipeline_options.__name__ == internals.OPTIONS_LOGGER, changed("the name of a logger")
+    assert 'f"Unparseable argument: ' in inspect.getsource(pipeline_options), changed("the warning of an argument")
 
 
 def test_what_a_remote_job_logs_of_its_failure_is_left_to_the_one_line(monkeypatch, capsys):
+    def lose_connection():
+        raise ConnectionResetError
+
     def command(args):
+        PipelineOptions(["--number_of_execution_retries=3"]).get_all_options(
+            retain_unknown_options=True, display_warnings=True
+        )
+        thread = threading.Thread(target=lose_connection, name=internals.MESSAGES_THREAD)
+        thread.start()
+        thread.join()
         module = compile(
             "import logging; logging.error('a stack of the job'); logging.warning('a warning of the job')",
             "portable_runner.py",
@@ -85,6 +118,8 @@ def test_what_a_remote_job_logs_of_its_failure_is_left_to_the_one_line(monkeypat
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(root, "filters", [])
+    monkeypatch.setattr(logging.getLogger(internals.OPTIONS_LOGGER), "filters", [])
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     internals.silence_raised_errors()
     assert run_command(command, []) == 1
     assert capsys.readouterr().err == "a warning of the job\nerror: the job failed\n"

@@ -114,6 +114,15 @@ def test_the_innermost_of_a_chain_counts():
     assert cause_of(ValueError("no cause")) is None
 
 
+@pytest.mark.parametrize("error", [ModuleError("what to do"), ImageError("truncated", "what to do"), FULL])
+def test_a_cause_from_another_host_names_it(error, monkeypatch):
+    with monkeypatch.context() as worker:
+        worker.setattr("socket.gethostname", lambda: "worker-7")
+        text = str(raised_by_worker(error))
+    message = "/out/a: No space left on device" if error is FULL else "what to do"
+    assert str(cause_of(RuntimeError(text))) == f"{message} (worker worker-7)"
+
+
 class _ElsewhereError(ModuleError):
     """Stands for one that only a worker has imported."""
 

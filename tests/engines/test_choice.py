@@ -37,7 +37,7 @@ def test_auto_takes_tensorflow_where_it_sees_a_gpu(tiny_module, monkeypatch, cap
 @pytest.mark.parametrize(("asked", "expected"), [(None, 128), (40, 40)])
 def test_tensorflow_on_a_gpu_wants_full_batches_from_one_thread(tiny_module, monkeypatch, asked, expected):
     monkeypatch.setattr(gpu, "sees_gpu", lambda: True)
-    engine = function_of(tiny_module, "tensorflow", batch_size=asked).compile()
+    engine = function_of(tiny_module, "tensorflow", batch_size=asked).load()
     assert (engine.batch_size, engine.concurrent_calls, engine.dtype) == (expected, 1, "float32")
     images = probe_images(32, 32)
     np.testing.assert_allclose(engine.infer(images), tiny_vectors(images), rtol=1e-5, atol=1e-6)

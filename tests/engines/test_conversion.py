@@ -1,5 +1,8 @@
+import dataclasses
 import os
+import platform
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.engines.conversion import OpenVINOError, converted
+from pipeline.core.errors import ModuleError
+from pipeline.engines import conversion
+from pipeline.engines.conversion import OpenVINOError, converted, processor_features
 from pipeline.engines.parity import probe_images
+from pipeline.engines.staging import stage_function
 from pipeline.hub.cache import CacheError
 from pipeline.testing import tiny_vectors
 from tests.engines.conftest import function_of
@@ -41,7 +47,7 @@ def test_what_is_converted_once_is_loaded_without_tensorflow(tiny_module):
 import sys
 from pipeline.engines.base import ModuleFunction
 from pipeline.savedmodel.module import ImageSignature
-{spec!r}.compile()
+{spec!r}.load()
 print("tensorflow" in sys.modules)
 """
     assert run_python(code) == "False"
@@ -86,6 +92,88 @@ def test_a_cache_that_cannot_be_written_is_told(tiny_module, tmp_path, monkeypat
         converted(function_of(tiny_module))
 
 
-def test_nothing_but_the_model_and_the_reference_is_kept(tiny_module):
+def test_nothing_but_the_model_the_reference_and_the_identity_is_kept(tiny_module):
     directory = Path(converted(function_of(tiny_module)).model).parent
-    assert sorted(path.name for path in directory.iterdir()) == ["model.bin", "model.xml", "probe.npy"]
+    assert sorted(path.name for path in directory.iterdir()) == [
+        "identity.txt",
+        "model.bin",
+        "model.xml",
+        "probe.npy",
+    ]
+
+
+@pytest.fixture
+def staged(tiny_module, tmp_path, monkeypatch):
+    """A function as a worker receives it; the worker's cache is empty."""
+    function = function_of(tiny_module)
+    converted(function)
+    staged = stage_function(function, str(tmp_path / "temp"))
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "cache"))
+    return staged
+
+
+def refuse(*args):
+    raise AssertionError("converted again")
+
+
+def test_a_worker_takes_what_the_launcher_has_converted(staged, tiny_module, tmp_path, monkeypatch):
+    monkeypatch.setattr(conversion, "convert", refuse)
+    assert staged.path == f"{tmp_path}/temp/modules/{staged.sha256}"
+    assert staged.conversion.path == f"{tmp_path}/temp/converted/{staged.conversion.sha256}"
+    assert staged.load().name == "openvino"
+    (entry,) = (tmp_path / "cache").iterdir()
+    assert converted(staged).model == entry / "module/model.xml"
+
+
+def test_on_the_launchers_machine_the_cache_has_it_already(staged, module_cache, monkeypatch):
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(module_cache))
+    monkeypatch.setattr(conversion, "fetch_staged", refuse)
+    assert converted(staged).model.is_relative_to(module_cache)
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"processor": ("a", "b")}, r"the processor has .* here and a, b on the launcher"),
+        ({"converter": conversion.Converter("2000.1", "2.1")}, r"OpenVINO is \S+ here and 2000\.1 on the launcher"),
+    ],
+)
+def test_a_worker_that_differs_converts_the_module_itself(staged, changes, difference, caplog):
+    other = dataclasses.replace(staged, conversion=dataclasses.replace(staged.conversion, **changes))
+    np.testing.assert_array_equal(converted(other).reference, converted(staged).reference)
+    (message,) = (item.getMessage() for item in caplog.records if item.name.startswith("pipeline"))
+    assert re.fullmatch(f"this worker converts the module itself, because {difference}", message)
+
+
+def test_another_tensorflow_makes_no_difference_to_a_worker(staged, monkeypatch):
+    monkeypatch.setattr(conversion, "convert", refuse)
+    versions = dataclasses.replace(staged.conversion.converter, tensorflow="2.1")
+    assert dataclasses.replace(staged.conversion, converter=versions).difference() == ""
+
+
+def test_changed_files_are_refused(staged):
+    model = Path(staged.conversion.path, "model.xml")
+    model.write_bytes(model.read_bytes() + b" ")
+    with pytest.raises(ModuleError, match=f"its SHA-256 is [0-9a-f]{{64}}, expected {staged.conversion.sha256}"):
+        converted(staged)
+
+
+def test_the_conversion_of_another_module_is_refused(staged, tiny_tf1_module):
+    other = dataclasses.replace(function_of(tiny_tf1_module), conversion=staged.conversion)
+    with pytest.raises(ModuleError, match=f"is the conversion .*{staged.sha256}.*; expected .*{other.sha256}"):
+        converted(other)
+
+
+@pytest.mark.parametrize("part", ["module", "conversion"])
+def test_a_worker_that_does_not_see_the_copy(staged, part):
+    shutil.rmtree(staged.conversion.path if part == "conversion" else staged.path)
+    function = staged if part == "conversion" else dataclasses.replace(staged, engine="tensorflow")
+    path = staged.conversion.path if part == "conversion" else staged.path
+    with pytest.raises(ModuleError, match=rf"^a worker does not see {path}, to which the launcher copied the module;"):
+        function.load()
+
+
+def test_the_features_of_the_processor_are_named():
+    architecture, *features = processor_features()
+    assert architecture == platform.machine()
+    assert "FP32" in features

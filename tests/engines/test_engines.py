@@ -22,7 +22,7 @@ def infer(engine, images):
 @pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.parametrize("module", ["tiny_module", "tiny_tf1_module"])
 def test_vectors_are_those_of_the_module(name, module, request):
-    engine = function_of(request.getfixturevalue(module), name).compile()
+    engine = function_of(request.getfixturevalue(module), name).load()
     images = probe_images(32, 32)
     assert (engine.name, engine.dimension) == (name, TINY_DIMENSION)
     vectors = infer(engine, images)
@@ -64,7 +64,7 @@ def test_threads_share_an_engine_and_get_the_same_bits(name, convolution_engine)
 
 def test_openvino_returns_the_same_bits_with_any_number_of_threads(convolutions):
     images = probe_images(96, 96)
-    one, three = (function_of(convolutions, threads=threads).compile() for threads in (1, 3))
+    one, three = (function_of(convolutions, threads=threads).load() for threads in (1, 3))
     np.testing.assert_array_equal(infer(one, images), infer(three, images))
 
 
@@ -87,17 +87,17 @@ def test_openvino_refuses_a_module_that_it_computes_otherwise(write_module):
     directory = write_module(lambda images: images[:, 0, :8, 0] + tf.random.uniform([tf.shape(images)[0], 8]))
     expected = r"vectors of .* differ from TensorFlow's by .*, relative L2; expected at most 1e-04; use --engine=tensor"
     with pytest.raises(OpenVINOError, match=expected):
-        function_of(directory).compile()
+        function_of(directory).load()
 
 
 def test_bfloat16_is_near_where_the_cpu_has_it_and_refused_elsewhere(convolutions, convolution_engine):
     function = function_of(convolutions, precision="bfloat16")
     if "BF16" not in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(ModuleError, match="does not compute in bfloat16; use --precision=float32"):
-            function.compile()
+            function.load()
         return
     images = probe_images(96, 96)
-    vectors = infer(function.compile(), images)
+    vectors = infer(function.load(), images)
     assert 1e-4 < relative_difference(vectors, infer(convolution_engine("openvino"), images)) < 0.3
 
 
@@ -105,11 +105,11 @@ def test_bfloat16_is_near_where_the_cpu_has_it_and_refused_elsewhere(convolution
 def test_a_module_that_is_not_whole_is_refused(name, tiny_module, tmp_path):
     (tmp_path / "saved_model.pb").write_bytes((tiny_module / "saved_model.pb").read_bytes())
     with pytest.raises(ModuleError, match=r"cannot be loaded: .*; is the module complete"):
-        function_of(tmp_path, name).compile()
+        function_of(tmp_path, name).load()
 
 
 def test_tensorflow_traces_once_whatever_the_batches(tiny_module):
-    engine = function_of(tiny_module, "tensorflow").compile()
+    engine = function_of(tiny_module, "tensorflow").load()
     for count in (1, 5, engine.batch_size):
         assert engine.infer(np.zeros((count, 32, 32, 3), np.float32)).shape == (count, TINY_DIMENSION)
     assert engine.trace_count == 1

@@ -150,6 +150,29 @@ def test_a_job_that_fails_elsewhere_without_a_cause_is_one_line(
     assert read_manifests(str(out)) == ()
 
 
+class StateResult:
+    def __init__(self, state):
+        self.wait_until_finish = lambda: state
+
+
+class StateRunner(FnApiRunner):
+    """A runner that returns the state of a failed job, and raises nothing."""
+
+    state = ""
+
+    def run_pipeline(self, pipeline, options):
+        return StateResult(self.state)
+
+
+@pytest.mark.parametrize("state", ["FAILED", "CANCELLED", "DRAINED", "UNKNOWN"])
+def test_a_state_without_success_is_a_failure(photos, out, tiny_module, tmp_path, monkeypatch, state):
+    monkeypatch.setattr(StateRunner, "state", state)
+    runner = f"{__name__}.{StateRunner.__name__}"
+    with pytest.raises(PipelineError, match=rf"^the job of wave 00000 failed on {runner}: it ended in state {state};"):
+        embed(photos, out, tiny_module, runner=runner, temp_location=str(tmp_path / "temp"))
+    assert read_manifests(str(out)) == ()
+
+
 def insides_of_beam():
     """Every function and class of Beam's modules, and every function of those classes."""
     found = {}
