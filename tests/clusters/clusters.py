@@ -1,0 +1,258 @@
+"""A cluster on this machine, started by scripts/cluster.sh, and the commands that use it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import psutil
+import yaml
+from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
+
+from tests.datasets import until
+from tests.environments import REPOSITORY
+
+STARTED_S = 180
+"""Longest time, on a slow machine, from the start of a command to the work of its job."""
+_SDK_WORKER = "scripts/clusters/sdk_worker.py"
+_LOADED = re.compile(r"process (\d+) loaded the module in")
+
+
+class Unreachable(Exception):
+    """A package registry cannot be reached."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine, as scripts/cluster.sh starts it.
+
+    Attributes:
+      name: as the script takes it.
+      workers: number of processes that start and stop SDK processes, each as if on a machine of its own.
+      worker: what their commands contain.
+      job_port: the variable of the port that takes jobs.
+      ports: the variables of all other ports.
+    """
+
+    name: str
+    workers: int
+    worker: str
+    job_port: str
+    ports: tuple[str, ...]
+
+
+ENGINES = (
+    Engine(
+        "flink",
+        2,
+        "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
+        "FLINK_JOB_PORT",
+        ("FLINK_RPC_PORT", "FLINK_REST_PORT"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Load:
+    """An SDK process loaded the module.
+
+    Attributes:
+      log: the log that says so, of one worker of the engine.
+      process: the id of the SDK process.
+    """
+
+    log: Path
+    process: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    output: str
+    errors: str
+
+    @property
+    def complaint(self) -> str:
+        """The last line on stderr."""
+        return self.errors.splitlines()[-1] if self.errors else ""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that runs."""
+
+    process: subprocess.Popen[str]
+    errors: Path
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Waits for a condition that its job brings about."""
+        until(lambda: condition() or self.process.poll() is not None, seconds=STARTED_S)
+        assert self.process.poll() is None, self.errors.read_text()
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def end(self) -> Ended:
+        """Waits for its end."""
+        output, _ = self.process.communicate()
+        return Ended(self.process.returncode, output, self.errors.read_text())
+
+
+class Cluster:
+    """The cluster of an engine.
+
+    Attributes:
+      engine: the engine.
+      directory: has all files of the cluster.
+      job_endpoint: takes jobs.
+    """
+
+    def __init__(self, engine: Engine, directory: Path) -> None:
+        self.engine = engine
+        self.directory = directory
+        self._ports = free_ports((engine.job_port, *engine.ports))
+        self.job_endpoint = f"localhost:{self._ports[engine.job_port]}"
+        self._home = directory / engine.name
+        self._started: list[subprocess.Popen[str]] = []
+
+    def up(self) -> None:
+        """Starts the cluster, or those of its processes that were killed.
+
+        Raises:
+          Unreachable: a package registry cannot be reached.
+        """
+        done = self._script("up")
+        if "could not download" in done.stderr:
+            raise Unreachable(done.stderr.strip().splitlines()[-1])
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def down(self) -> None:
+        """Stops the cluster, and the commands that a failed test has left."""
+        for process in self._started:
+            process.kill()
+            process.communicate()
+        done = self._script("down")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert not self.processes()
+
+    def _script(self, action: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [REPOSITORY / "scripts/cluster.sh", self.engine.name, action],
+            env={
+                **os.environ,
+                "CLUSTERS": str(self.directory),
+                "CLUSTERS_CACHE": str(REPOSITORY / ".clusters/cache"),
+                **self._ports,
+            },
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def processes(self) -> list[psutil.Process]:
+        """Returns every process of the cluster, also those whose parents were killed."""
+        return [process for process in psutil.process_iter() if self._has(process)]
+
+    def _has(self, process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.Error):  # it has ended, or is somebody else's
+            return process.environ().get("EMBEDDING_CLUSTER") == str(self._home)
+        return False
+
+    def sdk_processes(self) -> list[psutil.Process]:
+        """Returns the processes that embed."""
+        return [process for process in self.processes() if _SDK_WORKER in _command(process)]
+
+    def worker_of(self, sdk_process: psutil.Process) -> psutil.Process:
+        """Returns the worker of the engine that has started an SDK process."""
+        return next(parent for parent in sdk_process.parents() if self.engine.worker in _command(parent))
+
+    def loads(self) -> list[Load]:
+        """Returns what the logs have of loaded modules so far."""
+        return [
+            Load(path, int(found[1]))
+            for path in sorted((self._home / "logs").rglob("*"))
+            if path.is_file()
+            for found in _LOADED.finditer(path.read_text(errors="replace"))
+        ]
+
+    def until_job_ended(self, state: str) -> None:
+        """Waits until no job is under way; the last one must have ended in a state."""
+        with grpc.insecure_channel(self.job_endpoint) as channel:
+            service = beam_job_api_pb2_grpc.JobServiceStub(channel)
+            until(lambda: not set(_states(service)) & {"STARTING", "RUNNING", "CANCELLING"}, seconds=STARTED_S)
+            assert _states(service)[-1] == state
+
+    def start(self, source: Path, module: str, output: Path, *flags: str, directory: Path | None = None) -> Command:
+        """Starts a run on the cluster.
+
+        Args:
+          source: the input.
+          module: the module.
+          output: the data set.
+          *flags: more arguments.
+          directory: where the lines of a list file start.
+        """
+        places = (f"--input={source}", f"--module={module}", f"--output={output}")
+        return self._start("pipeline.run", [f"--config={self._config}", *places, *flags], directory)
+
+    def run(self, source: Path, module: str, output: Path, *flags: str, directory: Path | None = None) -> Ended:
+        """Does a run to its end."""
+        return self.start(source, module, output, *flags, directory=directory).end()
+
+    def maintain(self, command: str, output: Path) -> Ended:
+        """Does a command on a data set with the workers of the cluster."""
+        options = yaml.safe_load(self._config.read_text())
+        flags = [f"--{name}={value}" for name, value in options.items() if name != "module"]
+        return self._start(command, [str(output), *flags]).end()
+
+    @property
+    def _config(self) -> Path:
+        return REPOSITORY / "configs" / f"{self.engine.name}.yaml"
+
+    def _start(self, command: str, arguments: Sequence[str], directory: Path | None = None) -> Command:
+        places = [f"--job_endpoint={self.job_endpoint}", f"--temp_location={self.directory / 'temp'}"]
+        errors = self.directory / f"{uuid.uuid4().hex}.stderr"
+        with errors.open("w") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-m", command, *arguments, *places],
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
+        self._started.append(process)
+        return Command(process, errors)
+
+
+def free_ports(names: Sequence[str]) -> Mapping[str, str]:
+    """Returns a port for each name on which nobody listens."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
+        return {name: str(each.getsockname()[1]) for name, each in zip(names, sockets, strict=True)}
+
+
+def _command(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):  # it has ended
+        return " ".join(process.cmdline())
+    return ""
+
+
+def _states(service: beam_job_api_pb2_grpc.JobServiceStub) -> list[str]:
+    """Returns the states of all jobs of a job server."""
+    jobs = service.GetJobs(beam_job_api_pb2.GetJobsRequest()).job_info
+    return [beam_job_api_pb2.JobState.Enum.Name(job.state) for job in jobs]
