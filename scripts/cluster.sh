@@ -121,7 +121,7 @@ engine=$1
 case $engine in flink | spark | prism) ;; *) usage "$@" ;; esac
 home=$(realpath --canonicalize-missing "${CLUSTERS:-.clusters}")/$engine
 cache=$(realpath --canonicalize-missing "${CLUSTERS_CACHE:-.clusters/cache}")
-# shellcheck source=/dev/null
+# shellcheck source=scripts/clusters/flink.sh
 source "scripts/clusters/$engine.sh"
 case $2 in
   up | down)

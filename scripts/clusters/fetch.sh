@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034,SC2154
 # Downloads engines to $cache. Sourced by scripts/cluster.sh. Every file that runs has a checksum in this repository.
 
 require_command() { # require_command COMMAND DEBIAN_PACKAGE: installs the package if the command is missing
