@@ -19,10 +19,13 @@ import psutil
 import yaml
 from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
+import pipeline
+from pipeline.core.config import RunConfig
+from pipeline.job.summary import Summary
 from tests.datasets import until
 from tests.environments import REPOSITORY
 
-STARTED_S = 180
+STARTED_S = 300
 """Longest time, on a slow machine, from the start of a command to the work of its job."""
 _SDK_WORKER = "scripts/clusters/sdk_worker.py"
 _LOADED = re.compile(r"process (\d+) loaded the module in")
@@ -124,6 +127,7 @@ class Cluster:
         self.directory = directory
         self._ports = free_ports((engine.job_port, *engine.ports))
         self.job_endpoint = f"localhost:{self._ports[engine.job_port]}"
+        self._flags = (f"--job_endpoint={self.job_endpoint}", f"--temp_location={directory / 'temp'}")
         self._home = directory / engine.name
         self._started: list[subprocess.Popen[str]] = []
 
@@ -142,7 +146,7 @@ class Cluster:
         """Stops the cluster, and the commands that a failed test has left."""
         for process in self._started:
             process.kill()
-            process.communicate()
+            process.wait()
         done = self._script("down")
         assert done.returncode == 0, done.stdout + done.stderr
         assert not self.processes()
@@ -175,6 +179,26 @@ class Cluster:
         """Returns the processes that embed."""
         return [process for process in self.processes() if _SDK_WORKER in _command(process)]
 
+    def stop_writer(self, command: Command, output: Path) -> psutil.Process:
+        """Stops an SDK process of a command's job while it writes rows, and returns it.
+
+        It stays stopped until it is killed or resumed.
+        """
+        stopped: list[psutil.Process] = []
+
+        def stop() -> bool:
+            for process in filter(lambda process: _writes(process, output), self.sdk_processes()):
+                process.suspend()
+                until(lambda process=process: process.status() == psutil.STATUS_STOPPED)
+                if _writes(process, output):  # still
+                    stopped.append(process)
+                    return True
+                process.resume()
+            return False
+
+        command.until(stop)
+        return stopped[0]
+
     def worker_of(self, sdk_process: psutil.Process) -> psutil.Process:
         """Returns the worker of the engine that has started an SDK process."""
         return next(parent for parent in sdk_process.parents() if self.engine.worker in _command(parent))
@@ -195,41 +219,31 @@ class Cluster:
             until(lambda: not set(_states(service)) & {"STARTING", "RUNNING", "CANCELLING"}, seconds=STARTED_S)
             assert _states(service)[-1] == state
 
-    def start(self, source: Path, module: str, output: Path, *flags: str, directory: Path | None = None) -> Command:
-        """Starts a run on the cluster.
+    def run(self, source: Path, module: str, output: Path, *flags: str) -> Summary:
+        """Does a run, in this process: starting another one takes longer than most runs here."""
+        return pipeline.run(RunConfig.from_args([*self._run_flags(source, module, output), *flags]))
 
-        Args:
-          source: the input.
-          module: the module.
-          output: the data set.
-          *flags: more arguments.
-          directory: where the lines of a list file start.
-        """
-        places = (f"--input={source}", f"--module={module}", f"--output={output}")
-        return self._start("pipeline.run", [f"--config={self._config}", *places, *flags], directory)
+    def start(self, source: Path, module: str, output: Path, *flags: str) -> Command:
+        """Starts a run in a process of its own."""
+        return self.command("pipeline.run", *self._run_flags(source, module, output), *flags)
 
-    def run(self, source: Path, module: str, output: Path, *flags: str, directory: Path | None = None) -> Ended:
-        """Does a run to its end."""
-        return self.start(source, module, output, *flags, directory=directory).end()
+    def _run_flags(self, source: Path, module: str, output: Path) -> list[str]:
+        config = REPOSITORY / "configs" / f"{self.engine.name}.yaml"
+        flags = [f"--config={config}", f"--input={source}", f"--module={module}", f"--output={output}"]
+        return [*flags, *self._flags]
 
-    def maintain(self, command: str, output: Path) -> Ended:
-        """Does a command on a data set with the workers of the cluster."""
-        options = yaml.safe_load(self._config.read_text())
-        flags = [f"--{name}={value}" for name, value in options.items() if name != "module"]
-        return self._start(command, [str(output), *flags]).end()
+    def options(self) -> list[str]:
+        """Returns Beam's options, for a command without `--config`."""
+        options = yaml.safe_load((REPOSITORY / "configs" / f"{self.engine.name}.yaml").read_text())
+        return [*(f"--{name}={value}" for name, value in options.items() if name != "module"), *self._flags]
 
-    @property
-    def _config(self) -> Path:
-        return REPOSITORY / "configs" / f"{self.engine.name}.yaml"
-
-    def _start(self, command: str, arguments: Sequence[str], directory: Path | None = None) -> Command:
-        places = [f"--job_endpoint={self.job_endpoint}", f"--temp_location={self.directory / 'temp'}"]
+    def command(self, module: str, *arguments: str) -> Command:
+        """Starts `python -m MODULE` in the current directory."""
         errors = self.directory / f"{uuid.uuid4().hex}.stderr"
         with errors.open("w") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-m", command, *arguments, *places],
+                [sys.executable, "-m", module, *arguments],
                 env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-                cwd=directory,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -250,6 +264,13 @@ def _command(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.Error):  # it has ended
         return " ".join(process.cmdline())
     return ""
+
+
+def _writes(process: psutil.Process, output: Path) -> bool:
+    """Says whether a process has a file of rows open that a job writes."""
+    with contextlib.suppress(psutil.Error):  # it has ended
+        return any(re.match(rf"{output}/staging/.*/embeddings-", file.path) for file in process.open_files())
+    return False
 
 
 def _states(service: beam_job_api_pb2_grpc.JobServiceStub) -> list[str]:

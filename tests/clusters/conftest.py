@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,11 @@ from tests.datasets import embed, make_photos, read_vectors
 
 REQUIRED = "REQUIRE_CLUSTERS"
 """The variable that makes it a failure that a package registry cannot be reached."""
-PHOTOS = 64
-RECORDS = 1_000
+PHOTOS = 60
+RECORDS = 3_000
+"""In one file; a job takes some seconds for them, so that a test can step in."""
 FILES = 24
+"""Files of few records: each is a unit of work, and if there were few, chance would leave some worker without any."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,17 +60,6 @@ class Data:
     module: str
     vectors: dict[bytes, bytes]
 
-    def copy_photos(self, directory: Path, count: int = PHOTOS) -> list[Path]:
-        """Copies photos to a folder of a directory, below which they have the same keys."""
-        photos = sorted((self.directory / "photos").glob("[0-9]*.jpg"))[:count]
-        (directory / "photos").mkdir(parents=True)
-        return [Path(shutil.copy(photo, directory / "photos")) for photo in photos]
-
-    def vectors_of(self, photos: list[Path]) -> dict[bytes, bytes]:
-        """Returns the vectors of photos."""
-        keys = [f"photos/{photo.name}".encode() for photo in photos]
-        return {key: self.vectors[key] for key in keys}
-
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory, convolutions: str) -> Data:
@@ -79,18 +69,11 @@ def data(tmp_path_factory: pytest.TempPathFactory, convolutions: str) -> Data:
     images = [jpeg_bytes(20, 24, seed=seed) for seed in range(RECORDS)]
     (directory / "records").mkdir()
     write_records(directory / "records/many.tfrecord", [*images, b""])
-    # Each file is a unit of work: if there were few, chance would sometimes leave a worker without any.
     for number in range(FILES):
-        write_records(directory / f"records/few-{number:02d}.tfrecord", images[number::FILES])
+        write_records(directory / f"records/few-{number:02d}.tfrecord", images[number : number + 10])
     embed(directory, output, convolutions, engine="auto")
     return Data(directory, convolutions, read_vectors(output))
 
 
 def write_records(path: Path, images: list[bytes]) -> None:
     path.write_bytes(make_tfrecord(make_example({"image/encoded": image}) for image in images))
-
-
-def write_list(path: Path, photos: list[Path]) -> Path:
-    """Writes a list file of photos, whose keys have the folder's name."""
-    path.write_text("".join(f"{photo.parent.name}/{photo.name}\n" for photo in photos))
-    return path
