@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 repository=$PWD
-readonly START_TIMEOUT_S=90 STOP_TIMEOUT_S=30
+readonly START_TIMEOUT_S=300 STOP_TIMEOUT_S=30
 
 fail() { # fail MESSAGE: ends the script
   echo "error: $1" >&2

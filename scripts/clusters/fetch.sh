@@ -9,6 +9,14 @@ require_command() { # require_command COMMAND DEBIAN_PACKAGE: installs the packa
     >"$home/install.log" 2>&1 || fail "$2 could not be installed; see $home/install.log"
 }
 
+# Of every Java process: Beam and the engines reach into these packages of Java.
+JAVA_OPTIONS=(
+  "--add-opens=java.base/java."{io,lang,lang.invoke,lang.reflect,net,nio,text,time,util,util.concurrent}"=ALL-UNNAMED"
+  "--add-opens=java.base/"{java.util.concurrent.atomic,java.util.concurrent.locks}"=ALL-UNNAMED"
+  "--add-opens=java.base/"{sun.net.util,sun.nio.ch,sun.nio.cs,sun.security.action,sun.util.calendar}"=ALL-UNNAMED"
+  -XX:+UseSerialGC -XX:-UsePerfData "-Djava.io.tmpdir=$home/tmp"
+)
+
 require_java() {
   local version
   command -v java >/dev/null || fail "java is missing; install Java 17"
@@ -38,7 +46,7 @@ fetch_maven_jars() { # fetch_maven_jars NAME
   jars=$(sed "s|^[^ ]*  |$repository_of_maven/|" "$list" | paste --serial --delimiters=:)
 }
 
-# The jars in an archive from the Python package index. Sets `package` to their directory.
+# The jars in an archive from the Python package index. Sets `package` to the directory of `jars`.
 fetch_python_package() { # fetch_python_package NAME PATTERN...: of the files to unpack
   local requirements=$repository/scripts/clusters/$1/requirements.txt download
   package=$cache/$1-$(sha256sum <"$requirements" | cut -c1-16)
@@ -46,12 +54,12 @@ fetch_python_package() { # fetch_python_package NAME PATTERN...: of the files to
     echo "Downloading $(sed -n 's/ .*//; /==/p' "$requirements") with pip (a few minutes)" >&2
     download=$cache/download-$1
     rm -rf "$download"
-    mkdir -p "$download/files"
+    mkdir -p "$download/files/jars"
     # --no-build-isolation: pip asks the archive for its metadata, which needs setuptools.
     .venv/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary=:all: \
       --no-build-isolation --require-hashes --dest "$download" --requirement "$requirements" >&2 \
       || fail "pip could not download what scripts/clusters/$1/requirements.txt names"
-    tar --extract --gzip --file "$download"/*.tar.gz --directory "$download/files" --wildcards \
+    tar --extract --gzip --file "$download"/*.tar.gz --directory "$download/files/jars" --wildcards \
       --transform='s|.*/||' "${@:2}"
     mv "$download/files" "$package"
     rm -rf "$download"

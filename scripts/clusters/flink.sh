@@ -1,17 +1,10 @@
 # Apache Flink: a job server, a JobManager and two TaskManagers. Sourced by scripts/cluster.sh.
-# shellcheck shell=bash disable=SC2034,SC2154,SC2191
+# shellcheck shell=bash disable=SC2034,SC2154
 ENGINE_DEFAULT_JOB_PORT=8099
 ENGINE_PROCESSES=(job-manager task-manager-1 task-manager-2 job-server)
 ENGINE_PORTS=(FLINK_JOB_PORT FLINK_RPC_PORT FLINK_REST_PORT)
 : "${FLINK_JOB_PORT:=$ENGINE_DEFAULT_JOB_PORT}" "${FLINK_RPC_PORT:=6123}" "${FLINK_REST_PORT:=8081}"
 job_port=$FLINK_JOB_PORT
-
-# Flink and Beam reach into these packages of Java.
-JAVA_OPTIONS=(
-  --add-opens=java.base/java.{io,lang,lang.reflect,net,nio,text,time,util,util.concurrent}=ALL-UNNAMED
-  --add-opens=java.base/{java.util.concurrent.atomic,java.util.concurrent.locks,sun.net.util,sun.nio.ch}=ALL-UNNAMED
-  -XX:-UsePerfData -XX:+UseSerialGC
-)
 
 engine_fetch() {
   require_java
@@ -20,11 +13,11 @@ engine_fetch() {
 }
 
 engine_start() {
-  local number java=(java "${JAVA_OPTIONS[@]}" "-Djava.io.tmpdir=$home/tmp" -Xmx512m)
+  local number java=(java "${JAVA_OPTIONS[@]}" -Xmx512m)
   # Flink keeps SDK workers for the next stage of a job only if Beam is on its own class path.
   local beam flink=("${java[@]}" "-Dlog4j.configurationFile=$repository/scripts/clusters/flink/log4j.properties")
   beam=$(tr : '\n' <<<"$jars" | grep --invert-match --extended-regexp '/org/(apache/flink|slf4j)/' | paste --serial --delimiters=:)
-  flink+=(-cp "$package/*:$beam")
+  flink+=(-cp "$package/jars/*:$beam")
   local main=org.apache.flink.runtime
   mkdir -p "$home/conf"
   sed "s|RPC_PORT|$FLINK_RPC_PORT|; s|REST_PORT|$FLINK_REST_PORT|; s|TEMPORARY|$home/tmp|" \
