@@ -130,6 +130,7 @@ class Cluster:
         self._flags = (f"--job_endpoint={self.job_endpoint}", f"--temp_location={directory / 'temp'}")
         self._home = directory / engine.name
         self._started: list[subprocess.Popen[str]] = []
+        self._own: dict[psutil.Process, bool] = {}
 
     def up(self) -> None:
         """Starts the cluster, or those of its processes that were killed.
@@ -147,6 +148,8 @@ class Cluster:
         for process in self._started:
             process.kill()
             process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
         done = self._script("down")
         assert done.returncode == 0, done.stdout + done.stderr
         assert not self.processes()
@@ -171,9 +174,11 @@ class Cluster:
         return [process for process in psutil.process_iter() if self._has(process)]
 
     def _has(self, process: psutil.Process) -> bool:
-        with contextlib.suppress(psutil.Error):  # it has ended, or is somebody else's
-            return process.environ().get("EMBEDDING_CLUSTER") == str(self._home)
-        return False
+        if process not in self._own:
+            self._own[process] = False
+            with contextlib.suppress(psutil.Error):  # it has ended, or is somebody else's
+                self._own[process] = process.environ().get("EMBEDDING_CLUSTER") == str(self._home)
+        return self._own[process] and process.is_running()
 
     def sdk_processes(self) -> list[psutil.Process]:
         """Returns the processes that embed."""
@@ -187,6 +192,8 @@ class Cluster:
         stopped: list[psutil.Process] = []
 
         def stop() -> bool:
+            if not any(output.glob("staging/*/*/embeddings-*")):
+                return False
             for process in filter(lambda process: _writes(process, output), self.sdk_processes()):
                 process.suspend()
                 until(lambda process=process: process.status() == psutil.STATUS_STOPPED)
