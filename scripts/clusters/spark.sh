@@ -16,7 +16,7 @@ engine_start() {
   local number master=spark://127.0.0.1:$SPARK_MASTER_PORT
   # Beam's jars come first: Spark has an older version of some of them.
   local java=(java "${JAVA_OPTIONS[@]}" -Xmx512m -cp "$jars:$package/jars/*")
-  export SPARK_LOCAL_IP=127.0.0.1 SPARK_HOME=$package
+  export SPARK_LOCAL_IP=127.0.0.1 SPARK_HOME=$package SPARK_SCALA_VERSION=2.12
   start master "${java[@]}" org.apache.spark.deploy.master.Master \
     --host 127.0.0.1 --port "$SPARK_MASTER_PORT" --webui-port "$SPARK_WEB_PORT"
   for number in 1 2; do
