@@ -14,7 +14,7 @@ JAVA_OPTIONS=(
   "--add-opens=java.base/java."{io,lang,lang.invoke,lang.reflect,net,nio,text,time,util,util.concurrent}"=ALL-UNNAMED"
   "--add-opens=java.base/"{java.util.concurrent.atomic,java.util.concurrent.locks}"=ALL-UNNAMED"
   "--add-opens=java.base/"{sun.net.util,sun.nio.ch,sun.nio.cs,sun.security.action,sun.util.calendar}"=ALL-UNNAMED"
-  -XX:+UseSerialGC -XX:-UsePerfData "-Djava.io.tmpdir=$home/tmp"
+  -XX:+UseSerialGC -XX:-UsePerfData -XX:TieredStopAtLevel=1 "-Djava.io.tmpdir=$home/tmp"
 )
 
 require_java() {

@@ -24,11 +24,14 @@ engine_start() {
       org.apache.spark.deploy.worker.Worker \
       --host 127.0.0.1 --cores 1 --memory 1g --webui-port 0 --work-dir "$home/tmp/worker-$number" "$master"
   done
+  local executor="-XX:+UseSerialGC -XX:-UsePerfData -XX:TieredStopAtLevel=1 -Djava.io.tmpdir=$home/tmp"
+  executor+=" -Dlog4j2.configurationFile=$repository/scripts/clusters/spark/log4j.properties"
+  executor+=" -Dexecutor.log=$home/logs/executor-{{APP_ID}}-{{EXECUTOR_ID}}.log"
   # The job server runs Spark's driver.
   start job-server "${java[@]}" -Dspark.ui.enabled=false -Dspark.local.dir="$home/tmp" \
     -Dspark.driver.{host,bindAddress}=127.0.0.1 -Dspark.executor.memory=512m \
     -Dspark.executor.extraClassPath="$jars" \
-    -Dspark.executor.extraJavaOptions="-XX:+UseSerialGC -XX:-UsePerfData -Djava.io.tmpdir=$home/tmp" \
+    -Dspark.executor.extraJavaOptions="$executor" \
     org.apache.beam.runners.spark.SparkJobServerDriver \
     --job-host=127.0.0.1 --job-port="$SPARK_JOB_PORT" --artifact-port=0 --expansion-port=0 \
     --artifacts-dir="$home/tmp/artifacts" --spark-master-url="$master"
