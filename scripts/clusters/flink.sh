@@ -25,7 +25,7 @@ engine_start() {
   start job-manager "${flink[@]}" "$main.entrypoint.StandaloneSessionClusterEntrypoint" \
     --configDir "$home/conf" --executionMode cluster
   for number in 1 2; do
-    start "task-manager-$number" "${flink[@]}" -XX:MaxDirectMemorySize=512m "$main.taskexecutor.TaskManagerRunner" \
+    start "task-manager-$number" "${flink[@]}" -XX:MaxDirectMemorySize=768m "$main.taskexecutor.TaskManagerRunner" \
       --configDir "$home/conf" -D "taskmanager.resource-id=task-manager-$number"
   done
   start job-server "${java[@]}" -cp "$jars" org.apache.beam.runners.flink.FlinkJobServerDriver \
