@@ -14,10 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
 import psutil
 import yaml
-from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
 import pipeline
 from pipeline.core.config import RunConfig
@@ -69,6 +67,7 @@ ENGINES = (
         "SPARK_JOB_PORT",
         ("SPARK_MASTER_PORT", "SPARK_WEB_PORT"),
     ),
+    Engine("prism", 1, "/prism", "PRISM_JOB_PORT", ()),
 )
 
 
@@ -226,12 +225,9 @@ class Cluster:
             for found in _LOADED.finditer(path.read_text(errors="replace"))
         ]
 
-    def until_job_ended(self, state: str) -> None:
-        """Waits until no job is under way; the last one must have ended in a state."""
-        with grpc.insecure_channel(self.job_endpoint) as channel:
-            service = beam_job_api_pb2_grpc.JobServiceStub(channel)
-            until(lambda: not set(_states(service)) & {"STARTING", "RUNNING", "CANCELLING"}, seconds=STARTED_S)
-            assert _states(service)[-1] == state
+    def until_nobody_writes(self, output: Path) -> None:
+        """Waits until no job writes to a data set any more."""
+        until(lambda: not any(_writes(process, output) for process in self.sdk_processes()), seconds=STARTED_S)
 
     def run(self, source: Path, module: str, output: Path, *flags: str) -> Summary:
         """Does a run, in this process: starting another one takes longer than most runs here."""
@@ -285,9 +281,3 @@ def _writes(process: psutil.Process, output: Path) -> bool:
     with contextlib.suppress(psutil.Error):  # it has ended
         return any(re.match(rf"{output}/staging/.*/embeddings-", file.path) for file in process.open_files())
     return False
-
-
-def _states(service: beam_job_api_pb2_grpc.JobServiceStub) -> list[str]:
-    """Returns the states of all jobs of a job server."""
-    jobs = service.GetJobs(beam_job_api_pb2.GetJobsRequest()).job_info
-    return [beam_job_api_pb2.JobState.Enum.Name(job.state) for job in jobs]

@@ -18,7 +18,7 @@ def test_a_run_that_is_interrupted(cluster, data, tmp_path):
     assert done.code == 130
     assert done.complaint == "error: interrupted; committed work is kept: start the same command again to continue"
     assert "could not be cancelled" not in done.errors
-    cluster.until_job_ended("CANCELLED")
+    cluster.until_nobody_writes(output)
     assert read_manifests(str(output)) == ()
     assert verify(str(output)).problems == ()
     assert not (output / "lock.json").exists()
