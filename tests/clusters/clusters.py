@@ -184,7 +184,7 @@ class Cluster:
             self._own[process] = False
             with contextlib.suppress(psutil.Error):  # it has ended, or is somebody else's
                 self._own[process] = process.environ().get("EMBEDDING_CLUSTER") == str(self._home)
-        return self._own[process] and process.is_running()
+        return self._own[process] and _lives(process)
 
     def sdk_processes(self) -> list[psutil.Process]:
         """Returns the processes that embed."""
@@ -268,6 +268,12 @@ def free_ports(names: Sequence[str]) -> Mapping[str, str]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
         return {name: str(each.getsockname()[1]) for name, each in zip(names, sockets, strict=True)}
+
+
+def _lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _command(process: psutil.Process) -> str:
