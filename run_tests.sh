@@ -2,6 +2,7 @@
 # Installs the dependencies into .venv, then checks style and types and runs every test:
 #   ./run_tests.sh
 #   ./run_tests.sh -m 'not slow'
+#   ./run_tests.sh -m cluster        # on Flink, Spark and Prism; the first time, downloads them
 #   ./run_tests.sh tests/dataset/test_plan.py -k list
 # All arguments go to pytest. With arguments, the script does not check style and types.
 set -euo pipefail
@@ -15,7 +16,7 @@ fi
 # The slow tests run in parallel with the other checks; their report comes last.
 report=$(mktemp)
 set -m # puts the slow tests into one process group, so that an interruption ends all of them
-.venv/bin/python -m pytest -p no:cacheprovider -m slow </dev/null >"$report" 2>&1 &
+.venv/bin/python -m pytest -p no:cacheprovider -m 'slow and not cluster' </dev/null >"$report" 2>&1 &
 slow=$!
 set +m
 trap 'kill -- -"$slow" 2>/dev/null || true; rm -f "$report"' EXIT
@@ -27,4 +28,7 @@ scripts/check.sh || status=1
 echo "The slow tests:"
 wait "$slow" || status=1
 cat "$report"
+# Last and alone: an engine takes the memory and the cores that it finds.
+echo "The tests on clusters:"
+.venv/bin/python -m pytest -m cluster || status=1
 exit "$status"

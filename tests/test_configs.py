@@ -3,6 +3,8 @@
 For Dataflow, tests/dataflow/ has the rest.
 """
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,12 @@ def keys(output: Any) -> list[bytes]:
 
 
 def test_there_are_configs():
-    assert CONFIGS == ["dataflow.yaml", "dataflow_gpu.yaml", "flink.yaml", "local.yaml"]
+    assert CONFIGS == ["dataflow.yaml", "dataflow_gpu.yaml", "flink.yaml", "local.yaml", "prism.yaml", "spark.yaml"]
     others = {path.name for path in (REPOSITORY / "configs").iterdir()} - set(CONFIGS)
     assert others == {"dataflow_template.json", "dataflow_template_metadata.json"}
+
+
+CLUSTERS = ("flink", "spark", "prism")
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -87,18 +92,20 @@ def test_dataflow_yaml_needs_a_project(monkeypatch, gcs):
         pipeline.run(load("dataflow.yaml", *places))
 
 
-def test_flink_yaml_is_a_portable_job(tmp_path, tiny_module):
-    """Beam's own job service, in this process, takes the place of Flink's; workers are threads."""
+@pytest.mark.parametrize("engine", CLUSTERS)
+def test_a_clusters_yaml_is_a_portable_job(engine, tmp_path, tiny_module):
+    """Beam's own job service, in this process, takes the place of the engine's; workers are threads."""
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/a.jpg").write_bytes(jpeg_bytes())
     places = [f"--input={tmp_path}/photos", f"--output={tmp_path}/out", f"--temp_location={tmp_path}/temp"]
     config = load(
-        "flink.yaml",
+        f"{engine}.yaml",
         *places,
         f"--module={tiny_module}",
         "--engine=tensorflow",
         "--job_endpoint=embed",
         "--environment_type=LOOPBACK",
+        "--environment_config=",
     )
     summary = pipeline.run(config)
     assert (summary.records, summary.embedded, summary.runner) == (1, 1, "PortableRunner")
@@ -106,12 +113,35 @@ def test_flink_yaml_is_a_portable_job(tmp_path, tiny_module):
     assert (tmp_path / "temp/modules" / module_digest(tiny_module) / "saved_model.pb").is_file()
 
 
+@pytest.mark.parametrize("engine", CLUSTERS)
+def test_a_clusters_yaml_starts_workers_with_the_command_in_the_repository(engine):
+    environment = default_environment(f"{engine}.yaml")
+    command = beam_runner_api_pb2.ProcessPayload.FromString(environment.payload).command
+    assert os.access(REPOSITORY / "scripts/clusters/bin" / command, os.X_OK)
+
+
 def test_flink_yaml_puts_workers_into_the_container_that_is_named():
-    from apache_beam.options.pipeline_options import PortableOptions
+    environment = default_environment("flink.yaml", "--environment_type=DOCKER", "--environment_config=an/image")
+    assert beam_runner_api_pb2.DockerPayload.FromString(environment.payload).container_image == "an/image"
+
+
+def default_environment(name: str, *args: str) -> Any:
     from apache_beam.runners.portability.portable_runner import PortableRunner
 
-    options = parse_beam_args(load("flink.yaml", *PLACES, "--environment_config=an/image").beam_args)
-    environment = PortableRunner().default_environment(options).to_runner_api(None)
-    payload = beam_runner_api_pb2.DockerPayload.FromString(environment.payload)
-    assert payload.container_image == "an/image"
+    options = parse_beam_args(load(name, *PLACES, *args).beam_args)
+    return PortableRunner().default_environment(options).to_runner_api(None)
+
+
+def test_flink_yaml_uses_both_task_managers():
+    from apache_beam.options.pipeline_options import FlinkRunnerOptions, PortableOptions
+
+    options = parse_beam_args(load("flink.yaml", *PLACES).beam_args)
+    assert options.view_as(FlinkRunnerOptions).parallelism == 2
     assert options.view_as(PortableOptions).sdk_worker_parallelism == "1"
+
+
+@pytest.mark.parametrize("engine", CLUSTERS)
+def test_a_clusters_yaml_names_the_port_of_the_script(engine):
+    script = (REPOSITORY / f"scripts/clusters/{engine}.sh").read_text()
+    (port,) = re.findall(r"^ENGINE_DEFAULT_JOB_PORT=(\d+)$", script, re.MULTILINE)
+    assert f"--job_endpoint=localhost:{port}" in load(f"{engine}.yaml", *PLACES).beam_args

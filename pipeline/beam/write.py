@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -26,6 +27,10 @@ from pipeline.dataset.writer import BundleWriter, StagedBundle
 from pipeline.embedding.dataset_spec import Spec, check_same_space
 from pipeline.storage import filesystem
 from pipeline.storage.locked import LockedDirectory
+
+LOCK_CHECK_S = 30.0
+"""Time between checks of a bundle that its run still holds the lock. A bundle may take hours, and Flink goes on with a
+job after Beam's job server has cancelled it; the rows of such a job never count."""
 
 
 @dataclass
@@ -130,9 +135,14 @@ class _StageFn(beam.DoFn):
     def start_bundle(self) -> None:
         self._abandon()
         self._writer = BundleWriter(self._directory, self._wave, self._sinks, self._settings)
+        self._checked = time.monotonic()
 
     def process(self, batch: EmbeddingBatch) -> None:
         with self._abandoned_on_error() as writer:
+            if time.monotonic() - self._checked >= LOCK_CHECK_S:
+                with contextlib.suppress(OSError):  # a store that does not answer now may answer the next time
+                    self._directory.check()
+                self._checked = time.monotonic()
             writer.add(batch)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:

@@ -7,6 +7,7 @@ import apache_beam as beam
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.beam import write
 from pipeline.beam.options import make_runner, parse_beam_args
 from pipeline.beam.worker_errors import WorkerError, cause_of
 from pipeline.beam.write import WriteEmbeddings, _StageFn
@@ -132,6 +133,18 @@ def test_a_run_that_lost_its_lock_commits_nothing(out):
         (manifest,) = read_manifests(str(out))
         assert manifest.embedded == 12
     assert verify(str(out)).strays == ()
+
+
+def test_a_bundle_ends_soon_after_its_run_lost_the_lock(out, monkeypatch):
+    monkeypatch.setattr(write, "LOCK_CHECK_S", 0)
+    lock = DatasetLock(str(out))
+    with lock as directory:
+        stage = _StageFn(directory, "00000", make_sinks(["tfrecord"]), SinkSettings("none", STARTED, b"{}"))
+        stage.start_bundle()
+        stage.process(BATCHES[0])
+    with pytest.raises(WorkerError, match="was taken over and released while this run went on") as raised:
+        stage.process(BATCHES[1])
+    assert type(cause_of(raised.value)) is OutputError
 
 
 def test_a_disk_that_fails_commits_nothing(out, monkeypatch):
