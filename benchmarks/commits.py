@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import data
-from benchmarks.measure import Measurement, measure
-from benchmarks.run import DEFAULT_MODULE, Round, describe_machine, prepare_task
+from benchmarks.measure import Measurement, Round, measure
+from benchmarks.report import describe_machine
+from benchmarks.run import DEFAULT_MODULE, prepare_task
 from benchmarks.task import Task
 
 START_UP_IMAGES = 10

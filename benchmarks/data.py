@@ -8,6 +8,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.core.records import ImageRecord
 from pipeline.core.settings import InputConfig
@@ -19,6 +21,8 @@ from pipeline.tfrecords.framing import frame
 
 MAX_DISTINCT = 1000
 GENERATED = 200
+ROW_GROUP = 100
+"""Number of images in a row group of a Parquet file: few, as tools that write image columns do, to bound memory."""
 
 
 def read_images(patterns: Sequence[str], image_feature: str = "image/encoded") -> list[bytes]:
@@ -73,16 +77,36 @@ def generate_images(count: int = GENERATED, side: int = 500) -> list[bytes]:
 def write_tfrecords(images: Sequence[bytes], count: int, directory: Path, files: int = 4) -> tuple[str, ...]:
     """Writes `count` records to some files, repeating the images with new keys; returns the paths."""
     directory.mkdir(parents=True)
-    numbered = enumerate(itertools.islice(itertools.cycle(images), count))
     paths = []
-    for index in range(files):
+    for index, rows in enumerate(_shares(images, count, files)):
         path = directory / f"photos-{index:05d}-of-{files:05d}.tfrecord"
-        share = count * (index + 1) // files - count * index // files
         with path.open("wb") as stream:
-            for number, image in itertools.islice(numbered, share):
-                stream.write(frame(make_example({"image/encoded": image, "id": f"{number:08d}"})))
+            for key, image in rows:
+                stream.write(frame(make_example({"image/encoded": image, "id": key})))
         paths.append(str(path))
     return tuple(paths)
+
+
+def write_parquet(images: Sequence[bytes], count: int, directory: Path, files: int = 4) -> tuple[str, ...]:
+    """Writes the same records to Parquet files, with the columns `id` and `image`; returns the paths."""
+    directory.mkdir(parents=True)
+    paths = []
+    for index, rows in enumerate(_shares(images, count, files)):
+        path = directory / f"photos-{index:05d}-of-{files:05d}.parquet"
+        keys, encoded = zip(*rows, strict=True)
+        table = pa.table({"id": pa.array(keys, pa.string()), "image": pa.array(encoded, pa.binary())})
+        # Photos are compressed already, and dictionaries of them are of no use.
+        pq.write_table(table, path, row_group_size=ROW_GROUP, compression="none", use_dictionary=False)
+        paths.append(str(path))
+    return tuple(paths)
+
+
+def _shares(images: Sequence[bytes], count: int, files: int) -> Iterator[list[tuple[str, bytes]]]:
+    """Yields the keys and images of each of some files."""
+    numbered = enumerate(itertools.islice(itertools.cycle(images), count))
+    for index in range(files):
+        share = count * (index + 1) // files - count * index // files
+        yield [(f"{number:08d}", image) for number, image in itertools.islice(numbered, share)]
 
 
 def write_files(images: Sequence[bytes], count: int, directory: Path) -> str:

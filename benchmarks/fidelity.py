@@ -15,6 +15,7 @@ import numpy as np
 
 from benchmarks import data
 from benchmarks.run import DEFAULT_MODULE
+from benchmarks.vectors import relative_differences
 from pipeline import Embedder
 from pipeline.core.records import ImageRecord
 
@@ -46,7 +47,7 @@ class Fidelity:
 
 def compare(vectors: np.ndarray, reference: np.ndarray) -> Fidelity:
     """Compares vectors float32 [N, D] with those of the reference, row by row."""
-    relative = np.linalg.norm(vectors - reference, axis=1) / np.linalg.norm(reference, axis=1)
+    relative = relative_differences(vectors, reference)
     same = _nearest(vectors) == _nearest(reference)
     first = vectors.argmax(axis=1) == reference.argmax(axis=1)
     return Fidelity(float(np.median(relative)), float(relative.max()), float(same.mean()), float(first.mean()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -37,6 +38,30 @@ class Measurement:
     cpu_s: float
     peak_mib: float
     other_cores: float
+
+
+@dataclass(frozen=True)
+class Round:
+    """One peer's runs in one round, on a few and on many images."""
+
+    small: Measurement
+    large: Measurement
+
+    @property
+    def images_per_second(self) -> float:
+        """Sustained speed; NaN if the large run took no longer than the small one."""
+        seconds = self.large.seconds - self.small.seconds
+        return (self.large.images - self.small.images) / seconds if seconds > 0 else math.nan
+
+    @property
+    def cpu_s_per_1000(self) -> float:
+        """Processor seconds for 1000 more images."""
+        return 1000 * (self.large.cpu_s - self.small.cpu_s) / (self.large.images - self.small.images)
+
+    @property
+    def startup_s(self) -> float:
+        """Time of a run without the time for its images, in seconds."""
+        return self.small.seconds - self.small.images / self.images_per_second
 
 
 class PeerError(Exception):

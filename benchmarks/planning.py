@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.run import describe_machine
+from benchmarks.report import describe_machine
 from pipeline.core.settings import InputConfig
 from pipeline.dataset import metadata
 from pipeline.dataset.commit import WaveHeader, commit_wave

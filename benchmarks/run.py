@@ -2,7 +2,8 @@
 
 Every peer runs in a separate process, on a few and on many images, in several rounds. The sustained speed is the slope
 between both runs, so start-up does not count. Ratios are computed within a round, and the table shows their medians:
-so a slow hour of the machine matters less.
+so a slow hour of the machine matters less. Each run must write one vector for each key; the table shows how far a
+peer's vectors are from the pipeline's.
 """
 
 from __future__ import annotations
@@ -10,21 +11,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
-import os
-import platform
 import shutil
-import statistics
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks import data
-from benchmarks.measure import Measurement, PeerError, measure
+from benchmarks.contenders import CONTENDERS, PIPELINE, Contender, Form, NotInstalled
+from benchmarks.measure import Measurement, PeerError, Round, measure
+from benchmarks.report import describe_machine, format_table, plot, summarize
 from benchmarks.task import Task
+from benchmarks.vectors import Difference, Vectors, WrongOutput, compare_vectors, read_vectors
 from pipeline.core.cores import usable_cores
 from pipeline.engines.base import ModuleFunction
 from pipeline.engines.conversion import converted
@@ -35,67 +34,24 @@ DEFAULT_MODULE = "untrained:mobilenet_v2_050_160"
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A peer with options.
+class Run:
+    """One run of a contender: its time and memory, and its vectors."""
 
-    Attributes:
-      label: its name in the results.
-      peer: module in `benchmarks.peers`.
-      options: for the peer.
-      reference: label of the limit that it is compared with.
-      files: read image files rather than TFRecords.
-    """
-
-    label: str
-    peer: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    reference: str = "limit"
-    files: bool = False
-
-
-_FAST = {"decode": "fast", "precision": "bfloat16"}
-CONTENDERS = (
-    Contender("limit", "limit"),
-    Contender("pipeline", "pipeline"),
-    Contender("limit, fast", "limit", {"decode": "fast", "precision": "bf16"}, "limit, fast"),
-    Contender("pipeline, fast", "pipeline", _FAST, "limit, fast"),
-    Contender("pipeline, image files", "pipeline", files=True),
-    Contender(
-        "pipeline, 2 processes", "pipeline", {"direct_running_mode": "multi_processing", "direct_num_workers": 2}
-    ),
-    Contender("pipeline, tensorflow", "pipeline", {"engine": "tensorflow"}),
-    Contender("limit, batch 8", "limit", {"inference_batch": 8}),
-    Contender("tf.data, frozen", "tfdata", {"frozen": True}),
-    Contender("tf.data", "tfdata"),
-    Contender("Beam RunInference", "beam_runinference"),
-    Contender("tfx-bsl RunInference", "tfx_bsl_runinference"),
-    Contender("Ray Data", "ray_data"),
-)
-RUN_INFERENCE = "Beam RunInference"
+    measurement: Measurement
+    vectors: Vectors
 
 
 @dataclass(frozen=True)
-class Round:
-    """One peer's runs in one round, on a few and on many images."""
+class Results:
+    """The results of contenders, by label.
 
-    small: Measurement
-    large: Measurement
+    Attributes:
+      rounds: their rounds.
+      differences: of their vectors from the pipeline's; empty if the pipeline did not run.
+    """
 
-    @property
-    def images_per_second(self) -> float:
-        """Sustained speed; NaN if the large run took no longer than the small one."""
-        seconds = self.large.seconds - self.small.seconds
-        return (self.large.images - self.small.images) / seconds if seconds > 0 else math.nan
-
-    @property
-    def cpu_s_per_1000(self) -> float:
-        """Processor seconds for 1000 more images."""
-        return 1000 * (self.large.cpu_s - self.small.cpu_s) / (self.large.images - self.small.images)
-
-    @property
-    def startup_s(self) -> float:
-        """Time of a run without the time for its images, in seconds."""
-        return self.small.seconds - self.small.images / self.images_per_second
+    rounds: Mapping[str, Sequence[Round]]
+    differences: Mapping[str, Difference]
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -136,132 +92,75 @@ def prepare_task(handle: str) -> Task:
     )
 
 
-def run_once(contender: Contender, task: Task, images: int, scratch: Path) -> Measurement:
-    """Runs a contender once, with an empty output directory."""
+def write_images(images: Sequence[bytes], count: int, form: Form, scratch: Path) -> None:
+    """Writes `count` images in a form, where `run_once` finds them."""
+    write = {"tfrecord": data.write_tfrecords, "files": data.write_files, "parquet": data.write_parquet}
+    write[form](images, count, _directory(scratch, form, count))
+
+
+def _directory(scratch: Path, form: Form, count: int) -> Path:
+    return scratch / f"{form}-{count}"
+
+
+def run_once(contender: Contender, task: Task, images: int, scratch: Path) -> Run:
+    """Runs a contender once, with an empty output directory.
+
+    Raises:
+      PeerError: the peer ended with an error.
+      WrongOutput: the peer did not write exactly one vector for each image.
+    """
     output = scratch / "output"
     output.mkdir()
-    options = dict(contender.options)
-    if contender.files:
-        options["input"] = [str(scratch / f"files-{images}")]
-    else:
-        task = dataclasses.replace(task, files=tuple(str(path) for path in sorted((scratch / f"{images}").iterdir())))
+    directory = _directory(scratch, contender.form, images)
+    files = (directory,) if contender.form == "files" else sorted(directory.iterdir())
+    asked = dataclasses.replace(task, files=tuple(map(str, files)), output=str(output), options=dict(contender.options))
     try:
-        return measure(contender.peer, dataclasses.replace(task, output=str(output), options=options), images)
+        return Run(measure(contender.peer, asked, images), read_vectors(output, images))
     finally:
         shutil.rmtree(output, ignore_errors=True)
 
 
 def run_rounds(
     contenders: Sequence[Contender], task: Task, sizes: tuple[int, int], rounds: int, scratch: Path
-) -> dict[str, list[Round]]:
+) -> Results:
     """Runs all contenders in turn, `rounds` times; reports and drops a contender that fails."""
     found: dict[str, list[Round]] = {contender.label: [] for contender in contenders}
+    vectors: dict[str, Vectors] = {}
     for number in range(rounds):
         # Every other round runs in reverse order, so that no contender always follows the same one.
         for contender in contenders if number % 2 == 0 else contenders[::-1]:
             if contender.label not in found:
                 continue
             try:
-                runs = [run_once(contender, task, size, scratch) for size in sizes]
-            except PeerError as error:
+                small, large = (run_once(contender, task, size, scratch) for size in sizes)
+            except (PeerError, WrongOutput) as error:
                 del found[contender.label]
                 print(f"{contender.label}: left out: {error}", file=sys.stderr)
                 continue
-            found[contender.label].append(Round(*runs))
-            last = found[contender.label][-1]
+            vectors.setdefault(contender.label, small.vectors)
+            last = Round(small.measurement, large.measurement)
+            found[contender.label].append(last)
             print(
                 f"round {number + 1}: {contender.label}: {last.images_per_second:.0f} images/s; others kept "
                 f"{last.large.other_cores:.1f} cores busy",
                 file=sys.stderr,
             )
+    reference = vectors.get(PIPELINE)
+    differences = {label: compare_vectors(vectors[label], reference) for label in found} if reference else {}
+    return Results(found, differences)
+
+
+def installed(contenders: Sequence[Contender]) -> list[Contender]:
+    """Returns the contenders whose libraries are installed; reports the others."""
+    found = []
+    for contender in contenders:
+        try:
+            contender.version()
+        except NotInstalled as error:
+            print(f"{contender.label}: left out: {error}", file=sys.stderr)
+        else:
+            found.append(contender)
     return found
-
-
-def summarize(found: Mapping[str, Sequence[Round]]) -> list[dict[str, Any]]:
-    """Returns one row of medians for each contender, over the rounds with a valid speed; None if there are none."""
-    references = {contender.label: contender.reference for contender in CONTENDERS}
-    rows = []
-    for label, rounds in found.items():
-        speeds = [item.images_per_second for item in rounds if not math.isnan(item.images_per_second)]
-        rows.append(
-            {
-                "label": label,
-                "images_per_second": _median(speeds),
-                "slowest": min(speeds, default=None),
-                "fastest": max(speeds, default=None),
-                "startup_s": _median([item.startup_s for item in rounds]),
-                "cpu_s_per_1000": _median([item.cpu_s_per_1000 for item in rounds]),
-                "peak_mib": max(item.large.peak_mib for item in rounds),
-                "of_limit": _ratio(rounds, found.get(references[label])),
-                "of_run_inference": _ratio(rounds, found.get(RUN_INFERENCE)),
-            }
-        )
-    return rows
-
-
-def _ratio(rounds: Sequence[Round], others: Sequence[Round] | None) -> float | None:
-    if not others:
-        return None
-    pairs = zip(rounds, others, strict=True)
-    return _median([item.images_per_second / other.images_per_second for item, other in pairs])
-
-
-def _median(values: Sequence[float]) -> float | None:
-    known = [value for value in values if not math.isnan(value)]
-    return statistics.median(known) if known else None
-
-
-def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the rows as a Markdown table."""
-    lines = [
-        "| | images/s (min-max) | of the limit | x RunInference | start-up s | CPU s / 1000 | peak MiB |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in rows:
-        speed, slowest, fastest = (_show(row[key], 0) for key in ("images_per_second", "slowest", "fastest"))
-        limit, other, cpu = (_show(row[key], 2) for key in ("of_limit", "of_run_inference", "cpu_s_per_1000"))
-        lines.append(
-            f"| {row['label']} | {speed} ({slowest}-{fastest}) | {limit} | {other} | {_show(row['startup_s'], 1)} "
-            f"| {cpu} | {row['peak_mib']:.0f} |"
-        )
-    return "\n".join(lines)
-
-
-def _show(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
-
-
-def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draws sustained speeds as bars, from the slowest to the fastest round."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    rows = [row for row in rows if row["images_per_second"] is not None]
-    speeds = [row["images_per_second"] for row in rows]
-    spread = [
-        [row["images_per_second"] - row["slowest"] for row in rows],
-        [row["fastest"] - row["images_per_second"] for row in rows],
-    ]
-    figure, axes = pyplot.subplots(figsize=(8, 0.4 * len(rows) + 1.2))
-    colours = ["tab:blue" if row["label"].startswith("pipeline") else "tab:gray" for row in rows]
-    axes.barh([row["label"] for row in rows], speeds, xerr=spread, color=colours, ecolor="black", capsize=2)
-    axes.invert_yaxis()
-    axes.set_xlabel("images/s, sustained")
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
-
-
-def describe_machine() -> dict[str, Any]:
-    """Returns the hardware and software of the measurement."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        cpu = platform.processor()
-    return {"cpu": cpu, "cores": usable_cores(), "load": os.getloadavg()[0], "python": platform.python_version()}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -270,17 +169,16 @@ def main(args: Sequence[str] | None = None) -> int:
     if unknown or not 0 < options.small < options.large:
         print(f"unknown labels {sorted(unknown)}, or not 0 < --small < --large", file=sys.stderr)
         return 2
-    contenders = [contender for contender in CONTENDERS if not options.only or contender.label in options.only]
+    contenders = installed([item for item in CONTENDERS if not options.only or item.label in options.only])
     images = data.read_images(options.input) if options.input else data.generate_images()
     task = prepare_task(options.module)
     sizes = (options.small, options.large)
     with tempfile.TemporaryDirectory() as scratch:
-        for size in sizes:
-            data.write_tfrecords(images, size, Path(scratch, f"{size}"))
-            if any(contender.files for contender in contenders):
-                data.write_files(images, size, Path(scratch, f"files-{size}"))
-        found = run_rounds(contenders, task, sizes, options.rounds, Path(scratch))
-    rows = summarize(found)
+        for form in sorted({contender.form for contender in contenders}):
+            for size in sizes:
+                write_images(images, size, form, Path(scratch))
+        results = run_rounds(contenders, task, sizes, options.rounds, Path(scratch))
+    rows = summarize(results.rounds, results.differences)
     machine = describe_machine()
     print(format_table(rows))
     options.output.mkdir(parents=True, exist_ok=True)
@@ -289,7 +187,7 @@ def main(args: Sequence[str] | None = None) -> int:
         "module": options.module,
         "images": {"distinct": len(images), "mean_bytes": sum(map(len, images)) / len(images), "runs": sizes},
         "rows": rows,
-        "rounds": {label: [dataclasses.asdict(item) for item in rounds] for label, rounds in found.items()},
+        "rounds": {label: [dataclasses.asdict(item) for item in rounds] for label, rounds in results.rounds.items()},
     }
     (options.output / "benchmark.json").write_text(json.dumps(report, indent=2) + "\n")
     plot(rows, options.output / "benchmark.png")

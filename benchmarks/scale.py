@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import data
+from benchmarks.contenders import Contender
 from benchmarks.measure import Measurement
-from benchmarks.run import DEFAULT_MODULE, Contender, describe_machine, prepare_task, run_once
+from benchmarks.report import describe_machine
+from benchmarks.run import DEFAULT_MODULE, prepare_task, run_once, write_images
 
 SIZES = (1000, 4000, 16_000)
 
@@ -49,15 +51,12 @@ def main(args: Sequence[str] | None = None) -> int:
     images = data.read_images(options.input) if options.input else data.generate_images(side=options.side)
     task = prepare_task(options.module)
     speed = {"decode": "fast", "precision": "bfloat16"} if options.fast else {}
-    contender = Contender("pipeline", "pipeline", speed, files=options.image_files)
+    contender = Contender("pipeline", "pipeline", speed, form="files" if options.image_files else "tfrecord")
     measurements = []
     for size in options.sizes:
         with tempfile.TemporaryDirectory() as scratch:
-            if options.image_files:
-                data.write_files(images, size, Path(scratch, f"files-{size}"))
-            else:
-                data.write_tfrecords(images, size, Path(scratch, f"{size}"))
-            measurements.append(run_once(contender, task, size, Path(scratch)))
+            write_images(images, size, contender.form, Path(scratch))
+            measurements.append(run_once(contender, task, size, Path(scratch)).measurement)
     print(format_table(measurements))
     options.output.mkdir(parents=True, exist_ok=True)
     rows = [dataclasses.asdict(item) for item in measurements]

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from benchmarks import data
 from benchmarks.measure import Measurement, measure
-from benchmarks.run import DEFAULT_MODULE, describe_machine, prepare_task
+from benchmarks.report import describe_machine
+from benchmarks.run import DEFAULT_MODULE, prepare_task
 
 
 @dataclass(frozen=True)

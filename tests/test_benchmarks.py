@@ -1,13 +1,18 @@
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import commits, data, fidelity, planning, run, scale, waves
-from benchmarks.measure import Measurement
-from benchmarks.run import Round, format_table, summarize
+from benchmarks import clusters, commits, data, fidelity, planning, run, scale, waves
+from benchmarks.contenders import CONTENDERS, Contender
+from benchmarks.measure import Measurement, Round
+from benchmarks.report import format_table, summarize
+from benchmarks.vectors import Difference, WrongOutput, compare_vectors, read_vectors
 from pipeline.images.decoder import ImageDecoder
 from pipeline.storage import listing
 from pipeline.testing import jpeg_bytes, make_example, make_tfrecord
@@ -78,6 +83,69 @@ def test_images_are_repeated_under_other_keys(tmp_path):
     assert Path(directory, "00000002.jpg").samefile(Path(directory, "00000000.jpg"))
 
 
+def test_parquet_files_hold_the_same_images_under_the_same_keys(tmp_path):
+    paths = data.write_parquet([b"a", b"b", b"c"], 8, tmp_path / "tables", files=3)
+    rows = [row for path in paths for row in pq.read_table(path).to_pylist()]
+    assert [row["id"] for row in rows] == [f"{number:08d}" for number in range(8)]
+    assert b"".join(row["image"] for row in rows) == b"abcabcab"
+
+
+def write_vectors(directory, keys, vectors, *, form):
+    if form == "parquet":
+        table = pa.table({"key": keys, "embedding": pa.array([list(row) for row in vectors], pa.list_(pa.float32()))})
+        pq.write_table(table, directory / "part-0.parquet")
+    else:
+        rows = [make_example({"key": key, "embedding": row.tolist()}) for key, row in zip(keys, vectors, strict=True)]
+        (directory / "vectors-0.tfrecord").write_bytes(make_tfrecord(rows))
+
+
+@pytest.mark.parametrize("form", ["parquet", "tfrecord"])
+@pytest.mark.parametrize("suffix", ["", ".jpg"])
+def test_vectors_of_a_peer_are_read_by_key(form, suffix, tmp_path):
+    vectors = np.array([[1.5, 2.5], [3.5, 4.5]], np.float32)
+    write_vectors(tmp_path, [f"00000001{suffix}", f"00000000{suffix}"], vectors, form=form)
+    (tmp_path / "_SUCCESS").touch()
+    found = read_vectors(tmp_path, 2)
+    assert {key: vector.tolist() for key, vector in found.items()} == {"00000001": [1.5, 2.5], "00000000": [3.5, 4.5]}
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["00000000"], "1 vectors were written for 2 images; 1 keys are missing"),
+        (["00000000", "00000000"], "2 vectors were written for 2 images; 1 keys are missing"),
+        (["00000000", "00000001", "00000001"], "3 vectors were written for 2 images; 0 keys are missing"),
+    ],
+)
+def test_a_peer_that_loses_or_repeats_images_is_found(keys, message, tmp_path):
+    write_vectors(tmp_path, keys, np.ones((len(keys), 2), np.float32), form="parquet")
+    with pytest.raises(WrongOutput, match=message):
+        read_vectors(tmp_path, 2)
+
+
+def test_vectors_are_compared_by_key():
+    reference = {"a": np.array([3, 4]), "b": np.array([0, 1]), "c": np.array([1, 0])}
+    same = compare_vectors(dict(reversed(reference.items())), reference)
+    assert same == Difference(0, 0)
+    moved = compare_vectors({**reference, "a": np.array([3, 9])}, reference)
+    assert moved == Difference(0, 1)
+
+
+def test_the_table_has_the_difference_and_the_version_of_a_peer():
+    rounds = [Round(measurement(0, 0.0), measurement(10, 1.0))]
+    rows = summarize({"tf.data": rounds}, {"tf.data": Difference(0.2, 0.5)})
+    version = next(item for item in CONTENDERS if item.label == "tf.data").version()
+    assert format_table(rows).endswith(f"| 2.0e-01 (5.0e-01) | tensorflow {version} |")
+
+
+def test_a_peer_that_is_not_installed_is_left_out_in_one_line(capsys):
+    missing = Contender("Nobody", "nobody", package="no-such-library", extra="benchmark-nobody")
+    present = Contender("tf.data", "tfdata", package="tensorflow")
+    assert run.installed([missing, present]) == [present]
+    expected = "Nobody: left out: no-such-library is not installed: pip install -e '.[benchmark-nobody]'\n"
+    assert capsys.readouterr().err == expected
+
+
 def test_fidelity_of_vectors():
     reference = np.eye(4, dtype=np.float32) + np.array([[0.3], [0.2], [0.1], [0.0]], np.float32)
     same = fidelity.compare(reference, reference)
@@ -142,3 +210,81 @@ def test_planning_finds_what_is_new_done_and_changed(tmp_path, monkeypatch):
     monkeypatch.setattr(listing, "match", listing.match)  # the benchmark replaces it
     results = [planning.run_case(case, 2500, str(tmp_path)) for case in planning.CASES]
     assert results == ["1 waves", "1 commits", "0 waves, 2500 done before", "1 waves, 2475 done before"]
+
+
+def jobs(first_row_s, *, small_s, large_s):
+    sizes = ((500, small_s), (4500, large_s))
+    return clusters.Round(*(clusters.Job(images, seconds, first_row_s, 1.0) for images, seconds in sizes))
+
+
+def test_the_cost_of_an_engine_is_relative_to_the_direct_runner_of_the_same_round():
+    table = clusters.format_table(
+        {
+            ("direct", 1): [jobs(2.0, small_s=2.5, large_s=6.5)],
+            ("direct", 2): [jobs(4.0, small_s=3.0, large_s=5.0)],
+            ("flink", 1): [jobs(9.0, small_s=10.0, large_s=18.0)],
+            ("flink", 2): [jobs(9.5, small_s=11.0, large_s=15.0)],
+        }
+    )
+    assert table.splitlines()[2:] == [
+        "| direct | 1 | 1000 (1000-1000) | 1.00 | 2.0 | 2.0 |",
+        "| direct | 2 | 2000 (2000-2000) | 1.00 | 4.0 | 2.8 |",
+        "| flink | 1 | 500 (500-500) | 0.50 | 9.0 | 9.0 |",
+        "| flink | 2 | 1000 (1000-1000) | 0.50 | 9.5 | 10.5 |",
+    ]
+
+
+def test_an_engine_without_a_speed_leaves_its_cells_empty():
+    table = clusters.format_table({("prism", 1): [jobs(math.nan, small_s=5.0, large_s=5.0)]})
+    assert table.splitlines()[2:] == ["| prism | 1 |  |  |  |  |"]
+
+
+def test_a_cluster_that_does_not_start_is_left_out_in_one_line(tmp_path, capsys, monkeypatch):
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "cluster.sh").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "scripts" / "cluster.sh").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    case = clusters.Case("flink", 2, ())
+    assert clusters.run_rounds([case], {1: (), 2: ()}, 2, tmp_path) == {}
+    error = capsys.readouterr().err
+    assert error.startswith("flink, 2 SDK workers: left out: scripts/cluster.sh flink up failed: ")
+    assert error.count("\n") == 1
+
+
+def test_the_first_row_is_seen_in_the_staging_directory_and_after_the_commit(tmp_path):
+    assert not clusters.has_rows(tmp_path / "missing")
+    staged = tmp_path / "staging" / "token" / "wave"
+    staged.mkdir(parents=True)
+    (staged / "failures-1").touch()
+    assert not clusters.has_rows(tmp_path)
+    (staged / "embeddings-1").touch()
+    assert clusters.has_rows(tmp_path)
+    os.renames(staged / "embeddings-1", tmp_path / "embeddings" / "embeddings-wave-00000-of-00001.tfrecord")
+    assert clusters.has_rows(tmp_path)
+
+
+def test_a_failed_job_ends_in_the_last_line_of_its_log(tmp_path):
+    with pytest.raises(clusters.JobError, match="exit code 2: error: no input"):
+        clusters.run_job([], 10, tmp_path / "out")
+
+
+@pytest.mark.parametrize("args", [["--small=5", "--images=5"], ["--rounds=0"]])
+def test_a_comparison_of_engines_without_a_slope_is_refused(args, capsys):
+    assert clusters.main(args) == 2
+    assert "expected 0 < --small < --images" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_engines_are_compared(tmp_path, tiny_module, capsys, monkeypatch, pytestconfig):
+    monkeypatch.chdir(pytestconfig.rootpath)
+    (tmp_path / "photos.tfrecord").write_bytes(
+        make_tfrecord([make_example({"image/encoded": jpeg_bytes(), "id": "a"})])
+    )
+    flags = [f"--input={tmp_path / 'photos.tfrecord'}", f"--module={tiny_module}", f"--output={tmp_path / 'out'}"]
+    assert clusters.main([*flags, "--engine=direct", "--small=4", "--images=600", "--rounds=1"]) == 0
+    assert "| direct | 2 | " in capsys.readouterr().out
+    cases = json.loads((tmp_path / "out" / "clusters.json").read_text())["cases"]
+    assert [case["workers"] for case in cases] == [1, 2]
+    for job in (case["rounds"][0]["large"] for case in cases):
+        assert job["images"] == 600
+        assert 0 < job["first_row_s"] < job["seconds"]

@@ -7,11 +7,10 @@ from pipeline import run as run_pipeline
 
 def run(task: Task) -> None:
     flags = {"engine": "openvino", **task.options}
-    files = flags.pop("input", task.files)
     if "direct_running_mode" not in flags:
         flags["runner"] = "DirectRunner"
     config = RunConfig.from_flags(
-        input=list(files),
+        input=list(task.files),
         key_feature="id",
         module=task.module,
         signature=task.signature,

@@ -5,6 +5,7 @@ import numpy as np
 import ray
 import simplejpeg
 
+from benchmarks.peers.network import load_network
 from benchmarks.task import Task
 
 
@@ -17,12 +18,10 @@ def decode(row, task: Task):
 
 class Embed:
     def __init__(self, task: Task) -> None:
-        from benchmarks.peers.tensorflow_module import load_signature
-
-        self._module, self._vectors = load_signature(task)
+        self._network = load_network(task, threads=1)
 
     def __call__(self, batch):
-        return {"key": batch["key"], "embedding": self._vectors(batch["image"].astype(np.float32)).numpy()}
+        return {"key": batch["key"], "embedding": self._network(batch["image"].astype(np.float32))}
 
 
 def run(task: Task) -> None:
