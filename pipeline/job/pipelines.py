@@ -22,7 +22,8 @@ from pipeline.core.errors import PipelineError, UsageError
 _log = logging.getLogger(__name__)
 
 _MAX_REASON_CHARACTERS = 500
-_NO_REASON = "None"
+_NO_REASONS = ("", "None", "Driver stacktrace:")
+"""Lines that are no reason: of Dataflow's text for a job without one, and of Spark's before the driver's own stack."""
 _BEFORE_REASON = ", Error:"
 """Dataflow's text of a failure is `... State: FAILED, Error:`, and a line with the reason or `None`."""
 _MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named \\*['\"]([\w.]+)")
@@ -132,7 +133,7 @@ def last_line(text: str) -> str:
     Some runners escape line breaks. Stack frames are indented, in Python and in Java.
     """
     lines = text.replace("\\n", "\n").replace("\\t", "\t").splitlines()
-    named = [line.strip() for line in lines if line.strip() not in ("", _NO_REASON) and not line[0].isspace()]
+    named = [line.strip() for line in lines if line.strip() not in _NO_REASONS and not line[0].isspace()]
     reason = without_step_note(named[-1]).removesuffix(_BEFORE_REASON) if named else "no reason given"
     return reason if len(reason) <= _MAX_REASON_CHARACTERS else f"{reason[:_MAX_REASON_CHARACTERS]}..."
 
