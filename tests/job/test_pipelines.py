@@ -13,7 +13,7 @@ from pipeline.job.pipelines import last_line
         ("Traceback (most recent call last):\n  File x, line 1\nKeyError: 1\n    at a.b(C.java)\n", "KeyError: 1"),
         ("Dataflow pipeline failed. State: FAILED, Error:\nquota", "quota"),
         ("Dataflow pipeline failed. State: FAILED, Error:\nNone", "Dataflow pipeline failed. State: FAILED"),
-        ("SparkException: aborted: lost task\n\tat a.b(C.java)\nDriver stacktrace:", "SparkException: aborted: lost task"),
+        ("SparkException: lost task\n\tat a.b(C.java)\nDriver stacktrace:", "SparkException: lost task"),
         ("x" * 600, "x" * 500 + "..."),
     ],
 )
