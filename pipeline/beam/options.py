@@ -150,7 +150,8 @@ def lift_job_deadline(options: PipelineOptions) -> None:
     Args:
       options: of the pipeline to run, which are a copy of the run's.
     """
-    options.view_as(PortableOptions).job_server_timeout = None
+    if _job_server(options) is not None:  # Dataflow accepts no option without a value
+        options.view_as(PortableOptions).job_server_timeout = None
 
 
 def make_runner(options: PipelineOptions) -> Any:
