@@ -42,7 +42,7 @@ def ended_by_others(error: Exception) -> str | None:
 
 
 def wait(result: PipelineResult) -> Any:
-    """Waits for a pipeline to finish, on any runner; returns the state that the runner returns.
+    """Waits for a pipeline to finish, on any runner; returns the state that the runner returns, if any.
 
     Beam asks Dataflow for the state of a job again for some minutes if there is no answer, and then gives the job up,
     although it goes on. This function asks again until the job ends, unless the launcher may not ask.
@@ -50,6 +50,8 @@ def wait(result: PipelineResult) -> Any:
     Raises:
       LostJobError: the launcher may not ask for the state of the job any more.
     """
+    if not getattr(result, "has_job", True):
+        return None  # the pipeline was written as a template
     while True:
         with internals.polling_errors() as errors:
             try:

@@ -146,7 +146,7 @@ def _wait(result: PipelineResult, texts: JobTexts) -> None:
     """
     try:
         state = dataflow.wait(result)
-        if PipelineState.is_terminal(state) and state != PipelineState.DONE:
+        if state not in (None, PipelineState.DONE):
             raise RuntimeError(f"it ended in state {state}")
     except KeyboardInterrupt:
         _log.warning("interrupted: cancelling %s", texts.job)
