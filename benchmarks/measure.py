@@ -140,7 +140,8 @@ def measure(peer: str, task: Task, images: int, *, checkout: Path | None = None)
         images=images,
         seconds=seconds - excluded,
         cpu_s=cpu_s,
-        peak_mib=max(sampler.peak_bytes, usage.ru_maxrss * 1024) / _MIB,
+        # Not `ru_maxrss`: on Linux, a process inherits that of the process that started it.
+        peak_mib=sampler.peak_bytes / _MIB,
         other_cores=max(0.0, busy_s - cpu_s) / seconds,
     )
 
