@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.core.errors import OutputError
 from tests.datasets import complete, embed, make_photos, read_vectors, until
 
 pytestmark = pytest.mark.slow
@@ -86,7 +87,12 @@ def test_a_run_that_is_stopped_and_wakes_harms_nothing(tmp_path, tiny_module, fl
             time.sleep(chance.uniform(0, duration))
             os.kill(process.pid, signal.SIGSTOP)
             until(lambda: is_stopped(process))
-            embed(photos, output, tiny_module, wave_bytes="1", steal_lock=True)
+            try:
+                embed(photos, output, tiny_module, wave_bytes="1", steal_lock=True)
+            except OutputError as error:
+                # Stopped while it changed the lock itself: nobody can take over, and it goes on.
+                if "it is probably stopped: continue or end it" not in str(error):
+                    raise
             os.kill(process.pid, signal.SIGCONT)
             code = exit_code(process)
             ended.append(code)
