@@ -1,0 +1,73 @@
+"""The flags about inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from pipeline.core.errors import UsageError
+from pipeline.core.registry import load_registry
+from pipeline.core.settings.flags import check_choices, flag, parse_names
+from pipeline.core.settings.output import OUTPUT_FEATURES
+
+CorruptPolicy = Literal["skip", "fail"]
+
+# By path: this folder imports no other one.
+_INPUT_KINDS = load_registry("pipeline.inputs.registry:INPUT_KINDS").names
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """The inputs, and the features to read from them."""
+
+    input: tuple[str, ...] = flag(
+        "file, directory (read recursively) or glob; may be repeated; local or any scheme that Beam reads "
+        "(gs://...). Required",
+        repeat=True,
+        metavar="PATTERN",
+    )
+    input_format: str = flag(
+        "format of the inputs: tfrecord, images, list (a text file with one image path or URI per line) or auto "
+        "(by the file name). Default: auto",
+        default="auto",
+        choices=("auto", *_INPUT_KINDS),
+    )
+    image_feature: str = flag(
+        "TFRecord: the feature that holds the encoded image. Default: image/encoded",
+        default="image/encoded",
+        metavar="NAME",
+    )
+    key_feature: str | None = flag(
+        "TFRecord: the feature that names the image. Default: none, the key is path@offset",
+        default=None,
+        metavar="NAME",
+    )
+    passthrough: tuple[str, ...] = flag(
+        "TFRecord: features copied to the output, a,b or * for all but the image. Default: none",
+        default=(),
+        parse=parse_names,
+        metavar="NAMES",
+    )
+
+    on_corrupt: CorruptPolicy = flag(
+        "TFRecord: skip reports each damaged range as a failure and continues after it; fail ends the run. "
+        "Default: skip",
+        default="skip",
+        choices=get_args(CorruptPolicy),
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses an empty input and features that would collide with the output's own."""
+        for name in ("input", "passthrough"):
+            if isinstance(getattr(self, name), str):
+                raise UsageError(f"{name}='{getattr(self, name)}' is one string; expected a tuple of strings")
+        if not self.input or not all(self.input):
+            raise UsageError("no input: --input=FILE, DIRECTORY or GLOB is required")
+        check_choices(self)
+        if "*" in self.passthrough and len(self.passthrough) > 1:
+            raise UsageError(f"--passthrough={','.join(self.passthrough)}: '*' already stands for every feature")
+        for name in self.passthrough:
+            if name in OUTPUT_FEATURES:
+                raise UsageError(f"--passthrough names '{name}', which every output record already has; leave it out")
+            if name == self.image_feature:
+                raise UsageError(f"--passthrough names '{name}', the image itself, which is never copied; leave it out")
