@@ -6,9 +6,13 @@ position, and stops at the first refused claim: another worker then has the rest
 
 from __future__ import annotations
 
+import dataclasses
+import pickle
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from operator import attrgetter
+from typing import Any, Protocol
 
 from pipeline.core.failures import Failure
 from pipeline.core.keys import key_to_bytes
@@ -64,6 +68,20 @@ class ReadTask:
     files: tuple[InputFile, ...]
     ranges: tuple[tuple[int, int], ...] | None = None
     aligned: bool = True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles compactly: all tasks of a wave wait in the runner's memory, and the paths of one task are alike."""
+        columns = tuple(zip(*map(_FILE_FIELDS, self.files), strict=True))
+        fields = pickle.dumps((self.kind, columns, self.ranges, self.aligned), pickle.HIGHEST_PROTOCOL)
+        return _unpickle_task, (zlib.compress(fields, 1),)
+
+
+_FILE_FIELDS = attrgetter(*(field.name for field in dataclasses.fields(InputFile)))
+
+
+def _unpickle_task(compressed: bytes) -> ReadTask:
+    kind, columns, ranges, aligned = pickle.loads(zlib.decompress(compressed))
+    return ReadTask(kind, tuple(InputFile(*row) for row in zip(*columns, strict=True)), ranges, aligned)
 
 
 @dataclass(frozen=True, slots=True)

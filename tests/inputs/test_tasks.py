@@ -3,6 +3,7 @@ import gzip
 import io
 import itertools
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from pipeline.core.records import Feature, ImageRecord
 from pipeline.core.settings import InputConfig
 from pipeline.inputs import image_files as image_files_module
 from pipeline.inputs import tfrecord_files
-from pipeline.inputs.base import InputFile, ReadSettings, TaskPart
+from pipeline.inputs.base import InputFile, ReadSettings, ReadTask, TaskPart
 from pipeline.inputs.find import find_inputs
 from pipeline.inputs.tasks import cut_task, find_kind, make_tasks, read_part
 from pipeline.storage import filesystem
@@ -47,6 +48,29 @@ def record_file(path, content, **options):
 
 def image_files(*paths):
     return image_task(tuple(InputFile(str(path), Path(path).name, "images", 0, 0.0) for path in paths))
+
+
+class TestPickling:
+    @pytest.mark.parametrize(
+        "task",
+        [
+            image_task(tuple(InputFile(f"/photos/{i}\udcff é.jpg", f"{i}", "images", i, i / 3) for i in range(64))),
+            record_task(
+                InputFile("a.tfrecord", "a", "tfrecord", 1 << 40, 0.0), ranges=((1, 5), (7, 1 << 40)), aligned=False
+            ),
+            ReadTask("images", ()),
+        ],
+        ids=["images", "records", "empty"],
+    )
+    def test_a_task_stays_the_same(self, task):
+        assert pickle.loads(pickle.dumps(task)) == task
+
+    def test_a_wave_of_a_million_files_is_small(self):
+        names = [f"{i // 1000:03d}/photo{i:06d}.jpg" for i in range(64)]
+        task = image_task(
+            tuple(InputFile(f"/data/photos/{n}", n, "images", 3000 + i, 1.7e9 + i / 7) for i, n in enumerate(names))
+        )
+        assert len(pickle.dumps(task)) < 25 * len(names)
 
 
 class TestImages:
