@@ -1,7 +1,5 @@
 """Workers that have no TensorFlow: they load what the launcher has converted. Workers are processes."""
 
-import logging
-
 import pytest
 
 import pipeline
@@ -42,10 +40,19 @@ def expected(photos, convolutions, tmp_path_factory):
 
 
 @pytest.fixture
-def run(service, tmp_path, photos, convolutions, caplog):
+def log(tmp_path):
+    """The file of the workers' log. Beam sends log entries to the launcher, but a job does not wait for them."""
+    return tmp_path / "worker.log"
+
+
+@pytest.fixture
+def run(service, tmp_path, photos, convolutions, log):
     """Runs a job whose workers have an empty cache; returns its vectors."""
-    caplog.set_level(logging.INFO)
-    cache = f"import os; os.environ['TFHUB_CACHE_DIR'] = {str(tmp_path / 'cache')!r}\n"
+    first = f"""
+import logging, os
+os.environ["TFHUB_CACHE_DIR"] = {str(tmp_path / "cache")!r}
+logging.getLogger("pipeline").addHandler(logging.FileHandler({str(log)!r}))
+"""
 
     def call(setup):
         config = RunConfig.from_args(
@@ -55,7 +62,7 @@ def run(service, tmp_path, photos, convolutions, caplog):
                 f"--output={tmp_path}/out",
                 "--engine=openvino",
                 f"--temp_location={tmp_path}/temp",
-                *worker_args(service.endpoint, REPOSITORY, cache + setup),
+                *worker_args(service.endpoint, REPOSITORY, first + setup),
             ]
         )
         pipeline.run(config)
@@ -68,16 +75,16 @@ def entries(tmp_path):
     return sorted(path.name.partition("-")[0] for path in (tmp_path / "cache").iterdir())
 
 
-def test_a_worker_without_tensorflow_computes_the_same_bits(run, expected, tmp_path, caplog):
+def test_a_worker_without_tensorflow_computes_the_same_bits(run, expected, tmp_path, log):
     assert run(hide("tensorflow")) == expected
     assert entries(tmp_path) == ["openvino"], "a worker needs no copy of the module"
-    assert "converts the module itself" not in caplog.text
+    assert "converts the module itself" not in log.read_text()
 
 
-def test_a_worker_with_another_openvino_converts_the_module_and_says_so(run, expected, tmp_path, caplog):
+def test_a_worker_with_another_openvino_converts_the_module_and_says_so(run, expected, tmp_path, log):
     assert run(OTHER_OPENVINO) == expected
     assert entries(tmp_path) == ["openvino"]
-    assert "this worker converts the module itself, because OpenVINO is 2000.1 here and " in caplog.text
+    assert "this worker converts the module itself, because OpenVINO is 2000.1 here and " in log.read_text()
 
 
 def test_a_worker_that_cannot_convert_the_module_ends_the_run_in_one_line(run):
