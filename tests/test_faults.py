@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from pipeline.storage import filesystem
 from pipeline.testing import make_example, make_tfrecord, png_bytes
 from pipeline.tfrecords.tfrecord import read_records
 from tests.datasets import contents, embed, make_photos, read_rows, read_vectors
+from tests.forked_runs import ForkedRun, fork_server
 
 pytestmark = pytest.mark.slow
 
@@ -34,10 +35,26 @@ KILLS = 30
 IMAGES = 100
 
 
-def command(photos: Path, output: Path, module: Path, *flags: str) -> list[str]:
+@pytest.fixture(scope="module")
+def server() -> Iterator[subprocess.Popen]:
+    with fork_server() as process:
+        yield process
+
+
+def arguments(photos: Path, output: Path, module: Path, *flags: str) -> list[str]:
     # OpenVINO starts in a second where TensorFlow takes four.
-    arguments = [f"--input={photos}", f"--output={output}", f"--module={module}", "--engine=openvino", "--wave_bytes=1"]
-    return [sys.executable, "-m", "pipeline.run", *arguments, *flags]
+    return [
+        f"--input={photos}",
+        f"--output={output}",
+        f"--module={module}",
+        "--engine=openvino",
+        "--wave_bytes=1",
+        *flags,
+    ]
+
+
+def command(photos: Path, output: Path, module: Path, *flags: str) -> list[str]:
+    return [sys.executable, "-m", "pipeline.run", *arguments(photos, output, module, *flags)]
 
 
 def names(directory: Path) -> frozenset[str]:
@@ -57,25 +74,20 @@ def before_named_rows_count(files: frozenset[str]) -> bool:
     return bool(waves - {Path(path).stem for path in files if re.search(r"/manifests/\d+\.json$", path)})
 
 
-def run_and_kill(
-    arguments: list[str], output: Path, events: int, moment: Callable[[frozenset[str]], bool] = anywhere
-) -> int:
+def run_and_kill(run: ForkedRun, output: Path, events: int, moment: Callable[[frozenset[str]], bool] = anywhere) -> int:
     """Kills a run at a moment after so many changes of the data set's files were seen; returns its exit code."""
-    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        before = names(output)
-        while process.poll() is None:
-            now = names(output)
-            events -= now != before
-            before = now
-            if events <= 0 and moment(now):
-                process.send_signal(signal.SIGSTOP)
-                os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-                if moment(names(output)):  # still
-                    break
-                process.send_signal(signal.SIGCONT)
-        process.kill()
-        process.communicate()
-    return process.returncode
+    before = names(output)
+    while run.is_running:
+        now = names(output)
+        events -= now != before
+        before = now
+        if events <= 0 and moment(now):
+            run.stop()
+            if moment(names(output)):  # still
+                break
+            run.send(signal.SIGCONT)
+    run.send(signal.SIGKILL)
+    return run.wait()
 
 
 def finish(arguments: list[str]) -> str:
@@ -84,7 +96,7 @@ def finish(arguments: list[str]) -> str:
     return done.stdout
 
 
-def test_a_run_that_is_killed_thirty_times_ends_like_one_that_is_not(tmp_path, tiny_module):
+def test_a_run_that_is_killed_thirty_times_ends_like_one_that_is_not(server, tmp_path, tiny_module):
     photos, output = tmp_path / "photos", tmp_path / "out"
     make_photos(photos, IMAGES)
     (photos / "bad.jpg").write_bytes(b"bad")
@@ -96,8 +108,8 @@ def test_a_run_that_is_killed_thirty_times_ends_like_one_that_is_not(tmp_path, t
     committed: dict[str, bytes] = {}
     left = set()
     for moment in (anywhere, while_rows_are_staged, before_named_rows_count) * (KILLS // 3):
-        events = int(rng.integers(1, 30))
-        assert run_and_kill(command(photos, output, tiny_module), output, events, moment) == -signal.SIGKILL
+        run = ForkedRun(server, arguments(photos, output, tiny_module))
+        assert run_and_kill(run, output, int(rng.integers(1, 30)), moment) == -signal.SIGKILL
         files = contents(output)
         assert {name: files[name] for name in committed} == committed
         report = verify(str(output)) if "spec.json" in files else None

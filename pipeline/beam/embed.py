@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from apache_beam.transforms.window import GlobalWindow, GlobalWindows
 from apache_beam.utils.shared import Shared
 from apache_beam.utils.windowed_value import WindowedValue
 
+from pipeline.beam.progress import NAMESPACE, WorkerTally
 from pipeline.beam.worker_errors import carry_causes
 from pipeline.core.errors import UsageError
 from pipeline.core.failures import Failure
@@ -22,6 +24,7 @@ from pipeline.core.settings import Normalization
 from pipeline.embedding.dataset_spec import Spec
 from pipeline.embedding.embedder import BatchesInFlight, Embedder
 from pipeline.embedding.embedder_spec import EmbedderSpec, OwnEngine
+from pipeline.embedding.tally import Tally
 from pipeline.engines.base import Engine
 from pipeline.images.decoder import ImageDecoder
 from pipeline.images.resize import resize_in_calling_thread
@@ -105,6 +108,15 @@ class EmbedImages(beam.PTransform):
         assert embedder.spec is not None
         return cls(embedder.spec, dataset_spec=dataset_spec)
 
+    def process_tally(self) -> Tally:
+        """Returns what the embedder of this process has counted since it was loaded; loads it if this process has none.
+
+        Raises:
+          ModuleError: the module cannot be loaded.
+        """
+        embedder: Embedder = self.shared.acquire(functools.partial(Embedder.load, self.spec))
+        return embedder.tally.value
+
     def expand(self, records: beam.PCollection) -> beam.PCollection:
         """Applies the transform.
 
@@ -124,7 +136,8 @@ class _EmbedFn(beam.DoFn):
     def __init__(self, spec: EmbedderSpec, shared: Shared) -> None:
         self._spec = spec
         self._shared = shared
-        self._loads = Metrics.counter("pipeline", LOADS_COUNTER)
+        self._loads = Metrics.counter(NAMESPACE, LOADS_COUNTER)
+        self._tally = WorkerTally()
 
     def setup(self) -> None:
         ignore_pillow_warnings()
@@ -142,14 +155,23 @@ class _EmbedFn(beam.DoFn):
             self._loads.inc()
             self._loaded = False
         self._batches = BatchesInFlight(self._embedder)
+        self._encoded_bytes = 0
 
     def process(self, record: ImageRecord | Failure) -> Iterator[EmbeddingBatch]:
         if isinstance(record, Failure):
-            yield EmbeddingBatch((), (record,), ())
+            yield self._counted(EmbeddingBatch((), (record,), ()))
         else:
-            yield from self._batches.add(record)
+            self._encoded_bytes += len(record.image)
+            for batch in self._batches.add(record):
+                yield self._counted(batch)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         window = GlobalWindow()
         for batch in self._batches.drain():
-            yield WindowedValue(batch, window.max_timestamp(), [window])
+            yield WindowedValue(self._counted(batch), window.max_timestamp(), [window])
+
+    def _counted(self, batch: EmbeddingBatch) -> EmbeddingBatch:
+        tally = Tally(batch.num_rows, len(batch.failures), self._encoded_bytes)
+        self._encoded_bytes = 0
+        self._tally.add(tally, self._embedder.tally)
+        return batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from pipeline.core.console import print_line, run_command
 from pipeline.job.run import run
 
 if TYPE_CHECKING:
+    from pipeline.job.progress import Display
     from pipeline.job.summary import Summary
 
 
@@ -34,6 +36,15 @@ def format_summary(summary: Summary, output: str) -> str:
     return "\n".join(lines)
 
 
+def _display(config: RunConfig) -> Display | None:
+    """Returns a live display if a user watches a terminal; else None, for log lines."""
+    if config.execution.quiet or not sys.stderr.isatty():
+        return None
+    from pipeline.commands.progress import TerminalDisplay
+
+    return TerminalDisplay()
+
+
 def _command(args: Sequence[str]) -> int:
     config = RunConfig.from_args(args)
     if config.execution.dry_run:
@@ -46,7 +57,7 @@ def _command(args: Sequence[str]) -> int:
 
         print_line(str(write_template(config)))
         return 0
-    summary = run(config)
+    summary = run(config, _display(config))
     print_line(format_summary(summary, config.output.output))
     return 0
 

@@ -147,11 +147,22 @@ def _converter(parse: Callable[[str], _T]) -> Callable[[str], _T]:
     return convert
 
 
+_DESCRIPTION = """\
+Turns images into embeddings. Any option of Apache Beam is accepted beside these flags.
+
+examples:
+  python -m pipeline.run --input=photos --module=untrained:mobilenet_v2_050_160 --output=embeddings
+  python -m pipeline.run --input='gs://bucket/*.tfrecord' --module=module.tar.gz --output=gs://bucket/embeddings \\
+    --config=configs/dataflow.yaml"""
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of `python -m pipeline.run`; its result lacks the flags that were not given."""
     parser = CommandParser(
         prog="python -m pipeline.run",
-        description="Turns images into embeddings. Any option of Apache Beam is accepted beside these.",
+        usage="python -m pipeline.run --input=PATTERN --module=HANDLE --output=DIR [FLAG...]",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )

@@ -63,6 +63,12 @@ class Wave:
                 nothing = [pa.nulls(rows.num_rows, field.type) for field in list(PLAN_SCHEMA)[-2:]]
                 yield pa.record_batch([*rows.columns, *nothing], schema=PLAN_SCHEMA)
 
+    def size_bytes(self) -> int:
+        """Returns the approximate number of bytes of the files; a file of unknown size counts as `UNKNOWN_BYTES`."""
+        return sum(
+            int(_known_sizes(rows.column("size_bytes")).sum()) for rows in read_rows(self.path, self.start, self.stop)
+        )
+
     def sources(self) -> Iterator[pa.RecordBatch]:
         """Yields the sources of earlier failures that the wave tries again, as rows of `RETRIED_SCHEMA`."""
         if self.retried is not None:
@@ -239,8 +245,12 @@ def _warn_of_taken_names(database: DuckDBPyConnection) -> None:
 
 def _sizes(path: str) -> Iterator[np.ndarray]:
     for rows in read_batches(path, ["size_bytes"]):
-        sizes = rows.column("size_bytes").to_numpy(zero_copy_only=False)
-        yield np.where(sizes == 0, UNKNOWN_BYTES, sizes)
+        yield _known_sizes(rows.column("size_bytes"))
+
+
+def _known_sizes(column: pa.Array) -> np.ndarray:
+    sizes = column.to_numpy(zero_copy_only=False)
+    return np.where(sizes == 0, UNKNOWN_BYTES, sizes)
 
 
 def _cut(sizes: Iterable[np.ndarray], wave_bytes: int | None, wave_files: int) -> Iterator[tuple[int, int]]:

@@ -19,6 +19,7 @@ from pipeline.dataset.plan import Plan
 from pipeline.embedding.dataset_spec import Spec, check_same_space
 from pipeline.job.checks import CheckedRun, check_output, check_run
 from pipeline.job.prepare import bring_to_workers, load_module
+from pipeline.job.progress import Display, Progress
 from pipeline.job.summary import Summary, check_failures, summarize
 from pipeline.job.waves import WaveRunner, plan_run
 from pipeline.storage.lock import DatasetLock
@@ -27,15 +28,16 @@ from pipeline.storage.locked import LockedDirectory
 _log = logging.getLogger(__name__)
 
 
-def execute(config: RunConfig, started: float) -> Summary:
+def execute(config: RunConfig, started: float, display: Display) -> Summary:
     """Runs the whole job; see `pipeline.job.run.run`.
 
     Args:
       config: of the run.
       started: when the run started, by `time.monotonic`.
+      display: shows the progress.
     """
     with locked_run(config) as run:
-        return run.run(started)
+        return run.run(started, display)
 
 
 @contextlib.contextmanager
@@ -118,10 +120,10 @@ class LockedRun:
         waves = WaveRunner(self.config, checked.options, directory, embed)
         return PreparedRun(plan, embed.dataset_spec, int(metadata.next_wave(committed)), waves)
 
-    def run(self, started: float) -> Summary:
+    def run(self, started: float, display: Display) -> Summary:
         """Runs all waves and writes the summary; see `execute`."""
         prepared = self.prepare()
-        manifests = [] if prepared.waves is None else _run_waves(prepared.waves, prepared.plan, prepared.first)
+        manifests = [] if prepared.waves is None else _run_waves(prepared.waves, prepared.plan, prepared.first, display)
         summary = summarize(
             manifests,
             prepared.spec,
@@ -150,18 +152,21 @@ class LockedRun:
         return committed
 
 
-def _run_waves(runner: WaveRunner, plan: Plan, first: int) -> list[metadata.Manifest]:
+def _run_waves(runner: WaveRunner, plan: Plan, first: int, display: Display) -> list[metadata.Manifest]:
     manifests = []
-    for number, wave in enumerate(plan.waves, 1):
-        manifest = runner.run(f"{first + number - 1:05d}", wave)
-        manifests.append(manifest)
-        if len(plan.waves) > 1:
-            _log.info(
-                "wave %d of %d: %d embedded, %d failed in %.1f s",
-                number,
-                len(plan.waves),
-                manifest.embedded,
-                manifest.failed,
-                manifest.seconds,
-            )
+    with Progress([wave.size_bytes() for wave in plan.waves], display) as progress:
+        for number, wave in enumerate(plan.waves, 1):
+            progress.begin_wave()
+            manifest = runner.run(f"{first + number - 1:05d}", wave, progress)
+            progress.end_wave(manifest.embedded, manifest.failed)
+            manifests.append(manifest)
+            if len(plan.waves) > 1:
+                _log.info(
+                    "wave %d of %d: %d embedded, %d failed in %.1f s",
+                    number,
+                    len(plan.waves),
+                    manifest.embedded,
+                    manifest.failed,
+                    manifest.seconds,
+                )
     return manifests

@@ -48,13 +48,19 @@ class JobTexts:
     leftover: str
 
 
-def run_pipeline(build: Callable[[beam.Pipeline], object], options: PipelineOptions, texts: JobTexts) -> None:
+def run_pipeline(
+    build: Callable[[beam.Pipeline], object],
+    options: PipelineOptions,
+    texts: JobTexts,
+    watch: Callable[[PipelineResult], None] = lambda _: None,
+) -> None:
     """Runs a pipeline to its end; if the user interrupts, cancels a remote job.
 
     Args:
       build: adds the transforms to the pipeline.
       options: Beam's.
       texts: of the messages.
+      watch: is called with the job when it has started.
 
     Raises:
       UsageError: the job server does not answer any more, or a worker cannot fulfil the request.
@@ -66,6 +72,7 @@ def run_pipeline(build: Callable[[beam.Pipeline], object], options: PipelineOpti
     build(pipeline)
     try:
         result = pipeline.run()
+        watch(result)
         if address := dataflow.console_address(result, options):
             _log.info("%s is at %s", texts.job, address)
         _wait(result, texts)

@@ -11,11 +11,16 @@ from pipeline.core.errors import UsageError
 from pipeline.core.timing import timed
 
 if TYPE_CHECKING:
+    from pipeline.job.progress import Display
     from pipeline.job.summary import Summary
 
 
-def run(config: RunConfig) -> Summary:
+def run(config: RunConfig, display: Display | None = None) -> Summary:
     """Runs the whole job: writes a data set, or embeds the inputs that an existing data set lacks.
+
+    Args:
+      config: of the run.
+      display: shows the progress; default: a log line every 30 s, at level INFO.
 
     Raises:
       UsageError: the request cannot be fulfilled; committed waves are kept.
@@ -31,8 +36,11 @@ def run(config: RunConfig) -> Summary:
         )
     if config.execution.verbose:
         logging.getLogger("pipeline").setLevel(logging.DEBUG)
+    if config.execution.quiet:
+        logging.getLogger("pipeline").setLevel(logging.WARNING)
     started = time.monotonic()
     # Imported here, so that --help and usage errors do not wait for Beam.
     with timed("importing Beam"):
         from pipeline.job.execute import execute
-    return execute(config, started)
+        from pipeline.job.progress import LogDisplay
+    return execute(config, started, display or LogDisplay())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineResult
 
 from pipeline.beam import graph
 from pipeline.beam import options as beam_options
 from pipeline.beam.embed import EmbedImages
+from pipeline.beam.progress import job_tally
 from pipeline.core.config import RunConfig
 from pipeline.dataset import metadata
 from pipeline.dataset.commit import WaveHeader
@@ -20,6 +22,7 @@ from pipeline.dataset.reader import read_failures
 from pipeline.dataset.tables import stage_table
 from pipeline.inputs.input_table import InputTable
 from pipeline.job.pipelines import JobTexts, run_pipeline
+from pipeline.job.progress import Progress
 from pipeline.job.summary import package_versions
 from pipeline.storage.locked import LockedDirectory
 
@@ -67,18 +70,34 @@ class WaveRunner:
     directory: LockedDirectory
     embed: EmbedImages
 
-    def run(self, name: str, wave: Wave) -> metadata.Manifest:
+    def run(self, name: str, wave: Wave, progress: Progress) -> metadata.Manifest:
         """Runs the pipeline of one wave and returns the manifest that it committed.
+
+        Args:
+          name: of the wave.
+          wave: its files.
+          progress: of the run; gets the function that counts the records of the wave.
 
         Raises:
           PipelineError: the pipeline failed, and the wave was not committed.
           IntegrityError: the pipeline lost records or counted some twice; the wave was not committed.
         """
-        self.submit(name, wave)
+        if beam_options.runs_in_process(self.options):
+            # Its counters can be read at its end only, but this process has the embedder.
+            before = self.embed.process_tally()
+            progress.count_with(lambda: self.embed.process_tally() - before)
+            self.submit(name, wave)
+        else:
+            self.submit(name, wave, lambda result: progress.count_with(lambda: job_tally(result)))
         return metadata.read_manifest(self.directory.path, name)
 
-    def submit(self, name: str, wave: Wave) -> None:
+    def submit(self, name: str, wave: Wave, watch: Callable[[PipelineResult], None] = lambda _: None) -> None:
         """Runs the pipeline of one wave. If Beam's options name a template, only writes the pipeline there.
+
+        Args:
+          name: of the wave.
+          wave: its files.
+          watch: is called with the job when it has started.
 
         Raises:
           PipelineError: the pipeline failed, and the wave was not committed.
@@ -90,7 +109,7 @@ class WaveRunner:
             advice="start again to go on from there",
             leftover="its wave will not count",
         )
-        run_pipeline(lambda pipeline: graph.build(pipeline, self._job(name, wave)), self.options, texts)
+        run_pipeline(lambda pipeline: graph.build(pipeline, self._job(name, wave)), self.options, texts, watch)
 
     def _job(self, name: str, wave: Wave) -> graph.WaveJob:
         config = self.config

@@ -33,6 +33,7 @@ class ExecutionConfig:
     )
     retry_failed: bool = flag("also retry the records that failed in earlier runs", default=False)
     verbose: bool = flag("log the duration of each start-up step", default=False)
+    quiet: bool = flag("print only warnings, errors and the result. Default: show the progress", default=False)
     dry_run: bool = flag(
         "plan, load the module, embed a small sample, and print the plan with its estimated time, memory and cost; "
         "write nothing",
@@ -60,6 +61,8 @@ class ExecutionConfig:
         """Refuses numbers out of range, and settings of a dry run without one."""
         if self.wave_bytes is not None and self.wave_bytes < 1:
             raise UsageError(f"--wave_bytes={self.wave_bytes} holds no input; it must be at least 1")
+        if self.quiet and self.verbose:
+            raise UsageError("--quiet and --verbose contradict each other; leave one out")
         if not 0 <= self.max_failure_rate <= 1:
             raise UsageError(f"--max_failure_rate={self.max_failure_rate} is not a rate; it must be between 0 and 1")
         for name in ("workers", "price_per_vcpu_hour"):
