@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from pipeline.core.quiet import import_tensorflow
 from pipeline.engines.base import Engine, ModuleFunction
 from pipeline.hub.resolve import resolve_module
-from pipeline.savedmodel.module import choose_signature
+from pipeline.model_formats.registry import choose_signature
 from pipeline.testing import write_tiny_module
 from tests.gcs_emulator import GcsEmulator, gcs_emulator
 

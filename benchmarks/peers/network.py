@@ -6,7 +6,8 @@ import numpy as np
 
 from benchmarks.task import Task
 from pipeline.engines.base import ModuleFunction
-from pipeline.engines.conversion import converted, import_openvino
+from pipeline.engines.conversion import converted
+from pipeline.model_formats.openvino_package import import_openvino
 from pipeline.savedmodel.module import ImageSignature
 
 Network = Callable[[np.ndarray], np.ndarray]

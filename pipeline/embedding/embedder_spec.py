@@ -15,7 +15,7 @@ from pipeline.embedding.dataset_spec import Preprocessing, Spec
 from pipeline.engines.base import Engine, ModuleFunction
 from pipeline.hub.resolve import resolve_module
 from pipeline.images.decoder import ImageDecoder
-from pipeline.savedmodel.module import choose_signature
+from pipeline.model_formats.registry import choose_signature
 from pipeline.savedmodel.safety import check_operations
 
 
@@ -125,4 +125,6 @@ def find_function(module: ModuleConfig, engine: EngineConfig, *, threads: int | 
         precision=engine.precision,
         threads=threads,
         batch_size=engine.batch_size,
+        format=found.format,
+        model_file=found.model_file,
     )

@@ -1,4 +1,4 @@
-"""A module's function as an OpenVINO model, converted once with TensorFlow and kept in the module cache.
+"""A module's function as an OpenVINO model, converted once and kept in the module cache.
 
 The launcher stages its conversion for workers on other machines. A worker with the same OpenVINO and a processor with
 the same features copies it to its own cache; so it needs no TensorFlow.
@@ -6,12 +6,13 @@ the same features copies it to its own cache; so it needs no TensorFlow.
 ```
 CACHE/openvino-<SHA-256 of the identity>/module/
     model.xml, model.bin    the network in OpenVINO's format, float32, input [1, height, width, 3]
-    probe.npy               TensorFlow's vectors of `probe_images`
+    probe.npy               the reference's vectors of `probe_images`, if the module's format has a reference
     identity.txt            of the conversion
 ```
 
-Only the first run of a module loads TensorFlow. The identity of a conversion is the module, its function and the
-versions of both libraries.
+The reference is the framework that the module is made for: TensorFlow, or ONNX Runtime if it is installed. Only the
+first run of a module loads it. The identity of a conversion is the module, its function and the versions of OpenVINO
+and of the reference.
 """
 
 from __future__ import annotations
@@ -19,53 +20,38 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
-import re
-import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import ModuleError
 from pipeline.core.timing import timed
-from pipeline.engines.base import ModuleFunction
+from pipeline.engines.base import SAVED_MODEL_FORMATS, ModuleFunction
 from pipeline.engines.parity import probe_images
 from pipeline.hub.cache import CacheEntry, ModuleCache, cache_directory
 from pipeline.hub.staging import fetch_staged, stage_directory
-from pipeline.savedmodel.module import freeze
+from pipeline.model_formats.openvino_package import import_openvino, one_line, openvino_errors
+from pipeline.model_formats.registry import MODEL_FORMATS
 
 ADVICE = "; use --engine=tensorflow"
-"""The end of every `OpenVINOError`."""
+"""The end of an `OpenVINOError`, if TensorFlow computes the module's format, too."""
 
 _log = logging.getLogger(__name__)
 
 _VERSION = 2
 _MODEL, _PROBE, _IDENTITY = "model.xml", "probe.npy", "identity.txt"
-_TELEMETRY = "openvino_telemetry"
-
-
-def import_openvino() -> Any:
-    """Returns the package openvino, imported without its telemetry.
-
-    On import, OpenVINO reports to its vendor and stores a client id in `~/intel`, both by the optional package
-    `openvino_telemetry`.
-    """
-    if "openvino" in sys.modules or _TELEMETRY in sys.modules:
-        import openvino
-
-        return openvino
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # makes its import fail
-    try:
-        import openvino
-    finally:
-        del sys.modules[_TELEMETRY]
-    return openvino
 
 
 class OpenVINOError(ModuleError):
     """OpenVINO cannot compute a module; the module may be valid."""
+
+
+def advice(function: ModuleFunction) -> str:
+    """Returns the end of an `OpenVINOError` about a function."""
+    return ADVICE if function.format in SAVED_MODEL_FORMATS else ""
 
 
 class ConvertedModule:
@@ -73,7 +59,7 @@ class ConvertedModule:
 
     Attributes:
       model: path of the model file.
-      reference: TensorFlow's vectors of `probe_images`, float32 [N, D].
+      reference: the reference's vectors of `probe_images`, float32 [N, D]; None if there is no reference.
     """
 
     def __init__(self, directory: Path, identity: str) -> None:
@@ -90,20 +76,35 @@ class ConvertedModule:
         if found != identity:
             raise ModuleError(f"{directory} is the conversion {found}; expected {identity}")
         self.model = directory / _MODEL
-        self.reference: NDArray[np.float32] = np.load(directory / _PROBE)
+        self.reference: NDArray[np.float32] | None = None
+        if (directory / _PROBE).exists():
+            self.reference = np.load(directory / _PROBE)
 
 
 @dataclass(frozen=True)
 class Converter:
-    """The versions of the libraries that convert a module; empty if not installed."""
+    """The versions of the libraries that convert a module; empty if not installed.
+
+    Attributes:
+      openvino: version of OpenVINO.
+      library: name of the package of the reference; empty if the module's format has none.
+      reference: its version.
+    """
 
     openvino: str
-    tensorflow: str
+    library: str
+    reference: str
 
     @classmethod
-    def here(cls) -> Converter:
-        """Returns the versions that are installed."""
-        return cls(_installed_version("openvino"), _installed_version("tensorflow"))
+    def here(cls, module_format: str) -> Converter:
+        """Returns the versions that are installed.
+
+        Args:
+          module_format: `Module.format` of the module to convert.
+        """
+        reference = MODEL_FORMATS[module_format].reference
+        library = reference.package if reference else ""
+        return cls(_installed_version("openvino"), library, _installed_version(library) if library else "")
 
     def identity(self, function: ModuleFunction) -> str:
         """Returns what the conversion of a function by these libraries depends on: module, function, versions."""
@@ -113,7 +114,7 @@ class Converter:
                 _VERSION,
                 function.sha256,
                 (signature.signature, signature.input_key, signature.output_key, signature.height, signature.width),
-                [("openvino", self.openvino), ("tensorflow", self.tensorflow)],
+                [("openvino", self.openvino), (self.library, self.reference)],
             )
         )
 
@@ -149,9 +150,9 @@ class StagedConversion:
 
     def difference(self) -> str:
         """Returns the reason why this process cannot use the conversion; empty if it can."""
-        here = Converter.here()
-        if here.openvino != self.converter.openvino:
-            return f"OpenVINO is {here.openvino or 'missing'} here and {self.converter.openvino} on the launcher"
+        here = _installed_version("openvino")
+        if here != self.converter.openvino:
+            return f"OpenVINO is {here or 'missing'} here and {self.converter.openvino} on the launcher"
         features = processor_features()
         if features != self.processor:
             return f"the processor has {', '.join(features)} here and {', '.join(self.processor)} on the launcher"
@@ -186,7 +187,7 @@ def stage_conversion(function: ModuleFunction, location: str) -> StagedConversio
     """
     entry = _convert_once(function)
     path = stage_directory(entry.path, entry.sha256, location, folder="converted", root_file=_MODEL)
-    return StagedConversion(path, entry.sha256, Converter.here(), processor_features())
+    return StagedConversion(path, entry.sha256, Converter.here(function.format), processor_features())
 
 
 def converted(function: ModuleFunction) -> ConvertedModule:
@@ -205,7 +206,7 @@ def converted(function: ModuleFunction) -> ConvertedModule:
             return staged.fetch(function)
         _log.warning("this worker converts the module itself, because %s", difference)
     try:
-        return ConvertedModule(Path(_convert_once(function).path), Converter.here().identity(function))
+        return ConvertedModule(Path(_convert_once(function).path), Converter.here(function.format).identity(function))
     except ImportError as error:
         reason = f", because {difference}," if difference else ""
         raise ModuleError(
@@ -216,12 +217,12 @@ def converted(function: ModuleFunction) -> ConvertedModule:
 
 def _convert_once(function: ModuleFunction) -> CacheEntry:
     """Returns the entry of a conversion by this machine's libraries; converts the function if it is missing."""
-    identity = Converter.here().identity(function)
+    identity = Converter.here(function.format).identity(function)
 
     def make(work: Path) -> Path:
         (work / "model").mkdir()
         (work / "model" / _IDENTITY).write_text(identity, encoding="utf-8")
-        with timed("of that, converting it with TensorFlow's help"):
+        with timed("of that, converting it for OpenVINO"):
             convert(function, work / "model")
         return work / "model"
 
@@ -233,58 +234,22 @@ def _cache() -> ModuleCache:
 
 
 def convert(function: ModuleFunction, directory: Path) -> None:
-    """Writes a module's function in OpenVINO's format, and TensorFlow's vectors of the probe images.
+    """Writes a module's function in OpenVINO's format, and the reference vectors of the probe images if there are any.
 
     Raises:
       ModuleError: the module cannot be loaded, or its output is not a vector.
       OpenVINOError: OpenVINO cannot convert the module.
     """
     signature = function.signature
-    graph = freeze(function.local_directory(), signature, 1)
-    probes = probe_images(signature.height, signature.width)
-    reference = np.concatenate([_call(graph.function, probes[i : i + 1]) for i in range(len(probes))])
-    np.save(directory / _PROBE, reference)
+    network = MODEL_FORMATS[function.format].load(function.local_directory(), function.model_file, signature)
+    reference = network.reference_vectors(probe_images(signature.height, signature.width))
+    if reference is not None:
+        np.save(directory / _PROBE, reference)
     openvino = import_openvino()
-    frozen = directory / "frozen.pb"
-    frozen.write_bytes(graph.function.graph.as_graph_def().SerializeToString())
     try:
-        model = openvino.Core().read_model(frozen)
-        model.reshape([1, signature.height, signature.width, 3])
-        openvino.save_model(model, directory / _MODEL, compress_to_fp16=False)
+        with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
+            model = network.openvino_model(Path(scratch))
+            openvino.save_model(model, directory / _MODEL, compress_to_fp16=False)
     except openvino_errors(openvino) as error:
         text = f"OpenVINO cannot convert signature '{signature.signature}' of {function.path}: {one_line(error)}"
-        raise OpenVINOError(text + ADVICE) from error
-    finally:
-        frozen.unlink()
-
-
-def _call(function: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    import tensorflow as tf
-
-    vectors: NDArray[np.float32] = function(tf.constant(images))[0].numpy()
-    if vectors.ndim != 2 or len(vectors) != len(images):
-        raise ModuleError(
-            f"the output for {len(images)} image has shape {list(vectors.shape)}; expected one vector an image; "
-            "choose another --output_key"
-        )
-    return vectors
-
-
-def openvino_errors(openvino: Any) -> tuple[type[Exception], ...]:
-    """Returns the exceptions that OpenVINO raises for an unsupported model; they have no common base class."""
-    frontend = openvino.frontend
-    return (
-        RuntimeError,
-        frontend.GeneralFailure,
-        frontend.InitializationFailure,
-        frontend.NotImplementedFailure,
-        frontend.OpConversionFailure,
-        frontend.OpValidationFailure,
-    )
-
-
-def one_line(error: Exception) -> str:
-    """Returns the text of an OpenVINO exception, as one line of bounded length."""
-    text = " ".join(str(error).split()).partition(" To facilitate the conversion")[0]
-    # Without positions in OpenVINO's source files, which do not help the user.
-    return re.sub(r"(Exception from|Check '[^']*' failed at) \S+:\d+: ", "", text)[:300]
+        raise OpenVINOError(text + advice(function)) from error

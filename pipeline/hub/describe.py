@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from pipeline.core.errors import ModuleError
 from pipeline.hub.resolve import resolve_module
-from pipeline.savedmodel.module import ImageSignature, Module, TensorInfo, choose_signature
+from pipeline.model_formats.registry import choose_signature
+from pipeline.savedmodel.module import ImageSignature, Module, TensorInfo
 from pipeline.savedmodel.safety import list_operations
 
-_FORMAT_NAMES = {"tf1_hub": "TF1 Hub", "tf2": "TF2 SavedModel"}
+_FORMAT_NAMES = {"tf1_hub": "TF1 Hub", "tf2": "TF2 SavedModel", "onnx": "ONNX", "openvino_ir": "OpenVINO IR"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,9 @@ class Description:
             f"files       {module.path}",
             f"sha256      {module.sha256}",
             f"format      {_FORMAT_NAMES[module.format]}",
-            f"tags        {', '.join('[' + ', '.join(tags) + ']' for tags in module.tag_sets)}",
         ]
+        if module.tag_sets:
+            lines.append(f"tags        {', '.join('[' + ', '.join(tags) + ']' for tags in module.tag_sets)}")
         if module.handle.startswith("untrained:"):
             lines.append("weights     random: its vectors are for trying the pipeline out, and mean nothing")
         if self.embedding:

@@ -56,21 +56,23 @@ class Module:
       handle: what the user calls the module.
       path: the directory that holds the module's files.
       sha256: the module's digest, 64 lower-case hexadecimal digits; see `module_digest`.
-      format: `tf1_hub` (a directory with `tfhub_module.pb`) or `tf2` (any other SavedModel).
+      format: `tf1_hub` (a directory with `tfhub_module.pb`), `tf2` (any other SavedModel), `onnx` or `openvino_ir`.
       tag_sets: the tags of each graph version; the empty set is `()`.
       signatures: the signatures of the graph version for inference, by name.
       image_size: height and width in pixels from the attachment `image_module_info`, or None.
       unsafe_operations: the kinds of operations in any graph version that reach files, processes or the network.
+      model_file: the file that says what the module is, relative to `path`, with `/`.
     """
 
     handle: str
     path: str
     sha256: str
-    format: Literal["tf1_hub", "tf2"]
+    format: Literal["tf1_hub", "tf2", "onnx", "openvino_ir"]
     tag_sets: tuple[tuple[str, ...], ...]
     signatures: Mapping[str, SignatureInfo]
     image_size: tuple[int, int] | None
     unsafe_operations: tuple[UnsafeOperation, ...] = ()
+    model_file: str = SAVED_MODEL
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ import socket, sys
 def refuse(*_):
     raise AssertionError("network")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
-from pipeline.engines.conversion import import_openvino
+from pipeline.model_formats.openvino_package import import_openvino
 core = import_openvino().Core()
 print([name for name in sys.modules if "telemetry" in name and sys.modules[name] and "stub" not in name])
 """
@@ -135,7 +135,10 @@ def test_on_the_launchers_machine_the_cache_has_it_already(staged, module_cache,
     ("changes", "difference"),
     [
         ({"processor": ("a", "b")}, r"the processor has .* here and a, b on the launcher"),
-        ({"converter": conversion.Converter("2000.1", "2.1")}, r"OpenVINO is \S+ here and 2000\.1 on the launcher"),
+        (
+            {"converter": conversion.Converter("2000.1", "tensorflow", "2.1")},
+            r"OpenVINO is \S+ here and 2000\.1 on the launcher",
+        ),
     ],
 )
 def test_a_worker_that_differs_converts_the_module_itself(staged, changes, difference, caplog):
@@ -147,7 +150,7 @@ def test_a_worker_that_differs_converts_the_module_itself(staged, changes, diffe
 
 def test_another_tensorflow_makes_no_difference_to_a_worker(staged, monkeypatch):
     monkeypatch.setattr(conversion, "convert", refuse)
-    versions = dataclasses.replace(staged.conversion.converter, tensorflow="2.1")
+    versions = dataclasses.replace(staged.conversion.converter, reference="2.1")
     assert dataclasses.replace(staged.conversion, converter=versions).difference() == ""
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import ModuleError
-from pipeline.engines.conversion import OpenVINOError, converted, import_openvino
+from pipeline.engines.conversion import OpenVINOError, converted
 from pipeline.engines.parity import probe_images, relative_difference
+from pipeline.model_formats.openvino_package import import_openvino
 from pipeline.testing import TINY_DIMENSION, tiny_vectors
 from tests.engines.conftest import function_of
 

@@ -36,7 +36,7 @@ class HttpHandle:
         """Returns the module from the cache, or fetches and unpacks it."""
 
         def make(work: Path) -> Path:
-            _download(request.handle, work / "archive")
+            download(request.handle, work / "archive")
             return unpack_module(work / "archive", work, request.handle)
 
         return request.cached(("http", request.handle), make)
@@ -46,7 +46,7 @@ class _ConnectionLostError(Exception):
     """The transfer failed in a way that may pass."""
 
 
-def _download(url: str, target: Path) -> None:
+def download(url: str, target: Path) -> None:
     """Copies what an `http(s)://` address serves to a file.
 
     An address without a query gets `tf-hub-format=compressed`, which asks a server of TF Hub modules for the

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pipeline.core.errors import ModuleError
 from pipeline.hub.handles.base import Request
 from pipeline.hub.handles.local_path import existing_path, local_path
-from pipeline.savedmodel.digest import check_digest, check_module, module_digest
-from pipeline.savedmodel.module import Module, read_module
+from pipeline.model_formats.registry import model_file_in, read_module
+from pipeline.savedmodel.digest import check_digest, module_digest, not_a_module
+from pipeline.savedmodel.module import Module
 
 
 class LocalDirectoryHandle:
@@ -26,7 +27,8 @@ class LocalDirectoryHandle:
                 f"module {request.handle}: it is a file of another kind, expected {request.accepted}; pack or name it "
                 "so"
             )
-        check_module(path, request.handle)
+        if model_file_in(path) is None:
+            raise not_a_module(request.handle)
         digest = module_digest(path)
         check_digest(digest, request.sha256, request.handle)
         return read_module(str(path), handle=request.handle, sha256=digest)

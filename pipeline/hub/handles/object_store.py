@@ -9,7 +9,8 @@ from pipeline.core.errors import ModuleError
 from pipeline.hub.archive import MAX_FILES, check_size, is_archive_name, unpack_module
 from pipeline.hub.copying import copy_directory, copy_file, unreadable
 from pipeline.hub.handles.base import Request
-from pipeline.savedmodel.digest import SAVED_MODEL, not_a_module
+from pipeline.model_formats.registry import find_model_file
+from pipeline.savedmodel.digest import not_a_module
 from pipeline.savedmodel.module import Module
 from pipeline.storage import filesystem
 from pipeline.storage.object_store import FileStat, has_file_system
@@ -31,7 +32,8 @@ class RemoteHandle:
         files = _list_files(location, is_archive=is_archive)
         if not files:
             raise request.not_found()
-        if not is_archive and location + SAVED_MODEL not in {file.path for file in files}:
+        names = {file.path.removeprefix(location) for file in files}
+        if not is_archive and find_model_file(names) is None:
             raise not_a_module(request.handle)
 
         def make(work: Path) -> Path:

@@ -6,11 +6,13 @@ from pipeline.hub.handles.base import ModuleHandle
 from pipeline.hub.handles.http import HttpHandle
 from pipeline.hub.handles.local_archive import LocalArchiveHandle
 from pipeline.hub.handles.local_directory import LocalDirectoryHandle
+from pipeline.hub.handles.model_file import ModelFileHandle
 from pipeline.hub.handles.object_store import RemoteHandle
 from pipeline.hub.handles.untrained import UntrainedHandle
 
 HANDLES: tuple[ModuleHandle, ...] = (
     UntrainedHandle(),
+    ModelFileHandle(),
     HttpHandle(),
     RemoteHandle(),
     LocalArchiveHandle(),
