@@ -5,7 +5,7 @@ the same features copies it to its own cache; so it needs no TensorFlow.
 
 ```
 CACHE/openvino-<SHA-256 of the identity>/module/
-    model.xml, model.bin    the network in OpenVINO's format, float32, input [1, height, width, 3]
+    model.xml, model.bin    the network in OpenVINO's format, float32, input [batch_size, height, width, 3]
     probe.npy               TensorFlow's vectors of `probe_images`
     identity.txt            of the conversion
 ```
@@ -16,6 +16,7 @@ versions of both libraries.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import logging
 import platform
@@ -31,10 +32,12 @@ from numpy.typing import NDArray
 from pipeline.core.errors import ModuleError
 from pipeline.core.timing import timed
 from pipeline.engines.base import ModuleFunction
+from pipeline.engines.batches import in_batches
 from pipeline.engines.parity import probe_images
 from pipeline.hub.cache import CacheEntry, ModuleCache, cache_directory
 from pipeline.hub.staging import fetch_staged, stage_directory
-from pipeline.savedmodel.module import freeze
+from pipeline.savedmodel.freezing import FrozenGraph, freeze
+from pipeline.savedmodel.signatures import ImageSignature
 
 ADVICE = "; use --engine=tensorflow"
 """The end of every `OpenVINOError`."""
@@ -113,6 +116,7 @@ class Converter:
                 _VERSION,
                 function.sha256,
                 (signature.signature, signature.input_key, signature.output_key, signature.height, signature.width),
+                signature.pooling,
                 [("openvino", self.openvino), ("tensorflow", self.tensorflow)],
             )
         )
@@ -240,16 +244,22 @@ def convert(function: ModuleFunction, directory: Path) -> None:
       OpenVINOError: OpenVINO cannot convert the module.
     """
     signature = function.signature
-    graph = freeze(function.local_directory(), signature, 1)
+    images = call_size(signature)
+    graph = freeze(function.local_directory(), signature, images)
+    if not graph.is_constant:
+        raise OpenVINOError(
+            f"OpenVINO cannot compute signature '{signature.signature}' of {function.path}: its output "
+            f"'{signature.output_key}' depends on a lookup table{ADVICE}"
+        )
     probes = probe_images(signature.height, signature.width)
-    reference = np.concatenate([_call(graph.function, probes[i : i + 1]) for i in range(len(probes))])
+    reference = in_batches(functools.partial(_call, graph), probes, images)
     np.save(directory / _PROBE, reference)
     openvino = import_openvino()
     frozen = directory / "frozen.pb"
     frozen.write_bytes(graph.function.graph.as_graph_def().SerializeToString())
     try:
         model = openvino.Core().read_model(frozen)
-        model.reshape([1, signature.height, signature.width, 3])
+        model.reshape([images, signature.height, signature.width, 3])
         openvino.save_model(model, directory / _MODEL, compress_to_fp16=False)
     except openvino_errors(openvino) as error:
         text = f"OpenVINO cannot convert signature '{signature.signature}' of {function.path}: {one_line(error)}"
@@ -258,14 +268,17 @@ def convert(function: ModuleFunction, directory: Path) -> None:
         frozen.unlink()
 
 
-def _call(function: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    import tensorflow as tf
+def call_size(signature: ImageSignature) -> int:
+    """Returns the number of images in each call of a conversion: one, unless the module wants another number."""
+    return signature.fixed_batch_size or 1
 
-    vectors: NDArray[np.float32] = function(tf.constant(images))[0].numpy()
+
+def _call(graph: FrozenGraph, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    vectors = graph.compute(images)
     if vectors.ndim != 2 or len(vectors) != len(images):
         raise ModuleError(
             f"the output for {len(images)} image has shape {list(vectors.shape)}; expected one vector an image; "
-            "choose another --output_key"
+            "choose another --output_key or say --pooling"
         )
     return vectors
 

@@ -7,11 +7,14 @@ import pytest
 from pipeline.core.quiet import import_tensorflow
 from pipeline.engines.base import ModuleFunction
 from pipeline.savedmodel.digest import module_digest
-from pipeline.savedmodel.module import choose_signature, read_module
+from pipeline.savedmodel.module import read_module
+from pipeline.savedmodel.signatures import choose_signature
 
 
-def function_of(directory: Path | str, engine: str = "openvino", **options: Any) -> ModuleFunction:
-    signature = choose_signature(read_module(str(directory)))
+def function_of(
+    directory: Path | str, engine: str = "openvino", *, signature_name: str | None = None, **options: Any
+) -> ModuleFunction:
+    signature = choose_signature(read_module(str(directory)), signature=signature_name)
     path = str(directory)
     return ModuleFunction(path, path, module_digest(path), signature, engine, **options)
 
