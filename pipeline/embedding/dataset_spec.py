@@ -34,6 +34,10 @@ class Preprocessing:
     resize: str = "bilinear, half-pixel centres, no antialias"
 
 
+BY_MODULE = Preprocessing(height=0, width=0, decode="module", exif_orientation=False, resize="module")
+"""The preprocessing of a module that takes encoded images: it decodes and resizes them itself."""
+
+
 @dataclass(frozen=True)
 class Spec:
     """The origin and format of every vector in a data set.
@@ -50,6 +54,8 @@ class Spec:
       precision: precision of the computation, such as `float32`.
       parity: largest relative L2 difference of the engine's vectors from TensorFlow's over a few images; None for
         TensorFlow itself. A measurement that may differ between machines.
+      pooling: what made one vector of an output with more axes: `mean`, `cls` or `flatten`; None for an output of
+        vectors.
       dtype: data type of a vector's values.
       format_version: version of the data set format.
     """
@@ -65,13 +71,14 @@ class Spec:
     precision: str
     parity: float | None
     dtype: str = "float32"
+    pooling: str | None = None
     format_version: int = FORMAT_VERSION
 
 
 def differing_fields(old: Spec, new: Spec) -> list[str]:
     """Returns the differences that make the vectors of two specs incomparable, as `field: old, now new`."""
     ours, theirs = ({**dataclasses.asdict(spec), **dataclasses.asdict(spec.preprocessing)} for spec in (old, new))
-    vectors = ("signature", "output_key", "dimension", "normalization", "engine", "precision", "dtype")
+    vectors = ("signature", "output_key", "pooling", "dimension", "normalization", "engine", "precision", "dtype")
     preprocessing = [item.name for item in dataclasses.fields(Preprocessing)]
     return [
         f"{name}: {ours[name]}, now {theirs[name]}"

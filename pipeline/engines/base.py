@@ -15,7 +15,7 @@ from pipeline.hub.resolve import resolve_module
 from pipeline.hub.staging import not_seen
 from pipeline.model_formats.registry import MODEL_FORMATS
 from pipeline.savedmodel.digest import SAVED_MODEL
-from pipeline.savedmodel.module import ImageSignature
+from pipeline.savedmodel.signatures import ImageSignature
 from pipeline.storage import filesystem
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class Engine(Protocol):
       name: `openvino`, `tensorflow`, ...
       dimension: length D of a vector.
       batch_size: the largest number of images in one call. Smaller batches take the same time.
-      dtype: data type of the images for `infer`: `float32`, values in [0, 1]; or `uint8`, 0 to 255.
+      dtype: data type of the images for `infer`: `float32`, values in [0, 1]; `uint8`, 0 to 255; or `encoded`, the
+        bytes of the files.
       concurrent_calls: number of threads that may call `infer` at the same time. None: any number, and each thread
         decodes and infers its own images; suits a CPU. A number: that many threads call `infer` with full batches,
         which all decoding threads fill; suits an accelerator.
@@ -47,7 +48,7 @@ class Engine(Protocol):
     name: str
     dimension: int
     batch_size: int
-    dtype: Literal["float32", "uint8"] = "float32"
+    dtype: Literal["float32", "uint8", "encoded"] = "float32"
     concurrent_calls: int | None = None
     parity: float | None = None
     formats: ClassVar[tuple[str, ...]] = SAVED_MODEL_FORMATS
@@ -56,8 +57,8 @@ class Engine(Protocol):
         """Returns the vectors of some images.
 
         Args:
-          images: `dtype` [N, height, width, 3], RGB, with 1 <= N <= batch_size. The caller overwrites the array
-            after the call.
+          images: `dtype` [N, height, width, 3], RGB, with 1 <= N <= batch_size; an array of N `bytes` objects if the
+            dtype is `encoded`. The caller overwrites the array after the call.
 
         Returns:
           float32 [N, D]; row i belongs to image i.

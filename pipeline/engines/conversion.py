@@ -5,7 +5,7 @@ the same features copies it to its own cache; so it needs no TensorFlow.
 
 ```
 CACHE/openvino-<SHA-256 of the identity>/module/
-    model.xml, model.bin    the network in OpenVINO's format, float32, input [1, height, width, 3]
+    model.xml, model.bin    the network in OpenVINO's format, float32, input [batch_size, height, width, 3]
     probe.npy               the reference's vectors of `probe_images`, if the module's format has a reference
     identity.txt            of the conversion
 ```
@@ -30,23 +30,18 @@ from numpy.typing import NDArray
 from pipeline.core.errors import ModuleError
 from pipeline.core.timing import timed
 from pipeline.engines.base import SAVED_MODEL_FORMATS, ModuleFunction
+from pipeline.engines.batches import in_batches
 from pipeline.engines.parity import probe_images
 from pipeline.hub.cache import CacheEntry, ModuleCache, cache_directory
 from pipeline.hub.staging import fetch_staged, stage_directory
-from pipeline.model_formats.openvino_package import import_openvino, one_line, openvino_errors
+from pipeline.model_formats.openvino_package import ADVICE, OpenVINOError, import_openvino, one_line, openvino_errors
 from pipeline.model_formats.registry import MODEL_FORMATS
-
-ADVICE = "; use --engine=tensorflow"
-"""The end of an `OpenVINOError`, if TensorFlow computes the module's format, too."""
+from pipeline.savedmodel.signatures import ImageSignature
 
 _log = logging.getLogger(__name__)
 
 _VERSION = 2
 _MODEL, _PROBE, _IDENTITY = "model.xml", "probe.npy", "identity.txt"
-
-
-class OpenVINOError(ModuleError):
-    """OpenVINO cannot compute a module; the module may be valid."""
 
 
 def advice(function: ModuleFunction) -> str:
@@ -114,6 +109,7 @@ class Converter:
                 _VERSION,
                 function.sha256,
                 (signature.signature, signature.input_key, signature.output_key, signature.height, signature.width),
+                signature.pooling,
                 [("openvino", self.openvino), (self.library, self.reference)],
             )
         )
@@ -234,7 +230,7 @@ def _cache() -> ModuleCache:
 
 
 def convert(function: ModuleFunction, directory: Path) -> None:
-    """Writes a module's function in OpenVINO's format, and the reference vectors of the probe images if there are any.
+    """Writes a module's function in OpenVINO's format, and the reference's vectors of the probe images.
 
     Raises:
       ModuleError: the module cannot be loaded, or its output is not a vector.
@@ -242,9 +238,6 @@ def convert(function: ModuleFunction, directory: Path) -> None:
     """
     signature = function.signature
     network = MODEL_FORMATS[function.format].load(function.local_directory(), function.model_file, signature)
-    reference = network.reference_vectors(probe_images(signature.height, signature.width))
-    if reference is not None:
-        np.save(directory / _PROBE, reference)
     openvino = import_openvino()
     try:
         with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
@@ -253,3 +246,26 @@ def convert(function: ModuleFunction, directory: Path) -> None:
     except openvino_errors(openvino) as error:
         text = f"OpenVINO cannot convert signature '{signature.signature}' of {function.path}: {one_line(error)}"
         raise OpenVINOError(text + advice(function)) from error
+    if network.has_reference:
+        probes = probe_images(signature.height, signature.width)
+        reference = in_batches(network.reference_vectors, probes, call_size(signature))
+        check_vectors(reference, len(probes))
+        np.save(directory / _PROBE, reference)
+
+
+def call_size(signature: ImageSignature) -> int:
+    """Returns the number of images in each call of a conversion: one, unless the module wants another number."""
+    return signature.fixed_batch_size or 1
+
+
+def check_vectors(vectors: NDArray[np.float32], images: int) -> None:
+    """Checks that an output is one vector for each image.
+
+    Raises:
+      ModuleError: it is not.
+    """
+    if vectors.ndim != 2 or len(vectors) != images:
+        raise ModuleError(
+            f"the output for {images} images has shape {list(vectors.shape)}; expected one vector an image; choose "
+            "another --output_key or say --pooling"
+        )

@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 from pipeline.core.cores import usable_cores
 from pipeline.core.errors import ModuleError
-from pipeline.engines.base import Engine, ModuleFunction
-from pipeline.engines.conversion import OpenVINOError, advice, converted
+from pipeline.engines.base import SAVED_MODEL_FORMATS, Engine, ModuleFunction
+from pipeline.engines.batches import fill_up, in_batches
+from pipeline.engines.conversion import advice, call_size, check_vectors, converted
 from pipeline.engines.parity import PARITY_LIMIT, REDUCED_PARITY_LIMIT, probe_images, relative_difference
-from pipeline.model_formats.openvino_package import import_openvino, one_line, openvino_errors
-from pipeline.model_formats.pooling import pool
+from pipeline.model_formats.openvino_package import OpenVINOError, import_openvino, one_line, openvino_errors
 from pipeline.model_formats.registry import MODEL_FORMATS
 
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 
 class OpenVINOEngine(Engine):
-    """A module's function, compiled for one image at a time.
+    """A module's function, compiled for one image at a time, or for the number of images that the module wants.
 
     Each calling thread has its own inference request, and one thread computes each request: the number of images in
     flight is the number of threads. Batches of one image are fastest: the activations between layers stay in the
@@ -30,7 +30,6 @@ class OpenVINOEngine(Engine):
     """
 
     name = "openvino"
-    batch_size = 1
     formats = tuple(MODEL_FORMATS)
 
     def __init__(self, function: ModuleFunction) -> None:
@@ -43,7 +42,7 @@ class OpenVINOEngine(Engine):
           CacheError: the converted module cannot be stored.
         """
         module = converted(function)
-        self._output_key = function.signature.output_key
+        self.batch_size = call_size(function.signature)
         self._openvino = import_openvino()
         self._local = threading.local()
         try:
@@ -53,7 +52,8 @@ class OpenVINOEngine(Engine):
                 f"OpenVINO cannot compile {function.path}: {one_line(error)}{advice(function)}"
             ) from error
         probes = probe_images(function.signature.height, function.signature.width)
-        vectors = np.concatenate([self.infer(probes[i : i + 1]) for i in range(len(probes))])
+        vectors = in_batches(self.infer, probes, self.batch_size)
+        check_vectors(vectors, len(probes))
         self.dimension = vectors.shape[1]
         reference = MODEL_FORMATS[function.format].reference
         if reference is None or module.reference is None:
@@ -62,7 +62,7 @@ class OpenVINOEngine(Engine):
         limit = PARITY_LIMIT
         if function.precision != "float32":
             limit = float(np.finfo(np.float32).max)
-        elif parity > limit and self._is_reduced(module.model):
+        elif function.format not in SAVED_MODEL_FORMATS and self._is_reduced(module.model):
             limit = REDUCED_PARITY_LIMIT
         if not parity <= limit:
             raise OpenVINOError(
@@ -99,10 +99,12 @@ class OpenVINOEngine(Engine):
         )
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the vector float32 [1, D] of one image, float32 [1, height, width, 3].
+        """Returns the vectors float32 [N, D] of up to `batch_size` images, float32 [N, height, width, 3].
 
         Fastest if every call of a thread passes the same array: it then stays set as the input tensor.
         """
+        count = len(images)
+        images = fill_up(images, self.batch_size)
         local = self._local
         if not hasattr(local, "request"):
             local.request = self._model.create_infer_request()
@@ -112,4 +114,5 @@ class OpenVINOEngine(Engine):
             local.request.set_input_tensor(self._openvino.Tensor(images, shared_memory=True))
             local.images = images
         local.request.infer(share_outputs=True)
-        return pool(local.output, None, name=self._output_key).copy()
+        vectors: NDArray[np.float32] = local.output[:count].copy()
+        return vectors

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pipeline.core.errors import ModuleError
-from pipeline.savedmodel.module import ImageSignature, Module
+from pipeline.savedmodel.module import Module
+from pipeline.savedmodel.signatures import ImageSignature
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,10 +37,29 @@ class Reference:
 
 
 class Network(Protocol):
-    """A function of a module, loaded to be converted."""
+    """A function of a module, loaded to be converted.
 
-    def reference_vectors(self, images: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """Returns the vectors that the module's own framework computes, or None if it is not installed or has none.
+    It takes `ImageSignature.fixed_batch_size` images, or one; in the following, N of them.
+
+    Attributes:
+      has_reference: whether the module's own framework is there to compute vectors.
+    """
+
+    has_reference: bool
+
+    def openvino_model(self, scratch: Path) -> Any:
+        """Returns the adapted function as an `openvino.Model`: float32 [N, height, width, 3] in, float32 [N, D] out.
+
+        Args:
+          scratch: a directory for temporary files.
+
+        Raises:
+          OpenVINOError: OpenVINO cannot convert the function; or one of `openvino_errors`, for the same reason.
+        """
+        ...
+
+    def reference_vectors(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the vectors of the module's own framework, if `has_reference`.
 
         Args:
           images: float32 [N, height, width, 3], in [0, 1].
@@ -48,19 +68,7 @@ class Network(Protocol):
           float32 [N, D].
 
         Raises:
-          ModuleError: the function does not return one vector for an image.
-        """
-        ...
-
-    def openvino_model(self, scratch: Path) -> Any:
-        """Returns the function as an `openvino.Model`: one input float32 [1, height, width, 3], one output.
-
-        Args:
-          scratch: a directory for temporary files.
-
-        Raises:
-          ModuleError: the function has inputs or outputs that this pipeline cannot use.
-          Exception: one of `openvino_errors`; OpenVINO cannot convert the function.
+          ModuleError: the framework cannot compute the function.
         """
         ...
 
@@ -102,16 +110,6 @@ class ModuleFormat(Protocol):
 
         Raises:
           ModuleError: a file cannot be read, or is damaged.
-        """
-        ...
-
-    def choose_signature(
-        self, module: Module, *, signature: str | None, output_key: str | None, image_size: tuple[int, int] | None
-    ) -> ImageSignature:
-        """Returns the function of a module to call; see `pipeline.savedmodel.module.choose_signature`.
-
-        Raises:
-          ModuleError: there is no such function, or it takes no images.
         """
         ...
 

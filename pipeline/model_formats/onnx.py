@@ -6,6 +6,7 @@ the reference vectors.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -15,12 +16,11 @@ from google.protobuf.message import DecodeError
 
 from pipeline.core.errors import ModuleError
 from pipeline.model_formats.base import Reference, find_one
-from pipeline.model_formats.graph_function import FUNCTION, ImageInput, choose_graph_function, image_input
+from pipeline.model_formats.image_graph import FUNCTION, fed_array, pooled_array, read_function, with_channels
 from pipeline.model_formats.onnx_messages import DTYPES, EXTERNAL, parse_model
-from pipeline.model_formats.openvino_graph import read_function
-from pipeline.model_formats.pooling import pool
-from pipeline.savedmodel.module import ImageSignature, Module, SignatureInfo, TensorInfo
+from pipeline.savedmodel.module import Module, SignatureInfo, TensorInfo
 from pipeline.savedmodel.safety import UnsafeOperation
+from pipeline.savedmodel.signatures import ImageSignature
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +64,7 @@ class Onnx:
             tag_sets=(),
             signatures={
                 FUNCTION: SignatureInfo(
-                    _tensor_infos(value for value in model.graph.input if value.name not in weights),
+                    with_channels(_tensor_infos(value for value in model.graph.input if value.name not in weights)),
                     _tensor_infos(model.graph.output),
                 )
             },
@@ -73,52 +73,52 @@ class Onnx:
             model_file=model_file,
         )
 
-    def choose_signature(
-        self, module: Module, *, signature: str | None, output_key: str | None, image_size: tuple[int, int] | None
-    ) -> ImageSignature:
-        """See `ModuleFormat`."""
-        return choose_graph_function(module, signature=signature, output_key=output_key, image_size=image_size)
-
     def load(self, directory: str, model_file: str, signature: ImageSignature) -> OnnxNetwork:
         """See `ModuleFormat`."""
-        module = self.read(directory, model_file, handle=directory, sha256="")
-        return OnnxNetwork(Path(directory, model_file), image_input(module.signatures[FUNCTION]), signature)
+        return OnnxNetwork(Path(directory, model_file), signature)
 
 
 class OnnxNetwork:
     """The `Network` of an ONNX model."""
 
-    def __init__(self, path: Path, image: ImageInput, signature: ImageSignature) -> None:
+    def __init__(self, path: Path, signature: ImageSignature) -> None:
         self._path = path
-        self._image = image
         self._signature = signature
+        self._session: Any = None
 
-    def reference_vectors(self, images: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """See `Network`; the vectors of ONNX Runtime."""
-        import numpy as np
-
+    @property
+    def has_reference(self) -> bool:
+        """Whether ONNX Runtime is installed, and the model takes numbers of a kind that NumPy has."""
         try:
-            import onnxruntime
+            importlib.import_module("onnxruntime")
         except ImportError:
-            return None
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # its warnings are about its own optimisations
-        try:
-            session = onnxruntime.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
-            outputs = [
-                session.run([self._signature.output_key], {self._image.key: self._image.adapt(images[i : i + 1])})[0][
-                    :1
-                ]
-                for i in range(len(images))
-            ]
-        except Exception as error:  # of many classes, without a common base
-            text = " ".join(str(error).split())[:300]
-            raise ModuleError(f"ONNX Runtime cannot compute {self._path}: {text}; is the model complete?") from error
-        return pool(np.concatenate(outputs).astype(np.float32), None, name=self._signature.output_key)
+            return False
+        return self._signature.dtype != "bfloat16"
 
     def openvino_model(self, scratch: Path) -> Any:
         """See `Network`."""
-        return read_function(self._path, self._image, self._signature)
+        return read_function(self._path, self._signature)
+
+    def reference_vectors(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Network`; the vectors of ONNX Runtime."""
+        import numpy as np
+        import onnxruntime
+
+        signature = self._signature
+        inputs = {signature.input_key: fed_array(images, signature)}
+        inputs |= dict.fromkeys(signature.switches, np.array(False))
+        try:
+            if self._session is None:
+                options = onnxruntime.SessionOptions()
+                options.log_severity_level = 4  # its warnings are about its own optimisations
+                self._session = onnxruntime.InferenceSession(
+                    str(self._path), options, providers=["CPUExecutionProvider"]
+                )
+            (output,) = self._session.run([signature.output_key], inputs)
+        except Exception as error:  # of many classes, without a common base
+            text = " ".join(str(error).split())[:300]
+            raise ModuleError(f"ONNX Runtime cannot compute {self._path}: {text}; is the model complete?") from error
+        return pooled_array(output, signature)
 
 
 def _parse(path: Path) -> Any:

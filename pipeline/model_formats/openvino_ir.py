@@ -13,10 +13,10 @@ from xml.etree import ElementTree
 
 from pipeline.core.errors import ModuleError
 from pipeline.model_formats.base import Reference, find_one
-from pipeline.model_formats.graph_function import FUNCTION, ImageInput, choose_graph_function, image_input
-from pipeline.model_formats.openvino_graph import read_function
-from pipeline.savedmodel.module import ImageSignature, Module, SignatureInfo, TensorInfo
+from pipeline.model_formats.image_graph import FUNCTION, read_function, with_channels
+from pipeline.savedmodel.module import Module, SignatureInfo, TensorInfo
 from pipeline.savedmodel.safety import UnsafeOperation
+from pipeline.savedmodel.signatures import ImageSignature
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,38 +57,33 @@ class OpenVinoIr:
             sha256=sha256,
             format="openvino_ir",
             tag_sets=(),
-            signatures={FUNCTION: SignatureInfo(_by_key(_inputs(net)), _by_key(_outputs(net)))},
+            signatures={FUNCTION: SignatureInfo(with_channels(_by_key(_inputs(net))), _by_key(_outputs(net)))},
             image_size=None,
             unsafe_operations=_unsafe_operations(net),
             model_file=model_file,
         )
 
-    def choose_signature(
-        self, module: Module, *, signature: str | None, output_key: str | None, image_size: tuple[int, int] | None
-    ) -> ImageSignature:
-        """See `ModuleFormat`."""
-        return choose_graph_function(module, signature=signature, output_key=output_key, image_size=image_size)
-
     def load(self, directory: str, model_file: str, signature: ImageSignature) -> IrNetwork:
         """See `ModuleFormat`."""
-        module = self.read(directory, model_file, handle=directory, sha256="")
-        return IrNetwork(Path(directory, model_file), image_input(module.signatures[FUNCTION]), signature)
+        return IrNetwork(Path(directory, model_file), signature)
 
 
 class IrNetwork:
     """The `Network` of OpenVINO's IR, which no other framework computes."""
 
-    def __init__(self, path: Path, image: ImageInput, signature: ImageSignature) -> None:
-        self._path = path
-        self._image = image
-        self._signature = signature
+    has_reference = False
 
-    def reference_vectors(self, images: NDArray[np.float32]) -> None:
-        """See `Network`; there is no reference."""
+    def __init__(self, path: Path, signature: ImageSignature) -> None:
+        self._path = path
+        self._signature = signature
 
     def openvino_model(self, scratch: Path) -> Any:
         """See `Network`."""
-        return read_function(self._path, self._image, self._signature)
+        return read_function(self._path, self._signature)
+
+    def reference_vectors(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Network`."""
+        raise NotImplementedError("there is no reference")
 
 
 def _parse(path: Path) -> ElementTree.Element:

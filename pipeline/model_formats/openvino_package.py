@@ -6,7 +6,16 @@ import re
 import sys
 from typing import Any
 
+from pipeline.core.errors import ModuleError
+
+ADVICE = "; use --engine=tensorflow"
+"""The end of an `OpenVINOError`, if TensorFlow computes the module's format, too."""
+
 _TELEMETRY = "openvino_telemetry"
+
+
+class OpenVINOError(ModuleError):
+    """OpenVINO cannot compute a module; the module may be valid."""
 
 
 def import_openvino() -> Any:

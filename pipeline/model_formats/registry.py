@@ -11,7 +11,7 @@ from pipeline.model_formats.onnx import Onnx
 from pipeline.model_formats.openvino_ir import OpenVinoIr
 from pipeline.model_formats.saved_model import SavedModel
 from pipeline.savedmodel.digest import module_digest, not_a_module
-from pipeline.savedmodel.module import ImageSignature, Module
+from pipeline.savedmodel.module import Module
 
 _SAVED_MODEL = SavedModel()
 MODEL_FORMATS: Mapping[str, ModuleFormat] = {
@@ -78,19 +78,3 @@ def read_module(path: str, *, handle: str | None = None, sha256: str | None = No
     if found is None:
         raise not_a_module(handle or path)
     return found.format.read(path, found.name, handle=handle or path, sha256=sha256 or module_digest(path))
-
-
-def choose_signature(
-    module: Module,
-    *,
-    signature: str | None = None,
-    output_key: str | None = None,
-    image_size: tuple[int, int] | None = None,
-) -> ImageSignature:
-    """Returns the function of a module to call, whatever the module's format.
-
-    Raises:
-      ModuleError: there is no such function, it takes no images or returns no vectors, or the image size is unknown.
-    """
-    kind = MODEL_FORMATS[module.format]
-    return kind.choose_signature(module, signature=signature, output_key=output_key, image_size=image_size)

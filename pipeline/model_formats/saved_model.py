@@ -6,11 +6,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipeline.core.errors import ModuleError
 from pipeline.model_formats.base import Reference
-from pipeline.model_formats.openvino_package import import_openvino
+from pipeline.model_formats.openvino_package import ADVICE, OpenVINOError, import_openvino
 from pipeline.savedmodel.digest import SAVED_MODEL
-from pipeline.savedmodel.module import FrozenGraph, ImageSignature, Module, choose_signature, freeze, read_module
+from pipeline.savedmodel.module import Module, read_module
+from pipeline.savedmodel.signatures import ImageSignature
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,45 +35,38 @@ class SavedModel:
         """See `ModuleFormat`."""
         return read_module(directory, handle=handle, sha256=sha256)
 
-    def choose_signature(
-        self, module: Module, *, signature: str | None, output_key: str | None, image_size: tuple[int, int] | None
-    ) -> ImageSignature:
-        """See `ModuleFormat`."""
-        return choose_signature(module, signature=signature, output_key=output_key, image_size=image_size)
-
     def load(self, directory: str, model_file: str, signature: ImageSignature) -> FrozenNetwork:
         """See `ModuleFormat`; imports TensorFlow."""
-        return FrozenNetwork(freeze(directory, signature, 1), signature)
+        return FrozenNetwork(directory, signature)
 
 
 class FrozenNetwork:
     """The `Network` of a SavedModel's function."""
 
-    def __init__(self, graph: FrozenGraph, signature: ImageSignature) -> None:
-        self._graph = graph
+    has_reference = True
+
+    def __init__(self, directory: str, signature: ImageSignature) -> None:
+        from pipeline.savedmodel.freezing import freeze
+
+        self._directory = directory
         self._signature = signature
-
-    def reference_vectors(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `Network`."""
-        import numpy as np
-
-        return np.concatenate([self._call(images[i : i + 1]) for i in range(len(images))])
-
-    def _call(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        import tensorflow as tf
-
-        vectors: NDArray[np.float32] = self._graph.function(tf.constant(images))[0].numpy()
-        if vectors.ndim != 2 or len(vectors) != len(images):
-            raise ModuleError(
-                f"the output for {len(images)} image has shape {list(vectors.shape)}; expected one vector an image; "
-                "choose another --output_key"
-            )
-        return vectors
+        self._images = signature.fixed_batch_size or 1
+        self._graph = freeze(directory, signature, self._images)
 
     def openvino_model(self, scratch: Path) -> Any:
         """See `Network`."""
+        signature = self._signature
+        if not self._graph.is_constant:
+            raise OpenVINOError(
+                f"OpenVINO cannot compute signature '{signature.signature}' of {self._directory}: its output "
+                f"'{signature.output_key}' depends on a lookup table{ADVICE}"
+            )
         frozen = scratch / "frozen.pb"
         frozen.write_bytes(self._graph.function.graph.as_graph_def().SerializeToString())
         model = import_openvino().Core().read_model(frozen)
-        model.reshape([1, self._signature.height, self._signature.width, 3])
+        model.reshape([self._images, signature.height, signature.width, 3])
         return model
+
+    def reference_vectors(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Network`; the vectors of TensorFlow."""
+        return self._graph.compute(images)

@@ -15,6 +15,7 @@ OTHER = {
     "module_sha256": "f" * 64,
     "signature": "image_feature_vector",
     "output_key": "pooled",
+    "pooling": "mean",
     "dimension": 4,
     "normalization": "l2",
     "engine": "openvino",

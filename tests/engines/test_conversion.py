@@ -46,7 +46,7 @@ def test_what_is_converted_once_is_loaded_without_tensorflow(tiny_module):
     code = f"""
 import sys
 from pipeline.engines.base import ModuleFunction
-from pipeline.savedmodel.module import ImageSignature
+from pipeline.savedmodel.signatures import ImageSignature
 {spec!r}.load()
 print("tensorflow" in sys.modules)
 """

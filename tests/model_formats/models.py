@@ -22,10 +22,12 @@ def write_onnx(
     dtype: int = TensorProto.FLOAT,
     batch: int | str = "batch",
     size: int | str = SIZE,
+    channels: int | str = 3,
     domain: str = "",
     operator: str = "Relu",
     output_shape: tuple[int | str, ...] | None = None,
     tokens: bool = False,
+    switch: str | None = None,
     external: str | None = None,
 ) -> Path:
     """Writes a model of one convolution and one operator; its vectors are the means of the 8 channels.
@@ -36,14 +38,16 @@ def write_onnx(
       dtype: of the input; a uint8 input is divided by 255 first.
       batch: length of the first axis.
       size: height and width.
+      channels: length of the axis of colours.
       domain: of the operator after the convolution.
       operator: its name.
       output_shape: the declared shape of the output.
       tokens: the output is [N, tokens, 8], without the mean.
+      switch: the name of a further input, which adds 1 to all values if it is true.
       external: the name of a file for the weights.
     """
     weights = np.random.default_rng(0).normal(size=(8, 3, 3, 3)).astype(np.float32)
-    axes = [3, size, size] if layout == "NCHW" else [size, size, 3]
+    axes = [channels, size, size] if layout == "NCHW" else [size, size, channels]
     image = helper.make_tensor_value_info("images", dtype, [batch, *axes])
     nodes = [helper.make_node("Cast", ["images"], ["x0"], to=TensorProto.FLOAT)]
     nodes.append(helper.make_node("Div", ["x0", "scale"], ["x1"]))
@@ -55,11 +59,17 @@ def write_onnx(
         nodes.append(helper.make_node("Transpose", ["x5"], ["vectors"], perm=[0, 2, 1]))
     else:
         nodes.append(helper.make_node("GlobalAveragePool", ["x4"], ["vectors"]))
+    inputs = [image]
+    if switch is not None:
+        inputs.append(helper.make_tensor_value_info(switch, TensorProto.BOOL, []))
+        nodes[-1].output[0] = "x6"
+        nodes.append(helper.make_node("Cast", [switch], ["x7"], to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("Add", ["x6", "x7"], ["vectors"]))
     shape = output_shape or ((batch, 49, 8) if tokens else (batch, 8, 1, 1))
     graph = helper.make_graph(
         nodes,
         "graph",
-        [image],
+        inputs,
         [helper.make_tensor_value_info("vectors", TensorProto.FLOAT, shape)],
         [
             numpy_helper.from_array(weights, "weights"),

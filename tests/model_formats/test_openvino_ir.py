@@ -3,7 +3,8 @@ import re
 import pytest
 
 from pipeline.core.errors import ModuleError
-from pipeline.model_formats.registry import choose_signature, read_module
+from pipeline.model_formats.registry import read_module
+from pipeline.savedmodel.signatures import choose_signature
 from tests.model_formats.models import CNN, VIT, write_ir
 
 
