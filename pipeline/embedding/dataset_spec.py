@@ -39,6 +39,24 @@ BY_MODULE = Preprocessing(height=0, width=0, decode="module", exif_orientation=F
 
 
 @dataclass(frozen=True)
+class Certificate:
+    """How near the vectors of a data set are to those of the framework that the module is made for.
+
+    The process that started the data set measured this on a few probe images, from their encoded bytes to their
+    vectors. It is a record, which other machines need not reproduce to the bit.
+
+    Attributes:
+      reference: name and version of the framework, such as `tensorflow 2.21.0`; None if there was none.
+      difference: the largest relative L2 difference of a probe image's vector from the framework's; None without one.
+      probe_sha256: SHA-256 of the vectors of all probe images, little-endian float32, before `--normalize`.
+    """
+
+    reference: str | None
+    difference: float | None
+    probe_sha256: str
+
+
+@dataclass(frozen=True)
 class Spec:
     """The origin and format of every vector in a data set.
 
@@ -57,6 +75,8 @@ class Spec:
       pooling: what made one vector of an output with more axes: `mean`, `cls` or `flatten`; None for an output of
         vectors.
       dtype: data type of a vector's values.
+      certificate: the comparison with the framework of the module. It does not belong to the kind of the vectors. None
+        in older data sets, and for a custom engine.
       format_version: version of the data set format.
     """
 
@@ -72,6 +92,7 @@ class Spec:
     parity: float | None
     dtype: str = "float32"
     pooling: str | None = None
+    certificate: Certificate | None = None
     format_version: int = FORMAT_VERSION
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.core.settings import DecodeConfig, EngineConfig, ModuleConfig, Normalization
-from pipeline.embedding.dataset_spec import BY_MODULE, Preprocessing, Spec
+from pipeline.embedding.dataset_spec import BY_MODULE, Certificate, Preprocessing, Spec
 from pipeline.engines.base import Engine, ModuleFunction
 from pipeline.hub.resolve import resolve_module
 from pipeline.images.decoder import ImageDecoder
@@ -68,13 +68,16 @@ class EmbedderSpec:
         )
         return cls(function, decoder, engine.batch_size, engine.normalize)
 
-    def dataset_spec(self, *, dimension: int, engine: str, parity: float | None) -> Spec:
+    def dataset_spec(
+        self, *, dimension: int, engine: str, parity: float | None, certificate: Certificate | None = None
+    ) -> Spec:
         """Returns the spec of a data set with these vectors.
 
         Args:
           dimension: length of a vector.
           engine: name of the engine that computes the vectors.
           parity: see `Spec`.
+          certificate: see `Spec`.
         """
         source, decoder = self.source, self.decoder
         function = source if isinstance(source, ModuleFunction) else None
@@ -99,6 +102,7 @@ class EmbedderSpec:
             precision=function.precision if function else "float32",
             parity=parity,
             pooling=signature.pooling if signature else None,
+            certificate=certificate,
         )
 
     def with_engine_name(self, name: str) -> EmbedderSpec:

@@ -42,6 +42,7 @@ class Engine(Protocol):
         decodes and infers its own images; suits a CPU. A number: that many threads call `infer` with full batches,
         which all decoding threads fill; suits an accelerator.
       parity: largest relative L2 difference from the reference's vectors of a few images; None if not compared.
+      reference: name and version of the package that computes `reference_vectors`; None if there is none.
       formats: formats of the modules that the engine computes; see `Module.format`.
     """
 
@@ -51,6 +52,7 @@ class Engine(Protocol):
     dtype: Literal["float32", "uint8", "encoded"] = "float32"
     concurrent_calls: int | None = None
     parity: float | None = None
+    reference: str | None = None
     formats: ClassVar[tuple[str, ...]] = SAVED_MODEL_FORMATS
 
     def infer(self, images: Any) -> NDArray[np.float32]:
@@ -64,6 +66,15 @@ class Engine(Protocol):
           float32 [N, D]; row i belongs to image i.
         """
         ...
+
+    def reference_vectors(self, images: Any) -> NDArray[np.float32] | None:
+        """Returns the vectors that the framework of the module computes for some images; None if it is not there.
+
+        Args:
+          images: any number, as for `infer`.
+        """
+        del images
+        return None
 
 
 @dataclass(frozen=True)

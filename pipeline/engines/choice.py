@@ -8,8 +8,8 @@ import logging
 from pipeline.core.errors import ModuleError
 from pipeline.engines import gpu
 from pipeline.engines.base import SAVED_MODEL_FORMATS, Engine, ModuleFunction
-from pipeline.engines.conversion import ADVICE, OpenVINOError
 from pipeline.hub.cache import CacheError
+from pipeline.model_formats.openvino_package import ADVICE, OpenVINOError
 
 _log = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ the same features copies it to its own cache; so it needs no TensorFlow.
 CACHE/openvino-<SHA-256 of the identity>/module/
     model.xml, model.bin    the network in OpenVINO's format, float32, input [batch_size, height, width, 3]
     probe.npy               the reference's vectors of `probe_images`, if the module's format has a reference
+    chain-<SHA-256>.npy     the reference's vectors of other images, by the digest of the images
     identity.txt            of the conversion
 ```
 
@@ -17,6 +18,7 @@ and of the reference.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import logging
 import platform
@@ -31,7 +33,7 @@ from pipeline.core.errors import ModuleError
 from pipeline.core.timing import timed
 from pipeline.engines.base import SAVED_MODEL_FORMATS, ModuleFunction
 from pipeline.engines.batches import in_batches
-from pipeline.engines.parity import probe_images
+from pipeline.engines.parity import plain_pixels, probe_images
 from pipeline.hub.cache import CacheEntry, ModuleCache, cache_directory
 from pipeline.hub.staging import fetch_staged, stage_directory
 from pipeline.model_formats.openvino_package import ADVICE, OpenVINOError, import_openvino, one_line, openvino_errors
@@ -55,14 +57,16 @@ class ConvertedModule:
     Attributes:
       model: path of the model file.
       reference: the reference's vectors of `probe_images`, float32 [N, D]; None if there is no reference.
+      library: name and version of the reference.
     """
 
-    def __init__(self, directory: Path, identity: str) -> None:
+    def __init__(self, directory: Path, identity: str, library: str) -> None:
         """Reads a directory of converted files.
 
         Args:
           directory: an entry of the cache.
           identity: of the expected conversion.
+          library: name and version of the reference.
 
         Raises:
           ModuleError: the directory is another conversion.
@@ -71,9 +75,20 @@ class ConvertedModule:
         if found != identity:
             raise ModuleError(f"{directory} is the conversion {found}; expected {identity}")
         self.model = directory / _MODEL
+        self.library = library
+        self._directory = directory
         self.reference: NDArray[np.float32] | None = None
         if (directory / _PROBE).exists():
             self.reference = np.load(directory / _PROBE)
+
+    def reference_of(self, images: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """Returns the reference's vectors of some images, float32 [N, D]; None if they are not in the directory."""
+        path = self._directory / _chain_name(images)
+        return np.load(path) if path.exists() else None
+
+
+def _chain_name(images: NDArray[np.float32]) -> str:
+    return f"chain-{hashlib.sha256(images.tobytes()).hexdigest()}.npy"
 
 
 @dataclass(frozen=True)
@@ -100,6 +115,11 @@ class Converter:
         reference = MODEL_FORMATS[module_format].reference
         library = reference.package if reference else ""
         return cls(_installed_version("openvino"), library, _installed_version(library) if library else "")
+
+    @property
+    def title(self) -> str:
+        """Name and version of the reference, such as `tensorflow 2.21.0`."""
+        return f"{self.library} {self.reference}"
 
     def identity(self, function: ModuleFunction) -> str:
         """Returns what the conversion of a function by these libraries depends on: module, function, versions."""
@@ -167,7 +187,7 @@ class StagedConversion:
 
         identity = self.converter.identity(function)
         entry = _cache().get(self.path, (identity,), copy, self.sha256)
-        return ConvertedModule(Path(entry.path), identity)
+        return ConvertedModule(Path(entry.path), identity, self.converter.title)
 
 
 def stage_conversion(function: ModuleFunction, location: str) -> StagedConversion:
@@ -201,8 +221,9 @@ def converted(function: ModuleFunction) -> ConvertedModule:
         if not difference:
             return staged.fetch(function)
         _log.warning("this worker converts the module itself, because %s", difference)
+    converter = Converter.here(function.format)
     try:
-        return ConvertedModule(Path(_convert_once(function).path), Converter.here(function.format).identity(function))
+        return ConvertedModule(Path(_convert_once(function).path), converter.identity(function), converter.title)
     except ImportError as error:
         reason = f", because {difference}," if difference else ""
         raise ModuleError(
@@ -251,6 +272,8 @@ def convert(function: ModuleFunction, directory: Path) -> None:
         reference = in_batches(network.reference_vectors, probes, call_size(signature))
         check_vectors(reference, len(probes))
         np.save(directory / _PROBE, reference)
+        chain = plain_pixels(signature.height, signature.width)
+        np.save(directory / _chain_name(chain), in_batches(network.reference_vectors, chain, call_size(signature)))
 
 
 def call_size(signature: ImageSignature) -> int:

@@ -15,6 +15,7 @@ from pipeline.engines.base import SAVED_MODEL_FORMATS, Engine, ModuleFunction
 from pipeline.engines.batches import fill_up, in_batches
 from pipeline.engines.conversion import advice, call_size, check_vectors, converted
 from pipeline.engines.parity import PARITY_LIMIT, REDUCED_PARITY_LIMIT, probe_images, relative_difference
+from pipeline.engines.references import compute_reference
 from pipeline.model_formats.openvino_package import OpenVINOError, import_openvino, one_line, openvino_errors
 from pipeline.model_formats.registry import MODEL_FORMATS
 
@@ -42,6 +43,7 @@ class OpenVINOEngine(Engine):
           CacheError: the converted module cannot be stored.
         """
         module = converted(function)
+        self._module, self._function = module, function
         self.batch_size = call_size(function.signature)
         self._openvino = import_openvino()
         self._local = threading.local()
@@ -70,6 +72,14 @@ class OpenVINOEngine(Engine):
                 f"L2; expected at most {limit:.0e}{advice(function)}"
             )
         self.parity = float(f"{parity:.1e}")
+        self.reference = module.library
+
+    def reference_vectors(self, images: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """Returns the vectors that the framework of the module computes; loads it if nothing keeps these vectors."""
+        if self.reference is None:
+            return None
+        known = self._module.reference_of(images)
+        return compute_reference(self._function, images) if known is None else known
 
     def _is_reduced(self, model: Path) -> bool:
         """Returns whether a converted network has intermediate values of half or integer precision."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import logging
 from typing import Any
 
@@ -15,7 +16,7 @@ from pipeline.core.errors import ModuleError
 from pipeline.core.quiet import import_tensorflow
 from pipeline.engines import gpu
 from pipeline.engines.base import Engine, ModuleFunction
-from pipeline.engines.batches import fill_up
+from pipeline.engines.batches import fill_up, in_batches
 from pipeline.savedmodel.freezing import freeze
 from pipeline.savedmodel.signatures import ImageSignature
 
@@ -60,6 +61,7 @@ class TensorFlowEngine(Engine):
                 f"{self.batch_size} images; expected one vector an image; choose another --output_key or say --pooling"
             )
         self.dimension = int(probe.shape[1])
+        self.reference = f"tensorflow {importlib.metadata.version('tensorflow')}"
 
     @property
     def trace_count(self) -> int:
@@ -77,6 +79,10 @@ class TensorFlowEngine(Engine):
                 _log.warning("the module refuses an image: %s", error)
                 return np.full((1, self.dimension), np.nan, np.float32)
         return np.concatenate([self.infer(images[index : index + 1]) for index in range(len(images))])
+
+    def reference_vectors(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Returns the vectors of any number of images: TensorFlow is the reference of its modules."""
+        return in_batches(self.infer, images, self.batch_size)
 
 
 def _probe(signature: ImageSignature) -> NDArray[Any]:

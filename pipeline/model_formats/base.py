@@ -40,12 +40,12 @@ class Network(Protocol):
     """A function of a module, loaded to be converted.
 
     It takes `ImageSignature.fixed_batch_size` images, or one; in the following, N of them.
-
-    Attributes:
-      has_reference: whether the module's own framework is there to compute vectors.
     """
 
-    has_reference: bool
+    @property
+    def has_reference(self) -> bool:
+        """Whether the module's own framework is there to compute vectors."""
+        ...
 
     def openvino_model(self, scratch: Path) -> Any:
         """Returns the adapted function as an `openvino.Model`: float32 [N, height, width, 3] in, float32 [N, D] out.

@@ -7,9 +7,9 @@ import pytest
 
 from pipeline.core.errors import ModuleError
 from pipeline.engines.choice import choose_engine
-from pipeline.engines.conversion import OpenVINOError, converted
+from pipeline.engines.conversion import converted
 from pipeline.engines.parity import probe_images, relative_difference
-from pipeline.model_formats.openvino_package import import_openvino
+from pipeline.model_formats.openvino_package import OpenVINOError, import_openvino
 from pipeline.testing import TINY_DIMENSION, tiny_vectors
 from tests.engines.conftest import function_of
 
