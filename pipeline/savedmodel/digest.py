@@ -65,12 +65,6 @@ def _files(directory: Path) -> Iterator[Path]:
             )
 
 
-def check_module(directory: Path, handle: str) -> None:
-    """Raises `ModuleError` unless `directory` holds a `saved_model.pb`."""
-    if not (directory / SAVED_MODEL).is_file():
-        raise not_a_module(handle)
-
-
 def not_a_module(handle: str) -> ModuleError:
     """Returns the error for a directory that holds something else."""
     return ModuleError(
