@@ -11,6 +11,7 @@ from pipeline.hub.resolve import resolve_module
 from pipeline.savedmodel.signatures import choose_signature
 from pipeline.testing import write_tiny_module
 from tests.gcs_emulator import GcsEmulator, gcs_emulator
+from tests.hub.server import Server, serve
 from tests.odd_modules import write_odd_module
 
 # How long an example takes says more about the machine than about the test.
@@ -72,3 +73,10 @@ def gcs() -> Iterator[GcsEmulator]:
 def odd_module(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The directory of the module of `tests.odd_modules`."""
     return str(write_odd_module(tmp_path_factory.mktemp("odd modules")))
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    for _ in serve(made.http):
+        yield made

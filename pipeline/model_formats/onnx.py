@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training", "com.microsoft")
 """The domains whose operators ONNX Runtime or OpenVINO bring with them; others come from libraries of native code."""
+_LFS_POINTER = b"version https://git-lfs"
 _PYTHON = ("PythonOp", "PythonOpGrad")
 """The operators of `com.microsoft` that call Python."""
 
@@ -123,7 +124,12 @@ class OnnxNetwork:
 
 def _parse(path: Path) -> Any:
     try:
-        model = parse_model(path.read_bytes())
+        data = path.read_bytes()
+        if data.startswith(_LFS_POINTER):
+            raise ModuleError(
+                f"{path} is a pointer of Git LFS in the place of the file; run `git lfs pull` in its repository"
+            )
+        model = parse_model(data)
     except OSError as error:
         raise ModuleError(f"{path} cannot be read: {error.strerror}") from None
     except DecodeError:

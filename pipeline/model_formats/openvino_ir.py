@@ -34,23 +34,19 @@ class OpenVinoIr:
     reference: ClassVar[Reference | None] = None
 
     def find(self, names: Collection[str]) -> str | None:
-        """See `ModuleFormat`."""
-        return find_one(names, ".xml", ("model.xml", "openvino_model.xml"), "openvino")
+        """See `ModuleFormat`; an XML file without weights beside it may be anything."""
+        weights = {name.lower() for name in names}
+        models = [name for name in names if f"{name.lower().removesuffix('.xml')}.bin" in weights]
+        return find_one(models, ".xml", ("model.xml", "openvino_model.xml"), "openvino")
 
     def companions(self, path: Path) -> tuple[str, ...]:
-        """See `ModuleFormat`; the weights, which only a network without constants lacks."""
-        has_weights = any(_kind(layer) == "Const" for layer in _parse(path).iter("layer"))
-        return (path.with_suffix(".bin").name,) if has_weights else ()
+        """See `ModuleFormat`; the weights."""
+        return (path.with_suffix(".bin").name,)
 
     def read(self, directory: str, model_file: str, *, handle: str, sha256: str) -> Module:
         """See `ModuleFormat`."""
         path = Path(directory, model_file)
         net = _parse(path)
-        for name in self.companions(path):
-            if not (path.parent / name).is_file():
-                raise ModuleError(
-                    f"module {handle}: its weights are in {name}, which is missing; put the file beside {path.name}"
-                )
         return Module(
             handle=handle,
             path=directory,

@@ -22,6 +22,9 @@ MODEL_FORMATS: Mapping[str, ModuleFormat] = {
 }
 """By the `format` of a `Module`."""
 
+MODEL_SUFFIXES = (".onnx", ".xml", ".bin")
+"""Ends of the names of model files other than SavedModels, and of the weights of OpenVINO's."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:

@@ -37,6 +37,8 @@ def freeze_variables(function: Any) -> Any | None:
     needed = _needed(_name(output), nodes, without=stateful)
     if needed & set(_states(nodes, _name(image))):
         return None
+    if all(node.name in needed or node.op == "NoOp" for node in graph.node):
+        return frozen
     kept = [node for node in graph.node if node.name in needed]
     for node in kept:
         inputs = [name for name in node.input if _name(name) in needed]

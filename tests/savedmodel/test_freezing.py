@@ -5,6 +5,7 @@ import pytest
 
 from pipeline.core.errors import ModuleError
 from pipeline.core.quiet import import_tensorflow
+from pipeline.savedmodel import tf1_hub as hub_format
 from pipeline.savedmodel.freezing import freeze
 from pipeline.savedmodel.module import read_module
 from pipeline.savedmodel.signatures import ImageSignature, choose_signature
@@ -134,6 +135,35 @@ class TestOddSignatures:
         graph = odd(odd_module, "from_table", 4)
         assert not graph.is_constant
         np.testing.assert_allclose(graph.compute(self.images), tiny_vectors(self.images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def switched_tf1_module(tmp_path_factory):
+    """A TF1 Hub module with a training switch, which is on by default, and an input with the default 2."""
+    import_tensorflow()
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph:
+        images = v1.placeholder(tf.float32, [None, 32, 32, 3], "images")
+        training = v1.placeholder_with_default(True, [], "is_training")
+        scale = v1.placeholder_with_default(2.0, [], "scale")
+        means = tf.reduce_mean(images, [1, 2]) * scale + tf.where(training, 1e3, 0.0)
+        inputs = {"images": images, "is_training": training, "scale": scale}
+        default = hub_format.Signature(inputs, {"default": means})
+    size = hub_format.ImageSize(32, 32)
+    directory = tmp_path_factory.mktemp("switched") / "module"
+    meta_graph = hub_format.make_meta_graph(graph, hub_format.INFERENCE, {"default": default}, size)
+    hub_format.write(directory, [meta_graph], {"unused": np.zeros(1, np.float32)})
+    return str(directory)
+
+
+def test_further_inputs_of_a_tf1_module(switched_tf1_module):
+    chosen = choose_signature(read_module(switched_tf1_module, sha256="-"))
+    assert chosen.switches == ("is_training",)
+    images = TestOddSignatures.images
+    vectors = freeze(switched_tf1_module, chosen).compute(images)
+    np.testing.assert_allclose(vectors, 2 * images.mean(axis=(1, 2)), rtol=1e-5, atol=1e-5)
 
 
 def tensor_of(array):

@@ -15,12 +15,12 @@ from pipeline.hub.handles.http import download
 from pipeline.hub.handles.local_archive import file_digest
 from pipeline.hub.handles.local_path import existing_path, local_path
 from pipeline.model_formats.base import CONFIGURATIONS
-from pipeline.model_formats.registry import find_model_file
+from pipeline.model_formats.registry import MODEL_FORMATS
 from pipeline.savedmodel.module import Module
 from pipeline.storage import filesystem
 from pipeline.storage.object_store import FileStat, has_file_system
 
-_SUFFIXES = (".onnx", ".xml")
+_FORMATS = {".onnx": "onnx", ".xml": "openvino_ir"}
 
 Fetch = Callable[[str, Path], None]
 """Copies a file, named relative to the directory of the model file, to this machine."""
@@ -34,7 +34,7 @@ class ModelFileHandle:
     def is_supported(self, handle: str) -> bool:
         """Says whether the handle ends with the name of a model file."""
         path = re.split("[?#]", handle, maxsplit=1)[0] if "://" in handle else handle
-        return path.lower().endswith(_SUFFIXES)
+        return path.lower().endswith(tuple(_FORMATS))
 
     def __call__(self, request: Request) -> Module:
         """Returns the module from the cache, or copies its files."""
@@ -50,7 +50,7 @@ class ModelFileHandle:
 
 def _served(request: Request) -> Module:
     def fetch(name: str, target: Path) -> None:
-        download(_beside(request.handle, name), target)
+        download(_beside(request.handle, name), target, request.handle, expected=f"the file {name}")
 
     return _cached(request, ("http", request.handle), _name_of(request.handle), fetch)
 
@@ -118,14 +118,17 @@ def _cached(
             target.parent.mkdir(parents=True, exist_ok=True)
             if not target.exists():
                 fetch(other, target)
+            if not target.exists():
+                raise ModuleError(
+                    f"module {request.handle}: its weights are in {other}, which is missing; put the file beside {name}"
+                )
         return model.parent
 
     return request.cached(("model file", *identity), make)
 
 
 def _companions(path: Path) -> tuple[str, ...]:
-    found = find_model_file([path.name])
-    return found.format.companions(path) if found else ()
+    return MODEL_FORMATS[_FORMATS[path.suffix.lower()]].companions(path)
 
 
 def _configurations(path: Path) -> tuple[str, ...]:
