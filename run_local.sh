@@ -7,7 +7,10 @@ set -euo pipefail
 caller=$PWD
 cd "$(dirname "$0")"
 here=$PWD
+# A trained MobileNetV2, its newer version in another format, and a network that needs no download.
 CARD=https://storage.googleapis.com/tfhub-test-modules/google/imagenet/mobilenet_v2_050_160/feature_vector/1.tar.gz
+SUCCESSOR=https://tfhub.dev/google/imagenet/mobilenet_v2_050_160/feature_vector/5
+BUILT_IN=untrained:mobilenet_v2_050_160
 
 has_flag() { # has_flag NAME ARGUMENT...: whether --NAME is among the arguments
   local name=$1 argument
@@ -16,6 +19,20 @@ has_flag() { # has_flag NAME ARGUMENT...: whether --NAME is among the arguments
     case $argument in "--$name" | "--$name="*) return 0 ;; esac
   done
   return 1
+}
+
+choose_module() { # prints the first of the modules that can be had, and says on stderr which it is
+  local module
+  for module in "$CARD" "$SUCCESSOR"; do
+    if "$python" scripts/serves_archive.py "$module?tf-hub-format=compressed"; then
+      echo "using the module $module" >&2
+      echo "$module"
+      return
+    fi
+    echo "$module does not answer" >&2
+  done
+  echo "using the built-in network with random weights instead: $BUILT_IN" >&2
+  echo "$BUILT_IN"
 }
 
 scripts/install.sh requirements.lock
@@ -36,12 +53,8 @@ if ! has_flag config "$@"; then
     arguments+=(--input="$here/local_run/sample" --key_feature=image/key --passthrough=image/label,image/size)
   fi
   if ! has_flag module "$@"; then
-    if "$python" scripts/url_answers.py "$CARD"; then
-      arguments+=(--module="$CARD")
-    else
-      echo "$CARD does not answer; using the built-in network with random weights instead" >&2
-      arguments+=(--module=untrained:mobilenet_v2_050_160)
-    fi
+    module=$(choose_module)
+    arguments+=(--module="$module")
   fi
   if ! has_flag output "$@"; then
     arguments+=("${output[@]}")

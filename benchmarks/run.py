@@ -28,7 +28,7 @@ from pipeline.core.cores import usable_cores
 from pipeline.engines.base import ModuleFunction
 from pipeline.engines.conversion import converted
 from pipeline.hub.resolve import resolve_module
-from pipeline.savedmodel.module import choose_signature
+from pipeline.savedmodel.signatures import choose_signature
 
 DEFAULT_MODULE = "untrained:mobilenet_v2_050_160"
 

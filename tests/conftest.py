@@ -8,9 +8,11 @@ from hypothesis import HealthCheck, settings
 from pipeline.core.quiet import import_tensorflow
 from pipeline.engines.base import Engine, ModuleFunction
 from pipeline.hub.resolve import resolve_module
-from pipeline.savedmodel.module import choose_signature
+from pipeline.savedmodel.signatures import choose_signature
 from pipeline.testing import write_tiny_module
 from tests.gcs_emulator import GcsEmulator, gcs_emulator
+from tests.hub.server import Server, serve
+from tests.odd_modules import write_odd_module
 
 # How long an example takes says more about the machine than about the test.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -65,3 +67,16 @@ def gcs() -> Iterator[GcsEmulator]:
     """Google Cloud Storage on 127.0.0.1 with one empty bucket, `gs://bucket`."""
     with gcs_emulator() as emulator:
         yield emulator
+
+
+@pytest.fixture(scope="session")
+def odd_module(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The directory of the module of `tests.odd_modules`."""
+    return str(write_odd_module(tmp_path_factory.mktemp("odd modules")))
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    for _ in serve(made.http):
+        yield made

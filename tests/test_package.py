@@ -23,7 +23,7 @@ ROWS = (
     "core",
     "storage images",
     "tfrecords savedmodel",
-    "inputs mobilenet",
+    "inputs mobilenet model_formats",
     "hub",
     "engines",
     "embedding",

@@ -4,13 +4,15 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from pipeline.testing import jpeg_bytes
-from tests.environments import clean_environment, copy_repository, make_environment
+from tests.environments import REPOSITORY, clean_environment, copy_repository, make_environment
+from tests.hub.server import answer
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +33,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_local(clone: Path, cwd: Path, *args: str) -> Done:
-    # Nothing answers at port 1: whatever network there is, the card's address does not answer.
+    # Nothing answers at port 1: whatever network there is, no address of a module answers.
     environment = clean_environment(https_proxy="http://127.0.0.1:1", HTTPS_PROXY="http://127.0.0.1:1", no_proxy="")
     done = subprocess.run(
         [clone / "run_local.sh", *args],
@@ -60,7 +62,11 @@ def test_without_arguments_it_embeds_the_sample(clone, sample):
     rows = re.findall(r"^(\S+)  \[(?:-?\d+\.\d{4}, ){4}\.\.\. 1280 values\](.*)$", sample.stdout, re.MULTILINE)
     assert len(rows) == 3
     assert "broken-text  failed: not_an_image: no known image begins with" in sample.stdout
-    assert re.search(r"^https://\S+ does not answer; using the built-in network with random weights", sample.stderr)
+    assert re.findall(r"^https://(\S+?)/\S+/(\S+) does not answer$", sample.stderr, re.MULTILINE) == [
+        ("storage.googleapis.com", "1.tar.gz"),
+        ("tfhub.dev", "5"),
+    ]
+    assert "using the built-in network with random weights instead: untrained:mobilenet_v2_050_160\n" in sample.stderr
     assert "WARNING: untrained:mobilenet_v2_050_160 has random weights." in sample.stderr
 
 
@@ -128,6 +134,17 @@ def test_help_and_dry_run_show_no_data_set(clone, tmp_path, tiny_module):
     assert dry.code == 0
     assert dry.stdout.endswith("nothing was written\n")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"), [(200, b"\x1f\x8bx", 0), (200, b"<html>log in", 1), (403, b"\x1f\x8bx", 1)]
+)
+def test_whether_an_address_serves_a_module(server, status, body, code):
+    server.answers["/moved"] = [answer(b"", 302, Location=server.url("/1.tar.gz"))]
+    server.answers["/1.tar.gz"] = [answer(body, status)]
+    command = [sys.executable, REPOSITORY / "scripts/serves_archive.py", server.url("/moved")]
+    done = subprocess.run(command, env=clean_environment(no_proxy="127.0.0.1"), capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
 
 
 def test_the_set_up_refuses_another_python(tmp_path):

@@ -15,8 +15,9 @@ import simplejpeg
 
 from benchmarks.task import Task
 from pipeline.engines.base import ModuleFunction
-from pipeline.engines.conversion import converted, import_openvino
-from pipeline.savedmodel.module import ImageSignature
+from pipeline.engines.conversion import converted
+from pipeline.model_formats.openvino_package import import_openvino
+from pipeline.savedmodel.signatures import ImageSignature
 from pipeline.tfrecords.encoder import make_encoder
 from pipeline.tfrecords.examples import parse_example
 from pipeline.tfrecords.framing import frame

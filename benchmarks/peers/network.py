@@ -6,8 +6,9 @@ import numpy as np
 
 from benchmarks.task import Task
 from pipeline.engines.base import ModuleFunction
-from pipeline.engines.conversion import converted, import_openvino
-from pipeline.savedmodel.module import ImageSignature
+from pipeline.engines.conversion import converted
+from pipeline.model_formats.openvino_package import import_openvino
+from pipeline.savedmodel.signatures import ImageSignature
 
 Network = Callable[[np.ndarray], np.ndarray]
 """float32 [N, height, width, 3] in [0, 1] to float32 [N, D]."""

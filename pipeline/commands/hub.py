@@ -21,7 +21,7 @@ def make_parser() -> argparse.ArgumentParser:
     describe = commands.add_parser(
         "describe", help="print the format, digest, weights and signatures of a module", allow_abbrev=False
     )
-    describe.add_argument("handle", metavar="HANDLE", help="directory, .tar.gz, http(s)://, gs:// or untrained:NAME")
+    describe.add_argument("handle", metavar="HANDLE", help="as in --module of pipeline.run")
     describe.add_argument("--module_sha256", metavar="DIGEST", help="refuse a module with another digest")
     describe.add_argument("--json", action="store_true", help="print a JSON object")
     describe.set_defaults(run=_describe)
@@ -53,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_finetune(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--module", required=True, metavar="HANDLE", help="directory, .tar.gz, http(s)://, gs:// or untrained:NAME")
+    add("--module", required=True, metavar="HANDLE", help="as in --module of pipeline.run")
     add(
         "--train",
         required=True,

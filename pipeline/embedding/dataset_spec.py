@@ -34,6 +34,28 @@ class Preprocessing:
     resize: str = "bilinear, half-pixel centres, no antialias"
 
 
+BY_MODULE = Preprocessing(height=0, width=0, decode="module", exif_orientation=False, resize="module")
+"""The preprocessing of a module that takes encoded images: it decodes and resizes them itself."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How near the vectors of a data set are to those of the framework that the module is made for.
+
+    The process that started the data set measured this on a few probe images, from their encoded bytes to their
+    vectors. It is a record, which other machines need not reproduce to the bit.
+
+    Attributes:
+      reference: name and version of the framework, such as `tensorflow 2.21.0`; None if there was none.
+      difference: the largest relative L2 difference of a probe image's vector from the framework's; None without one.
+      probe_sha256: SHA-256 of the vectors of all probe images, little-endian float32, before `--normalize`.
+    """
+
+    reference: str | None
+    difference: float | None
+    probe_sha256: str
+
+
 @dataclass(frozen=True)
 class Spec:
     """The origin and format of every vector in a data set.
@@ -50,7 +72,11 @@ class Spec:
       precision: precision of the computation, such as `float32`.
       parity: largest relative L2 difference of the engine's vectors from TensorFlow's over a few images; None for
         TensorFlow itself. A measurement that may differ between machines.
+      pooling: what made one vector of an output with more axes: `mean`, `cls` or `flatten`; None for an output of
+        vectors.
       dtype: data type of a vector's values.
+      certificate: the comparison with the framework of the module. It does not belong to the kind of the vectors. None
+        in older data sets, and for a custom engine.
       format_version: version of the data set format.
     """
 
@@ -65,13 +91,15 @@ class Spec:
     precision: str
     parity: float | None
     dtype: str = "float32"
+    pooling: str | None = None
+    certificate: Certificate | None = None
     format_version: int = FORMAT_VERSION
 
 
 def differing_fields(old: Spec, new: Spec) -> list[str]:
     """Returns the differences that make the vectors of two specs incomparable, as `field: old, now new`."""
     ours, theirs = ({**dataclasses.asdict(spec), **dataclasses.asdict(spec.preprocessing)} for spec in (old, new))
-    vectors = ("signature", "output_key", "dimension", "normalization", "engine", "precision", "dtype")
+    vectors = ("signature", "output_key", "pooling", "dimension", "normalization", "engine", "precision", "dtype")
     preprocessing = [item.name for item in dataclasses.fields(Preprocessing)]
     return [
         f"{name}: {ours[name]}, now {theirs[name]}"

@@ -23,7 +23,7 @@ class DecodedImages:
 
     Attributes:
       records: the records of the decoded images, without the encoded bytes, to free memory.
-      pixels: the engine's dtype [N, height, width, 3]; a view of a reused buffer.
+      pixels: the engine's dtype [N, height, width, 3], or N encoded images; a view of a reused buffer.
       failures: the records whose images could not be decoded.
     """
 
@@ -33,20 +33,27 @@ class DecodedImages:
 
 
 def make_buffer(engine: Engine, decoder: ImageDecoder, images: int) -> NDArray[Any]:
-    """Returns a buffer for decoded images: the engine's dtype [images, height, width, 3]."""
+    """Returns a buffer for decoded images: the engine's dtype [images, height, width, 3], or objects [images]."""
+    if engine.dtype == "encoded":
+        return np.empty(images, object)
     return np.zeros((images, decoder.height, decoder.width, 3), engine.dtype)
 
 
 def decode(records: Sequence[ImageRecord], decoder: ImageDecoder, buffer: NDArray[Any]) -> Iterator[DecodedImages]:
     """Decodes images into a buffer; yields them whenever the buffer is full, and at the end.
 
+    A buffer of objects gets the encoded images that can be decoded.
     The generator overwrites the buffer after each yield.
     """
     decoded: list[ImageRecord] = []
     failures: list[Failure] = []
     for record in records:
         try:
-            decoder(record.image, out=buffer[len(decoded)])
+            if buffer.dtype == object:
+                decoder(record.image)
+                buffer[len(decoded)] = record.image
+            else:
+                decoder(record.image, out=buffer[len(decoded)])
         except ImageError as error:
             failures.append(Failure(record.key, record.source, "decode", _reason(error), str(error)))
             continue

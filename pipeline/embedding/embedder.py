@@ -20,9 +20,10 @@ from pipeline.core.cores import usable_cores
 from pipeline.core.errors import UsageError
 from pipeline.core.records import EmbeddingBatch, ImageRecord
 from pipeline.core.settings import DecodeConfig, EngineConfig, ModuleConfig, Normalization
-from pipeline.core.timing import log_step
+from pipeline.core.timing import log_step, timed
 from pipeline.embedding.batching import BatchFeeder
-from pipeline.embedding.dataset_spec import Spec
+from pipeline.embedding.certificate import certify
+from pipeline.embedding.dataset_spec import Certificate, Spec
 from pipeline.embedding.embedder_spec import EmbedderSpec, find_function
 from pipeline.embedding.feeding import ByteBudget, DirectFeeder, Feeder
 from pipeline.embedding.rows import make_batch
@@ -181,7 +182,16 @@ class Embedder:
                 "this embedder was made from an engine and has no spec; make it with Embedder.choose(spec)"
             )
         engine = self.engine
-        return self.spec.dataset_spec(dimension=engine.dimension, engine=engine.name, parity=engine.parity)
+        return self.spec.dataset_spec(
+            dimension=engine.dimension, engine=engine.name, parity=engine.parity, certificate=self._certificate
+        )
+
+    @functools.cached_property
+    def _certificate(self) -> Certificate | None:
+        if self.spec is None or not isinstance(self.spec.source, ModuleFunction):
+            return None
+        with timed("of that, comparing the vectors of probe images"):
+            return certify(self.engine, self.spec.decoder)
 
     def __enter__(self) -> Embedder:
         return self

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.core.settings import DecodeConfig, EngineConfig, ModuleConfig, Normalization
-from pipeline.embedding.dataset_spec import Preprocessing, Spec
+from pipeline.embedding.dataset_spec import BY_MODULE, Certificate, Preprocessing, Spec
 from pipeline.engines.base import Engine, ModuleFunction
 from pipeline.hub.resolve import resolve_module
 from pipeline.images.decoder import ImageDecoder
-from pipeline.savedmodel.module import choose_signature
 from pipeline.savedmodel.safety import check_operations
+from pipeline.savedmodel.signatures import choose_signature
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,9 @@ class EmbedderSpec:
     def of(cls, function: ModuleFunction, decode: DecodeConfig, engine: EngineConfig) -> EmbedderSpec:
         """Returns the spec of a module's function under some settings."""
         decoder = ImageDecoder(
-            height=function.signature.height,
-            width=function.signature.width,
+            # A function of encoded images resizes them itself: the decoder only checks them.
+            height=function.signature.height or 1,
+            width=function.signature.width or 1,
             decode=decode.decode,
             exif_orientation=decode.exif_orientation,
             max_pixels=decode.max_pixels,
@@ -67,32 +68,41 @@ class EmbedderSpec:
         )
         return cls(function, decoder, engine.batch_size, engine.normalize)
 
-    def dataset_spec(self, *, dimension: int, engine: str, parity: float | None) -> Spec:
+    def dataset_spec(
+        self, *, dimension: int, engine: str, parity: float | None, certificate: Certificate | None = None
+    ) -> Spec:
         """Returns the spec of a data set with these vectors.
 
         Args:
           dimension: length of a vector.
           engine: name of the engine that computes the vectors.
           parity: see `Spec`.
+          certificate: see `Spec`.
         """
         source, decoder = self.source, self.decoder
         function = source if isinstance(source, ModuleFunction) else None
+        signature = function.signature if function else None
+        preprocessing = Preprocessing(
+            height=decoder.height,
+            width=decoder.width,
+            decode=decoder.decode,
+            exif_orientation=decoder.exif_orientation,
+        )
+        if signature and signature.is_encoded:
+            preprocessing = BY_MODULE
         return Spec(
             module=source.handle,
             module_sha256=function.sha256 if function else "",
-            signature=function.signature.signature if function else "",
-            output_key=function.signature.output_key if function else "",
+            signature=signature.signature if signature else "",
+            output_key=signature.output_key if signature else "",
             dimension=dimension,
-            preprocessing=Preprocessing(
-                height=decoder.height,
-                width=decoder.width,
-                decode=decoder.decode,
-                exif_orientation=decoder.exif_orientation,
-            ),
+            preprocessing=preprocessing,
             normalization=self.normalize,
             engine=engine,
             precision=function.precision if function else "float32",
             parity=parity,
+            pooling=signature.pooling if signature else None,
+            certificate=certificate,
         )
 
     def with_engine_name(self, name: str) -> EmbedderSpec:
@@ -115,6 +125,7 @@ def find_function(module: ModuleConfig, engine: EngineConfig, *, threads: int | 
         signature=module.signature,
         output_key=module.output_key,
         image_size=module.image_size,
+        pooling=module.pooling,
     )
     return ModuleFunction(
         handle=found.handle,
@@ -125,4 +136,6 @@ def find_function(module: ModuleConfig, engine: EngineConfig, *, threads: int | 
         precision=engine.precision,
         threads=threads,
         batch_size=engine.batch_size,
+        format=found.format,
+        model_file=found.model_file,
     )

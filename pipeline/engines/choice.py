@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 
+from pipeline.core.errors import ModuleError
 from pipeline.engines import gpu
-from pipeline.engines.base import Engine, ModuleFunction
-from pipeline.engines.conversion import ADVICE, OpenVINOError
+from pipeline.engines.base import SAVED_MODEL_FORMATS, Engine, ModuleFunction
 from pipeline.hub.cache import CacheError
+from pipeline.model_formats.openvino_package import ADVICE, OpenVINOError
 
 _log = logging.getLogger(__name__)
 
@@ -16,16 +17,23 @@ _log = logging.getLogger(__name__)
 def choose_engine(function: ModuleFunction) -> Engine:
     """Returns the compiled engine for a module's function; `Engine.name` is its name.
 
-    `auto` is TensorFlow if it sees a GPU; else OpenVINO, if it converts the module and its vectors match TensorFlow's;
-    else TensorFlow, with a warning that gives the reason. A precision that only OpenVINO supports selects OpenVINO. An
-    explicit engine is compiled without a choice.
+    `auto` is TensorFlow if it sees a GPU or the module takes encoded images; else OpenVINO, if it converts the module
+    and its vectors match TensorFlow's; else TensorFlow, with a warning that gives the reason. A precision or a
+    module format that only OpenVINO supports selects OpenVINO. An explicit engine is compiled without a choice.
 
     Raises:
       ModuleError: the module cannot be loaded, or the requested engine cannot compute it.
     """
     wanted = function.engine
+    if function.signature.is_encoded:
+        if wanted == "openvino" or function.precision != "float32":
+            raise ModuleError(
+                f"signature '{function.signature.signature}' takes encoded images, which only TensorFlow decodes; use "
+                "--engine=tensorflow and --precision=float32"
+            )
+        wanted = "tensorflow"
     if wanted == "auto":
-        if function.precision != "float32":
+        if function.precision != "float32" or function.format not in SAVED_MODEL_FORMATS:
             wanted = "openvino"
         elif gpu.sees_gpu():
             _log.info("engine tensorflow: it sees a GPU")

@@ -1,71 +1,54 @@
-"""A module's function as an OpenVINO model, converted once with TensorFlow and kept in the module cache.
+"""A module's function as an OpenVINO model, converted once and kept in the module cache.
 
 The launcher stages its conversion for workers on other machines. A worker with the same OpenVINO and a processor with
 the same features copies it to its own cache; so it needs no TensorFlow.
 
 ```
 CACHE/openvino-<SHA-256 of the identity>/module/
-    model.xml, model.bin    the network in OpenVINO's format, float32, input [1, height, width, 3]
-    probe.npy               TensorFlow's vectors of `probe_images`
+    model.xml, model.bin    the network in OpenVINO's format, float32, input [batch_size, height, width, 3]
+    probe.npy               the reference's vectors of `probe_images`, if the module's format has a reference
+    chain-<SHA-256>.npy     the reference's vectors of other images, by the digest of the images
     identity.txt            of the conversion
 ```
 
-Only the first run of a module loads TensorFlow. The identity of a conversion is the module, its function and the
-versions of both libraries.
+The reference is the framework that the module is made for: TensorFlow, or ONNX Runtime if it is installed. Only the
+first run of a module loads it. The identity of a conversion is the module, its function and the versions of OpenVINO
+and of the reference.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import logging
 import platform
-import re
-import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import ModuleError
 from pipeline.core.timing import timed
-from pipeline.engines.base import ModuleFunction
-from pipeline.engines.parity import probe_images
+from pipeline.engines.base import SAVED_MODEL_FORMATS, ModuleFunction
+from pipeline.engines.batches import in_batches
+from pipeline.engines.parity import plain_pixels, probe_images
 from pipeline.hub.cache import CacheEntry, ModuleCache, cache_directory
 from pipeline.hub.staging import fetch_staged, stage_directory
-from pipeline.savedmodel.module import freeze
-
-ADVICE = "; use --engine=tensorflow"
-"""The end of every `OpenVINOError`."""
+from pipeline.model_formats.openvino_package import ADVICE, OpenVINOError, import_openvino, one_line, openvino_errors
+from pipeline.model_formats.registry import MODEL_FORMATS
+from pipeline.savedmodel.signatures import ImageSignature
 
 _log = logging.getLogger(__name__)
 
 _VERSION = 2
 _MODEL, _PROBE, _IDENTITY = "model.xml", "probe.npy", "identity.txt"
-_TELEMETRY = "openvino_telemetry"
 
 
-def import_openvino() -> Any:
-    """Returns the package openvino, imported without its telemetry.
-
-    On import, OpenVINO reports to its vendor and stores a client id in `~/intel`, both by the optional package
-    `openvino_telemetry`.
-    """
-    if "openvino" in sys.modules or _TELEMETRY in sys.modules:
-        import openvino
-
-        return openvino
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # makes its import fail
-    try:
-        import openvino
-    finally:
-        del sys.modules[_TELEMETRY]
-    return openvino
-
-
-class OpenVINOError(ModuleError):
-    """OpenVINO cannot compute a module; the module may be valid."""
+def advice(function: ModuleFunction) -> str:
+    """Returns the end of an `OpenVINOError` about a function."""
+    return ADVICE if function.format in SAVED_MODEL_FORMATS else ""
 
 
 class ConvertedModule:
@@ -73,15 +56,17 @@ class ConvertedModule:
 
     Attributes:
       model: path of the model file.
-      reference: TensorFlow's vectors of `probe_images`, float32 [N, D].
+      reference: the reference's vectors of `probe_images`, float32 [N, D]; None if there is no reference.
+      library: name and version of the reference.
     """
 
-    def __init__(self, directory: Path, identity: str) -> None:
+    def __init__(self, directory: Path, identity: str, library: str) -> None:
         """Reads a directory of converted files.
 
         Args:
           directory: an entry of the cache.
           identity: of the expected conversion.
+          library: name and version of the reference.
 
         Raises:
           ModuleError: the directory is another conversion.
@@ -90,20 +75,51 @@ class ConvertedModule:
         if found != identity:
             raise ModuleError(f"{directory} is the conversion {found}; expected {identity}")
         self.model = directory / _MODEL
-        self.reference: NDArray[np.float32] = np.load(directory / _PROBE)
+        self.library = library
+        self._directory = directory
+        self.reference: NDArray[np.float32] | None = None
+        if (directory / _PROBE).exists():
+            self.reference = np.load(directory / _PROBE)
+
+    def reference_of(self, images: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """Returns the reference's vectors of some images, float32 [N, D]; None if they are not in the directory."""
+        path = self._directory / _chain_name(images)
+        return np.load(path) if path.exists() else None
+
+
+def _chain_name(images: NDArray[np.float32]) -> str:
+    return f"chain-{hashlib.sha256(images.tobytes()).hexdigest()}.npy"
 
 
 @dataclass(frozen=True)
 class Converter:
-    """The versions of the libraries that convert a module; empty if not installed."""
+    """The versions of the libraries that convert a module; empty if not installed.
+
+    Attributes:
+      openvino: version of OpenVINO.
+      library: name of the package of the reference; empty if the module's format has none.
+      reference: its version.
+    """
 
     openvino: str
-    tensorflow: str
+    library: str
+    reference: str
 
     @classmethod
-    def here(cls) -> Converter:
-        """Returns the versions that are installed."""
-        return cls(_installed_version("openvino"), _installed_version("tensorflow"))
+    def here(cls, module_format: str) -> Converter:
+        """Returns the versions that are installed.
+
+        Args:
+          module_format: `Module.format` of the module to convert.
+        """
+        reference = MODEL_FORMATS[module_format].reference
+        library = reference.package if reference else ""
+        return cls(_installed_version("openvino"), library, _installed_version(library) if library else "")
+
+    @property
+    def title(self) -> str:
+        """Name and version of the reference, such as `tensorflow 2.21.0`."""
+        return f"{self.library} {self.reference}"
 
     def identity(self, function: ModuleFunction) -> str:
         """Returns what the conversion of a function by these libraries depends on: module, function, versions."""
@@ -113,7 +129,8 @@ class Converter:
                 _VERSION,
                 function.sha256,
                 (signature.signature, signature.input_key, signature.output_key, signature.height, signature.width),
-                [("openvino", self.openvino), ("tensorflow", self.tensorflow)],
+                signature.pooling,
+                [("openvino", self.openvino), (self.library, self.reference)],
             )
         )
 
@@ -149,9 +166,9 @@ class StagedConversion:
 
     def difference(self) -> str:
         """Returns the reason why this process cannot use the conversion; empty if it can."""
-        here = Converter.here()
-        if here.openvino != self.converter.openvino:
-            return f"OpenVINO is {here.openvino or 'missing'} here and {self.converter.openvino} on the launcher"
+        here = _installed_version("openvino")
+        if here != self.converter.openvino:
+            return f"OpenVINO is {here or 'missing'} here and {self.converter.openvino} on the launcher"
         features = processor_features()
         if features != self.processor:
             return f"the processor has {', '.join(features)} here and {', '.join(self.processor)} on the launcher"
@@ -170,7 +187,7 @@ class StagedConversion:
 
         identity = self.converter.identity(function)
         entry = _cache().get(self.path, (identity,), copy, self.sha256)
-        return ConvertedModule(Path(entry.path), identity)
+        return ConvertedModule(Path(entry.path), identity, self.converter.title)
 
 
 def stage_conversion(function: ModuleFunction, location: str) -> StagedConversion:
@@ -186,7 +203,7 @@ def stage_conversion(function: ModuleFunction, location: str) -> StagedConversio
     """
     entry = _convert_once(function)
     path = stage_directory(entry.path, entry.sha256, location, folder="converted", root_file=_MODEL)
-    return StagedConversion(path, entry.sha256, Converter.here(), processor_features())
+    return StagedConversion(path, entry.sha256, Converter.here(function.format), processor_features())
 
 
 def converted(function: ModuleFunction) -> ConvertedModule:
@@ -204,8 +221,9 @@ def converted(function: ModuleFunction) -> ConvertedModule:
         if not difference:
             return staged.fetch(function)
         _log.warning("this worker converts the module itself, because %s", difference)
+    converter = Converter.here(function.format)
     try:
-        return ConvertedModule(Path(_convert_once(function).path), Converter.here().identity(function))
+        return ConvertedModule(Path(_convert_once(function).path), converter.identity(function), converter.title)
     except ImportError as error:
         reason = f", because {difference}," if difference else ""
         raise ModuleError(
@@ -216,12 +234,12 @@ def converted(function: ModuleFunction) -> ConvertedModule:
 
 def _convert_once(function: ModuleFunction) -> CacheEntry:
     """Returns the entry of a conversion by this machine's libraries; converts the function if it is missing."""
-    identity = Converter.here().identity(function)
+    identity = Converter.here(function.format).identity(function)
 
     def make(work: Path) -> Path:
         (work / "model").mkdir()
         (work / "model" / _IDENTITY).write_text(identity, encoding="utf-8")
-        with timed("of that, converting it with TensorFlow's help"):
+        with timed("of that, converting it for OpenVINO"):
             convert(function, work / "model")
         return work / "model"
 
@@ -233,58 +251,44 @@ def _cache() -> ModuleCache:
 
 
 def convert(function: ModuleFunction, directory: Path) -> None:
-    """Writes a module's function in OpenVINO's format, and TensorFlow's vectors of the probe images.
+    """Writes a module's function in OpenVINO's format, and the reference's vectors of the probe images.
 
     Raises:
       ModuleError: the module cannot be loaded, or its output is not a vector.
       OpenVINOError: OpenVINO cannot convert the module.
     """
     signature = function.signature
-    graph = freeze(function.local_directory(), signature, 1)
-    probes = probe_images(signature.height, signature.width)
-    reference = np.concatenate([_call(graph.function, probes[i : i + 1]) for i in range(len(probes))])
-    np.save(directory / _PROBE, reference)
+    network = MODEL_FORMATS[function.format].load(function.local_directory(), function.model_file, signature)
     openvino = import_openvino()
-    frozen = directory / "frozen.pb"
-    frozen.write_bytes(graph.function.graph.as_graph_def().SerializeToString())
     try:
-        model = openvino.Core().read_model(frozen)
-        model.reshape([1, signature.height, signature.width, 3])
-        openvino.save_model(model, directory / _MODEL, compress_to_fp16=False)
+        with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
+            model = network.openvino_model(Path(scratch))
+            openvino.save_model(model, directory / _MODEL, compress_to_fp16=False)
     except openvino_errors(openvino) as error:
         text = f"OpenVINO cannot convert signature '{signature.signature}' of {function.path}: {one_line(error)}"
-        raise OpenVINOError(text + ADVICE) from error
-    finally:
-        frozen.unlink()
+        raise OpenVINOError(text + advice(function)) from error
+    if network.has_reference:
+        probes = probe_images(signature.height, signature.width)
+        reference = in_batches(network.reference_vectors, probes, call_size(signature))
+        check_vectors(reference, len(probes))
+        np.save(directory / _PROBE, reference)
+        chain = plain_pixels(signature.height, signature.width)
+        np.save(directory / _chain_name(chain), in_batches(network.reference_vectors, chain, call_size(signature)))
 
 
-def _call(function: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    import tensorflow as tf
+def call_size(signature: ImageSignature) -> int:
+    """Returns the number of images in each call of a conversion: one, unless the module wants another number."""
+    return signature.fixed_batch_size or 1
 
-    vectors: NDArray[np.float32] = function(tf.constant(images))[0].numpy()
-    if vectors.ndim != 2 or len(vectors) != len(images):
+
+def check_vectors(vectors: NDArray[np.float32], images: int) -> None:
+    """Checks that an output is one vector for each image.
+
+    Raises:
+      ModuleError: it is not.
+    """
+    if vectors.ndim != 2 or len(vectors) != images:
         raise ModuleError(
-            f"the output for {len(images)} image has shape {list(vectors.shape)}; expected one vector an image; "
-            "choose another --output_key"
+            f"the output for {images} images has shape {list(vectors.shape)}; expected one vector an image; choose "
+            "another --output_key or say --pooling"
         )
-    return vectors
-
-
-def openvino_errors(openvino: Any) -> tuple[type[Exception], ...]:
-    """Returns the exceptions that OpenVINO raises for an unsupported model; they have no common base class."""
-    frontend = openvino.frontend
-    return (
-        RuntimeError,
-        frontend.GeneralFailure,
-        frontend.InitializationFailure,
-        frontend.NotImplementedFailure,
-        frontend.OpConversionFailure,
-        frontend.OpValidationFailure,
-    )
-
-
-def one_line(error: Exception) -> str:
-    """Returns the text of an OpenVINO exception, as one line of bounded length."""
-    text = " ".join(str(error).split()).partition(" To facilitate the conversion")[0]
-    # Without positions in OpenVINO's source files, which do not help the user.
-    return re.sub(r"(Exception from|Check '[^']*' failed at) \S+:\d+: ", "", text)[:300]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 from numpy.typing import NDArray
 
 PARITY_LIMIT = 1e-4
 """Largest relative difference of two engines' float32 vectors that counts as equal."""
+
+REDUCED_PARITY_LIMIT = 2e-2
+"""The same for networks of half or integer precision: frameworks round their intermediate values differently."""
 
 _PROBES = 4
 
@@ -43,3 +48,40 @@ def relative_difference(vectors: NDArray[np.float32], reference: NDArray[np.floa
         return float("inf")
     relative = np.divide(difference, length, out=np.where(difference > 0, np.inf, 0.0), where=length > 0)
     return float(relative.max())
+
+
+def encoded_probes(height: int, width: int) -> tuple[bytes, ...]:
+    """Returns the probe images as JPEG files that are a quarter larger, for the way from encoded bytes to vectors."""
+    from PIL import Image
+
+    images = []
+    for pixels in probe_images(height * 5 // 4 + 1, width * 5 // 4 + 1):
+        stream = io.BytesIO()
+        Image.fromarray(np.rint(pixels * 255).astype(np.uint8)).save(stream, "JPEG", quality=90)
+        images.append(stream.getvalue())
+    return tuple(images)
+
+
+def plain_pixels(height: int, width: int) -> NDArray[np.float32]:
+    """Returns `encoded_probes` as the plain preprocessing must feed them to a network, computed independently of it.
+
+    The decoder is Pillow's, and the resize a formula: bilinear, with half-pixel centres and no antialiasing, as
+    `tf.image.resize` defines it.
+
+    Returns:
+      float32 [4, height, width, 3], in [0, 1].
+    """
+    from PIL import Image
+
+    images = []
+    for data in encoded_probes(height, width):
+        pixels = np.asarray(Image.open(io.BytesIO(data)), np.float64) / 255
+        for axis, length in enumerate((height, width)):
+            centres = (np.arange(length) + 0.5) * pixels.shape[axis] / length - 0.5
+            first = np.floor(centres).astype(int)
+            part = (centres - first).reshape([-1 if index == axis else 1 for index in range(3)])
+            last = pixels.shape[axis] - 1
+            above, below = (pixels.take(np.clip(first + step, 0, last), axis) for step in (0, 1))
+            pixels = above + part * (below - above)
+        images.append(pixels)
+    return np.stack(images).astype(np.float32)

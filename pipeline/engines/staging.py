@@ -22,6 +22,6 @@ def stage_function(function: ModuleFunction, location: str) -> ModuleFunction:
     Raises:
       UsageError: the location cannot be written.
     """
-    path = stage_module(function.path, function.sha256, location)
+    path = stage_module(function.path, function.sha256, location, function.model_file)
     conversion = stage_conversion(function, location) if function.engine == "openvino" else None
     return dataclasses.replace(function, path=path, is_staged=True, conversion=conversion)

@@ -24,9 +24,10 @@ from pipeline.finetune.state import Epoch, State, restore
 from pipeline.finetune.trainable import load_trainable
 from pipeline.finetune.training import Trainer
 from pipeline.hub.resolve import resolve_module
-from pipeline.savedmodel.module import ImageSignature, Module, choose_signature
+from pipeline.savedmodel.module import Module
 from pipeline.savedmodel.publish import ARCHIVE_SUFFIXES, check_output, publish
 from pipeline.savedmodel.safety import check_operations
+from pipeline.savedmodel.signatures import ImageSignature, choose_signature
 from pipeline.storage import filesystem
 
 _log = logging.getLogger(__name__)
@@ -79,6 +80,12 @@ def finetune(config: FinetuneConfig, stream: TextIO | None = None) -> FinetunedM
     chosen = choose_signature(
         module, signature=config.signature, output_key=config.output_key, image_size=config.image_size
     )
+    if chosen.is_adapted:
+        raise ModuleError(
+            f"module {config.module} cannot be fine-tuned: signature '{chosen.signature}' takes "
+            f"{chosen.dtype} {chosen.layout}, {chosen.fixed_batch_size or 'any number of'} images; expected any number "
+            "of images float32 [height,width,3]; take another module"
+        )
     if chosen.dimension is None:
         raise ModuleError(
             f"module {config.module} does not say how long the vectors of signature '{chosen.signature}' are; choose "

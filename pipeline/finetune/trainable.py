@@ -19,7 +19,8 @@ from pipeline.core.quiet import import_tensorflow, import_tensorflow_hub
 from pipeline.savedmodel import tf1_hub as hub_format
 from pipeline.savedmodel.digest import SAVED_MODEL
 from pipeline.savedmodel.messages import parse_saved_model
-from pipeline.savedmodel.module import ImageSignature, Module
+from pipeline.savedmodel.module import Module
+from pipeline.savedmodel.signatures import ImageSignature
 
 Forward = Callable[[NDArray[np.float32]], Any]
 

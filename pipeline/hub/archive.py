@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from pipeline.core.errors import ModuleError
+from pipeline.hub.contents import LFS_POINTER, locate_module
 
 MAX_BYTES = 8 << 30
 """Bytes that a module may have, compressed or not."""
@@ -51,16 +52,15 @@ def check_size(size_bytes: int, origin: str) -> None:
 
 
 def unpack_module(archive: Path, work: Path, origin: str) -> Path:
-    """Unpacks a module's tarball into `work`; returns the root of the module, which an enclosing directory may hold.
+    """Unpacks a module's tarball into `work`; returns the root of the module, see `locate_module`.
 
     Raises:
-      ModuleError: as `extract`.
+      ModuleError: as `extract`; or there is no module, or more than one.
       OSError: the disk refuses.
     """
     root = work / "unpacked"
     extract(archive, root, origin)
-    members = list(root.iterdir())
-    return members[0] if len(members) == 1 and members[0].is_dir() else root
+    return locate_module(root, origin)
 
 
 def extract(archive: Path, directory: Path, origin: str) -> None:
@@ -122,11 +122,16 @@ def safe_path(name: str, origin: str) -> PurePosixPath:
 def _gunzip(archive: Path, origin: str) -> Iterator[bytes]:
     """Yields the uncompressed bytes; ends normally only if gzip's length and checksum hold."""
     with archive.open("rb") as compressed:
-        start = compressed.read(16)
+        start = compressed.read(32)
+        if start.startswith(LFS_POINTER):
+            raise ModuleError(
+                f"module {origin}: it is a pointer of Git LFS in the place of the file; run `git lfs pull` in its "
+                "repository"
+            )
         if not start.startswith(_GZIP_MAGIC):
             page = " (a web page?)" if start.lstrip().startswith(b"<") else ""
             raise ModuleError(
-                f"module {origin}: it starts with {start!r}{page}, expected a gzip-compressed tar file; "
+                f"module {origin}: it starts with {start[:16]!r}{page}, expected a gzip-compressed tar file; "
                 "check that the address names the module's .tar.gz itself"
             )
         compressed.seek(0)

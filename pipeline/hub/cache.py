@@ -27,7 +27,8 @@ from pathlib import Path
 import platformdirs
 
 from pipeline.core.errors import ModuleError
-from pipeline.savedmodel.digest import SAVED_MODEL, check_digest, module_digest, not_a_module
+from pipeline.model_formats.registry import model_file_in
+from pipeline.savedmodel.digest import check_digest, module_digest, not_a_module
 
 _logger = logging.getLogger(__name__)
 
@@ -83,12 +84,12 @@ class ModuleCache:
     Attributes:
       directory: holds the entries; made when it is first needed.
       kind: what the entries are, the beginning of their names.
-      root_file: the file that every entry has at its root.
+      root_file: the file that every entry has at its root; None if an entry is a module of any format.
     """
 
     directory: Path
     kind: str = "module"
-    root_file: str = SAVED_MODEL
+    root_file: str | None = None
 
     def get(
         self, handle: str, identity: tuple[object, ...], make: Callable[[Path], Path], sha256: str | None
@@ -133,14 +134,16 @@ class ModuleCache:
 
 
 def _make_entry(
-    entry: Path, scratch: Path, handle: str, make: Callable[[Path], Path], sha256: str | None, root_file: str
+    entry: Path, scratch: Path, handle: str, make: Callable[[Path], Path], sha256: str | None, root_file: str | None
 ) -> str:
     """Makes an entry in `scratch`, moves it to `entry` and returns the digest of the module there."""
     work, made = scratch / "work", scratch / "entry"
     work.mkdir()
     made.mkdir()
     make(work).rename(made / "module")
-    if not (made / "module" / root_file).is_file():
+    module = made / "module"
+    is_whole = model_file_in(module) is not None if root_file is None else (module / root_file).is_file()
+    if not is_whole:
         raise not_a_module(handle)
     digest = module_digest(made / "module")
     check_digest(digest, sha256, handle)

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from pipeline.core.errors import ModuleError
 from pipeline.hub.resolve import resolve_module
-from pipeline.savedmodel.module import ImageSignature, Module, TensorInfo, choose_signature
+from pipeline.savedmodel.module import Module, TensorInfo
 from pipeline.savedmodel.safety import list_operations
+from pipeline.savedmodel.signatures import ImageSignature, choose_signature
 
-_FORMAT_NAMES = {"tf1_hub": "TF1 Hub", "tf2": "TF2 SavedModel"}
+_FORMAT_NAMES = {"tf1_hub": "TF1 Hub", "tf2": "TF2 SavedModel", "onnx": "ONNX", "openvino_ir": "OpenVINO IR"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +59,22 @@ class Description:
             f"files       {module.path}",
             f"sha256      {module.sha256}",
             f"format      {_FORMAT_NAMES[module.format]}",
-            f"tags        {', '.join('[' + ', '.join(tags) + ']' for tags in module.tag_sets)}",
         ]
+        if module.tag_sets:
+            lines.append(f"tags        {', '.join('[' + ', '.join(tags) + ']' for tags in module.tag_sets)}")
         if module.handle.startswith("untrained:"):
             lines.append("weights     random: its vectors are for trying the pipeline out, and mean nothing")
         if self.embedding:
             chosen = self.embedding
             source = "attachment image_module_info" if module.image_size else "shape of the signature's input"
+            size = f"{chosen.height}x{chosen.width} ({source})"
             dimension = "an unknown number of" if chosen.dimension is None else str(chosen.dimension)
             lines += [
-                f"image size  {chosen.height}x{chosen.width} ({source})",
+                f"image size  {'any, the module takes encoded images and resizes them' if chosen.is_encoded else size}",
                 f"embedding   {dimension} values (signature {chosen.signature}, output {chosen.output_key})",
             ]
+            if chosen.is_adapted or chosen.switches:
+                lines.append(f"fed with    {_feed(chosen)}")
         else:
             lines.append(f"embedding   none: {self.obstacle}")
         if module.unsafe_operations:
@@ -100,6 +105,15 @@ def describe(handle: str, *, sha256: str | None = None) -> Description:
         return Description(module, choose_signature(module), "")
     except ModuleError as error:
         return Description(module, None, str(error))
+
+
+def _feed(chosen: ImageSignature) -> str:
+    """Returns how the signature is fed, if it is no float32 NHWC of any number of images."""
+    pixels = {"string": "encoded images", "uint8": "uint8 from 0 to 255"}.get(chosen.dtype, chosen.dtype)
+    parts = [pixels if chosen.is_encoded else f"{pixels}, {chosen.layout}"]
+    if chosen.fixed_batch_size:
+        parts.append(f"{chosen.fixed_batch_size} images a call")
+    return ", ".join([*parts, *(f"{name}=False" for name in chosen.switches)])
 
 
 def _as_dict(tensors: Mapping[str, TensorInfo]) -> dict[str, object]:

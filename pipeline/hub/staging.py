@@ -22,13 +22,14 @@ from pipeline.storage import filesystem
 _log = logging.getLogger(__name__)
 
 
-def stage_module(directory: str, sha256: str, location: str) -> str:
+def stage_module(directory: str, sha256: str, location: str, model_file: str = SAVED_MODEL) -> str:
     """Copies a module to where workers can read it, unless it is there already.
 
     Args:
       directory: the module's, on this machine.
       sha256: its digest.
       location: a directory that this process can write and workers can read, such as `gs://bucket/temp`.
+      model_file: the file that says what the module is, relative to its directory.
 
     Returns:
       The directory of the copy, a module handle for the workers.
@@ -36,7 +37,7 @@ def stage_module(directory: str, sha256: str, location: str) -> str:
     Raises:
       UsageError: the location cannot be written.
     """
-    return stage_directory(directory, sha256, location, folder="modules", root_file=SAVED_MODEL)
+    return stage_directory(directory, sha256, location, folder="modules", root_file=model_file)
 
 
 def stage_directory(directory: str, sha256: str, location: str, *, folder: str, root_file: str) -> str:

@@ -12,7 +12,7 @@ from pipeline.core.config import RunConfig
 from pipeline.core.cores import usable_cores
 from pipeline.core.failures import Failure
 from pipeline.dataset.metadata import read_manifests
-from pipeline.embedding.dataset_spec import Spec
+from pipeline.embedding.dataset_spec import BY_MODULE, Spec
 from pipeline.embedding.embedder import Embedder
 from pipeline.images.resize import resize_in_calling_thread
 from pipeline.inputs.base import ReadSettings
@@ -68,7 +68,7 @@ class Preview:
             (
                 "module",
                 f"{spec.module} ({spec.module_sha256[:12]}), signature {spec.signature}, output {spec.output_key}: "
-                f"{spec.preprocessing.height}x{spec.preprocessing.width} pixels to {spec.dimension} values",
+                f"{_input(spec)} to {spec.dimension} values",
             ),
             ("sample", f"{self.sample_embedded} of {_count(self.sample_records, 'record')} embedded"),
             *(("  failed", f"{item.source}: {item.reason}: {item.message}") for item in self.failures),
@@ -113,6 +113,11 @@ class Preview:
                 )
             )
         return lines
+
+
+def _input(spec: Spec) -> str:
+    size = spec.preprocessing
+    return "encoded images" if size == BY_MODULE else f"{size.height}x{size.width} pixels"
 
 
 def preview(config: RunConfig) -> Preview:

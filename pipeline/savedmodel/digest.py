@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.core.errors import ModuleError
 
 SAVED_MODEL = "saved_model.pb"
-"""The file that every module has at its root."""
+"""The file that every SavedModel has at its root."""
 
 _CHUNK_BYTES = 1 << 20
 
@@ -65,17 +65,11 @@ def _files(directory: Path) -> Iterator[Path]:
             )
 
 
-def check_module(directory: Path, handle: str) -> None:
-    """Raises `ModuleError` unless `directory` holds a `saved_model.pb`."""
-    if not (directory / SAVED_MODEL).is_file():
-        raise not_a_module(handle)
-
-
 def not_a_module(handle: str) -> ModuleError:
     """Returns the error for a directory that holds something else."""
     return ModuleError(
-        f"module {handle}: not a module, it holds no {SAVED_MODEL}; expected a TF Hub module or a SavedModel; check "
-        "the handle"
+        f"module {handle}: not a module, it holds no {SAVED_MODEL}; expected a TF Hub module or a SavedModel, or a "
+        "directory with one .onnx or OpenVINO .xml file; check the handle"
     )
 
 

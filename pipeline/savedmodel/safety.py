@@ -24,7 +24,8 @@ from pipeline.core.errors import ModuleError
 
 _log = logging.getLogger(__name__)
 
-Reach = Literal["files", "processes", "network"]
+Reach = Literal["files", "processes", "network", "libraries"]
+"""What an operation reaches; `libraries` of native code are only for formats other than SavedModel."""
 
 _NAMES: Mapping[Reach, tuple[str, ...]] = {
     "files": (

@@ -20,7 +20,7 @@ from pipeline.embedding.embedder_spec import EmbedderSpec
 from pipeline.engines.base import ModuleFunction
 from pipeline.hub.resolve import resolve_module
 from pipeline.images.decoder import ImageDecoder
-from pipeline.savedmodel.module import choose_signature
+from pipeline.savedmodel.signatures import choose_signature
 from pipeline.testing import jpeg_bytes, make_record, png_bytes, tiny_vectors
 
 THREADS = ["--direct_num_workers=3", "--direct_running_mode=multi_threading"]

@@ -17,8 +17,10 @@ from pipeline.embedding.embedder_spec import EmbedderSpec
 from pipeline.engines.base import ModuleFunction
 from pipeline.images.decoder import ImageDecoder
 from pipeline.savedmodel.digest import module_digest
-from pipeline.savedmodel.module import choose_signature, read_module
+from pipeline.savedmodel.module import read_module
+from pipeline.savedmodel.signatures import choose_signature
 from pipeline.testing import FakeEngine, jpeg_bytes, make_record, png_bytes, tiny_vectors
+from tests.image_samples import OTHERS_WITH_REFERENCE
 
 DECODER = ImageDecoder(height=32, width=32)
 
@@ -237,3 +239,26 @@ def test_the_same_image_has_the_same_bits_whatever_is_around_it(name, convolutio
         assert others.keys() == found[0].keys()
         for key, vector in found[0].items():
             np.testing.assert_array_equal(others[key], vector)
+
+
+def test_encoded_images_are_checked_and_handed_over(odd_module):
+    with Embedder.from_module(odd_module, signature="encoded") as embedder:
+        images = [
+            jpeg_bytes(seed=1),
+            jpeg_bytes()[:-30],
+            png_bytes(seed=2),
+            OTHERS_WITH_REFERENCE["webp lossy"],
+            b"no image",
+        ]
+        batch = embedder.embed([make_record(f"{index}", image=image) for index, image in enumerate(images)])
+        spec = embedder.dataset_spec
+    assert [(failure.key, failure.reason) for failure in batch.failures] == [
+        (b"1", "truncated"),
+        (b"4", "not_an_image"),
+        (b"3", "nonfinite"),  # TensorFlow does not decode WebP there
+    ]
+    decoder = ImageDecoder(height=32, width=32)
+    expected = tiny_vectors(np.stack([decoder(images[0]), decoder(images[2])]))
+    vectors = np.concatenate([rows.column("embedding").flatten().to_numpy().reshape(-1, 8) for rows in batch.rows])
+    np.testing.assert_allclose(vectors, expected, rtol=1e-4, atol=1e-5)
+    assert (spec.preprocessing.decode, spec.preprocessing.resize) == ("module", "module")

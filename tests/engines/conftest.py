@@ -5,15 +5,25 @@ from typing import Any
 import pytest
 
 from pipeline.core.quiet import import_tensorflow
+from pipeline.core.settings import Pooling
 from pipeline.engines.base import ModuleFunction
-from pipeline.savedmodel.digest import module_digest
-from pipeline.savedmodel.module import choose_signature, read_module
+from pipeline.model_formats.registry import read_module
+from pipeline.savedmodel.signatures import choose_signature
 
 
-def function_of(directory: Path | str, engine: str = "openvino", **options: Any) -> ModuleFunction:
-    signature = choose_signature(read_module(str(directory)))
-    path = str(directory)
-    return ModuleFunction(path, path, module_digest(path), signature, engine, **options)
+def function_of(
+    directory: Path | str,
+    engine: str = "openvino",
+    *,
+    signature_name: str | None = None,
+    output_key: str | None = None,
+    pooling: Pooling | None = None,
+    **options: Any,
+) -> ModuleFunction:
+    module = read_module(str(directory))
+    signature = choose_signature(module, signature=signature_name, output_key=output_key, pooling=pooling)
+    made_of = {"format": module.format, "model_file": module.model_file}
+    return ModuleFunction(module.path, module.path, module.sha256, signature, engine, **made_of, **options)
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 from pipeline.core.errors import ModuleError
 from pipeline.engines import gpu
 from pipeline.engines.choice import choose_engine
-from pipeline.engines.conversion import OpenVINOError
 from pipeline.engines.gpu import sees_gpu
 from pipeline.engines.parity import probe_images
+from pipeline.model_formats.openvino_package import OpenVINOError
 from pipeline.testing import tiny_vectors
 from tests.engines.conftest import function_of
 

@@ -12,10 +12,11 @@ import pytest
 
 from pipeline.core.errors import ModuleError
 from pipeline.engines import conversion
-from pipeline.engines.conversion import OpenVINOError, converted, processor_features
+from pipeline.engines.conversion import converted, processor_features
 from pipeline.engines.parity import probe_images
 from pipeline.engines.staging import stage_function
 from pipeline.hub.cache import CacheError
+from pipeline.model_formats.openvino_package import OpenVINOError
 from pipeline.testing import tiny_vectors
 from tests.engines.conftest import function_of
 
@@ -46,7 +47,7 @@ def test_what_is_converted_once_is_loaded_without_tensorflow(tiny_module):
     code = f"""
 import sys
 from pipeline.engines.base import ModuleFunction
-from pipeline.savedmodel.module import ImageSignature
+from pipeline.savedmodel.signatures import ImageSignature
 {spec!r}.load()
 print("tensorflow" in sys.modules)
 """
@@ -65,7 +66,7 @@ import socket, sys
 def refuse(*_):
     raise AssertionError("network")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
-from pipeline.engines.conversion import import_openvino
+from pipeline.model_formats.openvino_package import import_openvino
 core = import_openvino().Core()
 print([name for name in sys.modules if "telemetry" in name and sys.modules[name] and "stub" not in name])
 """
@@ -92,9 +93,11 @@ def test_a_cache_that_cannot_be_written_is_told(tiny_module, tmp_path, monkeypat
         converted(function_of(tiny_module))
 
 
-def test_nothing_but_the_model_the_reference_and_the_identity_is_kept(tiny_module):
+def test_nothing_but_the_model_the_references_and_the_identity_is_kept(tiny_module):
     directory = Path(converted(function_of(tiny_module)).model).parent
-    assert sorted(path.name for path in directory.iterdir()) == [
+    names = sorted(path.name for path in directory.iterdir())
+    assert [name.partition("-")[0] for name in names] == [
+        "chain",
         "identity.txt",
         "model.bin",
         "model.xml",
@@ -135,7 +138,10 @@ def test_on_the_launchers_machine_the_cache_has_it_already(staged, module_cache,
     ("changes", "difference"),
     [
         ({"processor": ("a", "b")}, r"the processor has .* here and a, b on the launcher"),
-        ({"converter": conversion.Converter("2000.1", "2.1")}, r"OpenVINO is \S+ here and 2000\.1 on the launcher"),
+        (
+            {"converter": conversion.Converter("2000.1", "tensorflow", "2.1")},
+            r"OpenVINO is \S+ here and 2000\.1 on the launcher",
+        ),
     ],
 )
 def test_a_worker_that_differs_converts_the_module_itself(staged, changes, difference, caplog):
@@ -147,7 +153,7 @@ def test_a_worker_that_differs_converts_the_module_itself(staged, changes, diffe
 
 def test_another_tensorflow_makes_no_difference_to_a_worker(staged, monkeypatch):
     monkeypatch.setattr(conversion, "convert", refuse)
-    versions = dataclasses.replace(staged.conversion.converter, tensorflow="2.1")
+    versions = dataclasses.replace(staged.conversion.converter, reference="2.1")
     assert dataclasses.replace(staged.conversion, converter=versions).difference() == ""
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import ModuleError
-from pipeline.engines.conversion import OpenVINOError, converted, import_openvino
+from pipeline.engines.choice import choose_engine
+from pipeline.engines.conversion import converted
 from pipeline.engines.parity import probe_images, relative_difference
+from pipeline.model_formats.openvino_package import OpenVINOError, import_openvino
 from pipeline.testing import TINY_DIMENSION, tiny_vectors
 from tests.engines.conftest import function_of
 
@@ -113,3 +115,41 @@ def test_tensorflow_traces_once_whatever_the_batches(tiny_module):
     for count in (1, 5, engine.batch_size):
         assert engine.infer(np.zeros((count, 32, 32, 3), np.float32)).shape == (count, TINY_DIMENSION)
     assert engine.trace_count == 1
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("signature", ["uint8", "nchw", "batch", "training", "default", "pooled", "labels"])
+def test_odd_signatures(name, signature, odd_module):
+    engine = function_of(odd_module, name, signature_name=signature).load()
+    images = np.rint(probe_images(32, 32) * 255) / np.float32(255)
+    np.testing.assert_allclose(infer(engine, images), tiny_vectors(images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_fixed_batch_is_filled_up_and_an_image_has_the_same_bits_wherever_it_is(name, odd_module):
+    engine = function_of(odd_module, name, signature_name="batch").load()
+    assert engine.batch_size == 4
+    images = probe_images(32, 32)
+    vectors = engine.infer(images)
+    np.testing.assert_array_equal(engine.infer(images[::-1].copy()), vectors[::-1])
+    for index in range(4):
+        np.testing.assert_array_equal(engine.infer(images[index : index + 1]), vectors[index : index + 1])
+
+
+def test_a_table_that_the_output_needs_is_for_tensorflow(odd_module):
+    with pytest.raises(
+        OpenVINOError, match=r"its output 'default' depends on a lookup table; use --engine=tensorflow$"
+    ):
+        function_of(odd_module, "openvino", signature_name="from_table").load()
+    engine = choose_engine(function_of(odd_module, "auto", signature_name="from_table"))
+    images = probe_images(32, 32)
+    assert engine.name == "tensorflow"
+    np.testing.assert_allclose(infer(engine, images), tiny_vectors(images), rtol=1e-5, atol=1e-5)
+
+
+def test_encoded_images_are_for_tensorflow(odd_module):
+    engine = choose_engine(function_of(odd_module, "auto", signature_name="encoded"))
+    assert (engine.name, engine.dtype, engine.dimension) == ("tensorflow", "encoded", TINY_DIMENSION)
+    message = r"^signature 'encoded' takes encoded images, which only TensorFlow decodes; use --engine=tensorflow and"
+    with pytest.raises(ModuleError, match=message):
+        choose_engine(function_of(odd_module, "openvino", signature_name="encoded"))

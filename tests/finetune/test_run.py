@@ -368,3 +368,17 @@ def test_mobilenet_learns_and_the_main_job_takes_it(tmp_path, module_format):
     centred /= np.linalg.norm(centred, axis=1, keepdims=True)
     nearest = (centred @ centred.T - 2 * np.eye(48)).argmax(axis=1)
     assert np.mean(np.array(labels)[nearest] == labels) > 0.6
+
+
+@pytest.mark.parametrize(
+    ("signature", "takes"),
+    [
+        ("uint8", "uint8 NHWC, any number of images"),
+        ("nchw", "float32 NCHW, any number of images"),
+        ("batch", "float32 NHWC, 4 images"),
+    ],
+)
+def test_signatures_that_must_be_adapted_are_refused(signature, takes, odd_module, records, tmp_path):
+    message = f"cannot be fine-tuned: signature '{signature}' takes {takes}; expected any number of images float32"
+    with pytest.raises(ModuleError, match=message):
+        run(make_config(odd_module, records, tmp_path / "new", signature=signature))

@@ -5,7 +5,8 @@ import pytest
 
 from pipeline.finetune.trainable import MovingAverages, load_trainable
 from pipeline.finetune.training import Score, Tally, learning_rate
-from pipeline.savedmodel.module import choose_signature, read_module
+from pipeline.savedmodel.module import read_module
+from pipeline.savedmodel.signatures import choose_signature
 from tests.finetune.trainables import DECAY, WEIGHT_DECAY, activations, initial_values, write_trainable
 
 

@@ -11,9 +11,11 @@ import pytest
 
 from pipeline.commands.hub import main
 from pipeline.core.errors import ModuleError
-from pipeline.hub.describe import describe
+from pipeline.hub.describe import Description, describe
 from pipeline.savedmodel.digest import module_digest
+from pipeline.savedmodel.module import read_module
 from pipeline.savedmodel.publish import write_archive
+from pipeline.savedmodel.signatures import choose_signature
 
 
 @pytest.fixture
@@ -71,6 +73,23 @@ def test_tf2_module_in_words(tf2_module):
     ]
 
 
+@pytest.mark.parametrize(
+    ("signature", "size", "fed"),
+    [
+        ("uint8", "32x32 (shape of the signature's input)", "uint8 from 0 to 255, NHWC"),
+        ("nchw", "32x32 (shape of the signature's input)", "float32, NCHW"),
+        ("batch", "32x32 (shape of the signature's input)", "float32, NHWC, 4 images a call"),
+        ("training", "32x32 (shape of the signature's input)", "float32, NHWC, training=False"),
+        ("encoded", "any, the module takes encoded images and resizes them", "encoded images"),
+    ],
+)
+def test_how_a_signature_is_fed(odd_module, signature, size, fed):
+    module = read_module(odd_module)
+    lines = str(Description(module, choose_signature(module, signature=signature), "")).splitlines()
+    assert lines[5] == f"image size  {size}"
+    assert lines[7] == f"fed with    {fed}"
+
+
 def test_hub_module_as_json(hub_module, capsys):
     assert main(["describe", str(hub_module), "--json"]) == 0
     described = json.loads(capsys.readouterr().out)
@@ -91,6 +110,11 @@ def test_hub_module_as_json(hub_module, capsys):
             "height": 96,
             "width": 96,
             "dimension": 1280,
+            "dtype": "float32",
+            "layout": "NHWC",
+            "fixed_batch_size": None,
+            "switches": [],
+            "pooling": None,
         },
         "obstacle": None,
         "unsafe_operations": [],

@@ -444,7 +444,8 @@ def test_operation_that_tensorflow_does_not_know_cannot_be_loaded(tmp_path, plai
 
     from tensorflow.core.protobuf import saved_model_pb2
 
-    from pipeline.savedmodel.module import choose_signature, freeze
+    from pipeline.savedmodel.freezing import freeze
+    from pipeline.savedmodel.signatures import choose_signature
 
     path = tmp_path / "module"
     shutil.copytree(plain, path)

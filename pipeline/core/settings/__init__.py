@@ -9,7 +9,7 @@ from pipeline.core.settings.engine import EngineConfig, Normalization, Precision
 from pipeline.core.settings.execution import ExecutionConfig
 from pipeline.core.settings.flags import parse_bytes, parse_image_size, parse_names
 from pipeline.core.settings.input import CorruptPolicy, InputConfig
-from pipeline.core.settings.module import ModuleConfig
+from pipeline.core.settings.module import ModuleConfig, Pooling
 from pipeline.core.settings.output import OUTPUT_FEATURES, TIMESTAMP_COLUMN, Compression, OutputConfig
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "ModuleConfig",
     "Normalization",
     "OutputConfig",
+    "Pooling",
     "Precision",
     "parse_bytes",
     "parse_image_size",

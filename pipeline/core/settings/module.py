@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from pipeline.core.errors import UsageError
-from pipeline.core.settings.flags import flag, parse_image_size
+from pipeline.core.settings.flags import check_choices, flag, parse_image_size
+
+Pooling = Literal["mean", "cls", "flatten"]
 
 
 @dataclass(frozen=True)
@@ -14,8 +17,8 @@ class ModuleConfig:
     """The network that turns an image into a vector."""
 
     module: str = flag(
-        "local directory, local .tar.gz, https://...tar.gz, gs:// directory or tarball, or "
-        "untrained:mobilenet_v2_050_160. Required",
+        "local directory, local .tar.gz, https://...tar.gz, gs:// directory or tarball, a published name or the "
+        "address of its page, kaggle:OWNER/MODEL/FRAMEWORK/VARIATION, or untrained:mobilenet_v2_050_160. Required",
         metavar="HANDLE",
     )
     module_sha256: str | None = flag("refuse the module unless its digest is this", default=None, metavar="DIGEST")
@@ -25,7 +28,9 @@ class ModuleConfig:
         metavar="NAME",
     )
     output_key: str | None = flag(
-        "output of the signature to write. Default: default, or the only output", default=None, metavar="NAME"
+        "output of the signature to write. Default: default, or the only output with a vector for each image",
+        default=None,
+        metavar="NAME",
     )
     image_size: tuple[int, int] | None = flag(
         "height and width in pixels, for a module that does not declare its input size",
@@ -37,12 +42,20 @@ class ModuleConfig:
         "accept a module whose graphs have operations that reach files, processes or the network. Default: refuse it",
         default=False,
     )
+    pooling: Pooling | None = flag(
+        "for an output with more axes than [images, features]: mean over all positions, cls (the first token) or "
+        "flatten. Default: refuse such an output unless its other axes have length 1",
+        default=None,
+        choices=get_args(Pooling),
+    )
 
     def __post_init__(self) -> None:
-        """Refuses an empty handle and a digest that cannot be one."""
+        """Refuses an empty handle, an unknown pooling and a digest that cannot be one."""
         if not self.module:
             raise UsageError(
                 "no module: --module=HANDLE is required; to try things out: untrained:mobilenet_v2_050_160"
             )
+        if self.pooling is not None:
+            check_choices(self)
         if self.module_sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", self.module_sha256):
             raise UsageError(f"--module_sha256={self.module_sha256!r} is not a SHA-256 digest of 64 hexadecimal digits")

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from pipeline.core.errors import ModuleError
 from pipeline.hub.cache import ModuleCache, cache_directory
-from pipeline.savedmodel.module import Module, read_module
+from pipeline.model_formats.registry import read_module
+from pipeline.savedmodel.module import Module
 
 
 @dataclass(frozen=True, slots=True)

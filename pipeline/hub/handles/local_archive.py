@@ -24,11 +24,11 @@ class LocalArchiveHandle:
     def __call__(self, request: Request) -> Module:
         """Returns the module from the cache, or unpacks it."""
         path = existing_path(request)
-        digest = _file_digest(path)
+        digest = file_digest(path)
 
         def make(work: Path) -> Path:
             root = unpack_module(path, work, request.handle)
-            if _file_digest(path) != digest:
+            if file_digest(path) != digest:
                 raise ModuleError(
                     f"module {request.handle}: the file changed while it was being read; try again when nothing "
                     "writes to it"
@@ -38,6 +38,7 @@ class LocalArchiveHandle:
         return request.cached(("archive", digest), make)
 
 
-def _file_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """Returns the SHA-256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,12 +1,13 @@
-"""A local directory that holds a module."""
+"""A local directory that holds a module, or the `saved_model.pb` in it."""
 
 from __future__ import annotations
 
-from pipeline.core.errors import ModuleError
+from pipeline.hub.contents import locate_module
 from pipeline.hub.handles.base import Request
 from pipeline.hub.handles.local_path import existing_path, local_path
-from pipeline.savedmodel.digest import check_digest, check_module, module_digest
-from pipeline.savedmodel.module import Module, read_module
+from pipeline.model_formats.registry import read_module
+from pipeline.savedmodel.digest import check_digest, module_digest
+from pipeline.savedmodel.module import Module
 
 
 class LocalDirectoryHandle:
@@ -20,13 +21,7 @@ class LocalDirectoryHandle:
 
     def __call__(self, request: Request) -> Module:
         """Returns the module in the directory, after its digest was computed."""
-        path = existing_path(request)
-        if not path.is_dir():
-            raise ModuleError(
-                f"module {request.handle}: it is a file of another kind, expected {request.accepted}; pack or name it "
-                "so"
-            )
-        check_module(path, request.handle)
+        path = locate_module(existing_path(request), request.handle)
         digest = module_digest(path)
         check_digest(digest, request.sha256, request.handle)
         return read_module(str(path), handle=request.handle, sha256=digest)

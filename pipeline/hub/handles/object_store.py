@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 
 from pipeline.core.errors import ModuleError
 from pipeline.hub.archive import MAX_FILES, check_size, is_archive_name, unpack_module
+from pipeline.hub.contents import choose_root, locate_module, module_roots
 from pipeline.hub.copying import copy_directory, copy_file, unreadable
 from pipeline.hub.handles.base import Request
-from pipeline.savedmodel.digest import SAVED_MODEL, not_a_module
+from pipeline.savedmodel.digest import SAVED_MODEL
 from pipeline.savedmodel.module import Module
 from pipeline.storage import filesystem
 from pipeline.storage.object_store import FileStat, has_file_system
@@ -27,20 +29,28 @@ class RemoteHandle:
     def __call__(self, request: Request) -> Module:
         """Returns the module from the cache, or copies it."""
         is_archive = is_archive_name(request.handle)
-        location = request.handle if is_archive else request.handle.rstrip("/") + "/"
+        location = request.handle if is_archive else request.handle.removesuffix("/" + SAVED_MODEL).rstrip("/") + "/"
         files = _list_files(location, is_archive=is_archive)
         if not files:
             raise request.not_found()
-        if not is_archive and location + SAVED_MODEL not in {file.path for file in files}:
-            raise not_a_module(request.handle)
+        if not is_archive:
+            location = _module_location(files, location, request.handle)
+            files = [file for file in files if file.path.startswith(location)]
 
         def make(work: Path) -> Path:
             if is_archive:
                 copy_file(files[0], work / "archive")
                 return unpack_module(work / "archive", work, request.handle)
-            return copy_directory(files, location, work / "module")
+            return locate_module(copy_directory(files, location, work / "module"), request.handle)
 
         return request.cached(("remote", *files), make)
+
+
+def _module_location(files: Iterable[FileStat], location: str, handle: str) -> str:
+    """Returns the directory of the module among the files below a location, with `/` at its end."""
+    paths = [PurePosixPath(file.path.removeprefix(location)) for file in files]
+    root = choose_root(module_roots(paths), handle).as_posix()
+    return location if root == "." else f"{location}{root}/"
 
 
 def _list_files(location: str, *, is_archive: bool) -> list[FileStat]:

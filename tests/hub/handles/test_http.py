@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,58 +13,7 @@ from pipeline.hub import archive
 from pipeline.hub.handles import http
 from pipeline.hub.resolve import resolve_module
 from tests.hub.modules import DIGEST, FILES, contents, entries, graph, packed
-
-
-class Server:
-    """Serves what `answers` gives for a path, the n-th time the n-th answer, then the last one again."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, list[Callable[[BaseHTTPRequestHandler], None]]] = {}
-        self.requests: list[str] = []
-        self.user_agents: set[str | None] = set()
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                server.requests.append(self.path)
-                server.user_agents.add(self.headers["User-Agent"])
-                answers = server.answers[self.path.partition("?")[0]]
-                (answers.pop(0) if len(answers) > 1 else answers[0])(self)
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.http.server_port}{path}"
-
-
-def serve(http: ThreadingHTTPServer) -> Iterator[None]:
-    thread = threading.Thread(target=http.serve_forever, args=(0.01,))
-    thread.start()
-    yield
-    http.shutdown()
-    thread.join()
-    http.server_close()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    made = Server()
-    for _ in serve(made.http):
-        yield made
-
-
-def answer(body: bytes, status: int = 200, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
-    def send(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(status)
-        for name, value in {"Content_Length": str(len(body)), **headers}.items():
-            request.send_header(name.replace("_", "-"), value)
-        request.end_headers()
-        request.wfile.write(body)
-
-    return send
+from tests.hub.server import Server, answer, serve
 
 
 def close_at_once(request: BaseHTTPRequestHandler) -> None:

@@ -1,0 +1,1 @@
+"""The formats of modules: a SavedModel, an ONNX file, OpenVINO's IR."""
