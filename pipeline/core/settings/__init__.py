@@ -11,6 +11,7 @@ from pipeline.core.settings.flags import parse_bytes, parse_image_size, parse_na
 from pipeline.core.settings.input import CorruptPolicy, InputConfig
 from pipeline.core.settings.module import ModuleConfig
 from pipeline.core.settings.output import OUTPUT_FEATURES, TIMESTAMP_COLUMN, Compression, OutputConfig
+from pipeline.core.settings.preprocess import PreprocessConfig
 
 __all__ = [
     "OUTPUT_FEATURES",
@@ -26,6 +27,7 @@ __all__ = [
     "Normalization",
     "OutputConfig",
     "Precision",
+    "PreprocessConfig",
     "parse_bytes",
     "parse_image_size",
     "parse_names",
