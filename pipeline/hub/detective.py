@@ -33,8 +33,10 @@ CANDIDATES = ("hub", "keras_tf", "raw255", "keras_torch", "keras_caffe")
 """The presets that may be found; other presets have the values of one of these, or their mean and std."""
 _RANGES = ("hub", "keras_tf", "raw255")
 """Those that a network's own constants may follow."""
-_MAX_DIVERGENCE = 1.0
-_MIN_RATIO = 2.0
+_MAX_DIVERGENCE = 0.75
+"""Of the right transform: images of another kind than those of the training have other statistics, too."""
+_MIN_RATIO = 3.0
+"""Of the next transform's divergence; images of low contrast make one transform look like another."""
 _CAFFE_MEAN = PRESETS.load("keras_caffe").mean
 
 

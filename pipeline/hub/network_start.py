@@ -146,14 +146,12 @@ class _Walk:
             return None
         if mean is None or variance is None or mean.size != variance.size or not (variance > 0).all():
             return None
-        axis = 1 if self._is_channels_first(layer) else -1
-        outputs = self._function(place.name)
-        shape = outputs.structured_outputs[0].shape
+        has_channels_last = layer.op != "MatMul" and layer.attr["data_format"].s != b"NCHW"
         return BatchStatistics(
             mean.astype(np.float64).reshape(-1),
             variance.astype(np.float64).reshape(-1),
-            lambda values: np.asarray(outputs(values)[0]),
-            axis % len(shape),
+            self._function(place.name),
+            3 if has_channels_last else 1,
         )
 
     def _expanded(self, multiply: Any, place: str) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
@@ -183,10 +181,6 @@ class _Walk:
         origins = [self._origin(text) for text in node.input]
         return next((origin for origin in origins if origin.op == operation), None)
 
-    @staticmethod
-    def _is_channels_first(layer: Any) -> bool:
-        return layer.op != "MatMul" and layer.attr["data_format"].s == b"NCHW"
-
     def _evaluate(self, text: str) -> NDArray[Any] | None:
         """Returns the value of a node that does not depend on the input."""
         if _node_name(text) in self._from_input:
@@ -194,8 +188,11 @@ class _Walk:
         tensor = text if ":" in text else f"{text}:0"
         return np.asarray(self._imported().prune([], tensor)())
 
-    def _function(self, name: str) -> Any:
-        return self._imported().prune([f"{self._input}:0"], [f"{name}:0"])
+    def _function(self, name: str) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+        import tensorflow as tf
+
+        pruned = self._imported().prune([f"{self._input}:0"], f"{name}:0")
+        return lambda values: np.asarray(pruned(tf.constant(values)))
 
     def _imported(self) -> Any:
         import tensorflow as tf
