@@ -17,10 +17,13 @@ from pipeline.engines.base import Engine
 from pipeline.engines.batches import in_batches
 from pipeline.engines.parity import encoded_probes, plain_pixels, relative_difference
 from pipeline.images.decoder import ImageDecoder
+from pipeline.images.transform import ImageTransform
 
 _log = logging.getLogger(__name__)
 
 _ENCODED_SIZE = 128
+_VALUES: dict[str, Any] = {name: getattr(ImageTransform(), name) for name in ("input_range", "mean", "std", "channels")}
+"""The fields of a transform that change the values of pixels and not their places."""
 
 
 def certify(engine: Engine, decoder: ImageDecoder) -> Certificate:
@@ -60,4 +63,14 @@ def _images(engine: Engine, decoder: ImageDecoder) -> tuple[NDArray[Any], NDArra
     fed = np.zeros((len(probes), height, width, 3), engine.dtype)
     for data, pixels in zip(probes, fed, strict=True):
         decoder(data, out=pixels)
-    return fed, plain_pixels(height, width)
+    return fed, _expected(decoder, fed)
+
+
+def _expected(decoder: ImageDecoder, fed: NDArray[Any]) -> NDArray[Any]:
+    """Returns what a network must be fed. The resize of another transform than `squash` is not computed here again."""
+    transform = decoder.transform
+    if dataclasses.replace(transform, **_VALUES) != ImageTransform():
+        return fed
+    pixels = plain_pixels(decoder.height, decoder.width)
+    ordered = pixels[..., ::-1] if transform.channels == "bgr" else pixels
+    return ordered * np.float32(255) * np.float32(transform.scale) + np.float32(transform.offset)

@@ -22,6 +22,9 @@ MODEL_FORMATS: Mapping[str, ModuleFormat] = {
 }
 """By the `format` of a `Module`."""
 
+SAVED_MODEL_FORMATS = tuple(name for name, kind in MODEL_FORMATS.items() if kind is _SAVED_MODEL)
+"""Those whose graph TensorFlow loads."""
+
 MODEL_SUFFIXES = (".onnx", ".xml", ".bin")
 """Ends of the names of model files other than SavedModels, and of the weights of OpenVINO's."""
 
