@@ -73,4 +73,6 @@ def _expected(decoder: ImageDecoder, fed: NDArray[Any]) -> NDArray[Any]:
         return fed
     pixels = plain_pixels(decoder.height, decoder.width)
     ordered = pixels[..., ::-1] if transform.channels == "bgr" else pixels
-    return ordered * np.float32(255) * np.float32(transform.scale) + np.float32(transform.offset)
+    scale, offset = (np.asarray(values, np.float32) for values in (transform.scale, transform.offset))
+    values: NDArray[np.float32] = ordered * np.float32(255) * scale + offset
+    return values

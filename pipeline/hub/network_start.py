@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.savedmodel.module import FrozenGraph
+from pipeline.savedmodel.freezing import FrozenGraph
 
 _PASSING = {"Identity", "IdentityN", "StopGradient", "PreventGradient", "CheckNumerics", "EnsureShape", "Cast"}
 _PADDING = {"Pad", "PadV2", "MirrorPad", "Transpose"}
