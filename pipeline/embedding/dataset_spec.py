@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pipeline.core.errors import OutputError
 
@@ -52,6 +53,8 @@ class Spec:
         TensorFlow itself. A measurement that may differ between machines.
       dtype: data type of a vector's values.
       format_version: version of the data set format.
+      decoders: the installed image decoders and their versions when the data set was begun; empty if unknown. Later
+        runs may use others: their manifests name them.
     """
 
     module: str
@@ -66,6 +69,7 @@ class Spec:
     parity: float | None
     dtype: str = "float32"
     format_version: int = FORMAT_VERSION
+    decoders: Mapping[str, str] = field(default_factory=dict)
 
 
 def differing_fields(old: Spec, new: Spec) -> list[str]:

@@ -15,6 +15,7 @@ from pipeline.embedding.dataset_spec import Preprocessing, Spec
 from pipeline.engines.base import Engine, ModuleFunction
 from pipeline.hub.resolve import resolve_module
 from pipeline.images.decoder import ImageDecoder
+from pipeline.images.versions import decoder_versions
 from pipeline.savedmodel.module import choose_signature
 from pipeline.savedmodel.safety import check_operations
 
@@ -64,6 +65,7 @@ class EmbedderSpec:
             exif_orientation=decode.exif_orientation,
             max_pixels=decode.max_pixels,
             max_image_bytes=decode.max_image_bytes,
+            on_damaged=decode.on_damaged,
         )
         return cls(function, decoder, engine.batch_size, engine.normalize)
 
@@ -93,6 +95,7 @@ class EmbedderSpec:
             engine=engine,
             precision=function.precision if function else "float32",
             parity=parity,
+            decoders=decoder_versions(),
         )
 
     def with_engine_name(self, name: str) -> EmbedderSpec:
