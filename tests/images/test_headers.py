@@ -20,7 +20,7 @@ def test_header_gives_format_and_size(name):
 
 @pytest.mark.parametrize("name", samples.ONE_OF_EACH_FORMAT)
 def test_header_needs_no_pixels(name):
-    sizes = {"jpeg": 700, "png": 33, "gif": 13, "bmp": 30, "webp": 0, "tiff": 0}
+    sizes = {"jpeg": 700, "png": 33, "gif": 13, "bmp": 30, "webp": 0, "tiff": 0, "avif": 0, "heif": 0}
     data = samples.ONE_OF_EACH_FORMAT[name]
     header = read_header(data[: sizes[name] or None])
     assert (header.height, header.width) == (samples.HEIGHT, samples.WIDTH)
