@@ -5,6 +5,7 @@ import struct
 import zlib
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 
 HEIGHT, WIDTH = 48, 60
@@ -24,6 +25,12 @@ def save(image: Image.Image | np.ndarray, image_format: str, **options: object) 
         image = Image.fromarray(image)
     file = io.BytesIO()
     image.save(file, image_format, **options)
+    return file.getvalue()
+
+
+def heif(picture: Image.Image, **options: object) -> bytes:
+    file = io.BytesIO()
+    pillow_heif.from_pillow(picture).save(file, **{"quality": 90, "chroma": 444, **options})
     return file.getvalue()
 
 
@@ -119,6 +126,13 @@ OTHERS = {
     },
     "tiff 16-bit grey": save(Image.fromarray(samples_of_16_bits(1).astype("<u2")), "TIFF"),
     "tiff big": save(image(), "TIFF", big_tiff=True),
+    "avif": save(image(), "AVIF", quality=90, subsampling="4:4:4", max_threads=1),
+    "avif alpha": save(image("RGBA"), "AVIF", quality=90, subsampling="4:4:4", max_threads=1),
+    "avif grey": save(image("L"), "AVIF", quality=90, max_threads=1),
+    "avif animation": save(_ANIMATION[0], "AVIF", save_all=True, append_images=_ANIMATION[1:], max_threads=1),
+    "heif": heif(image()),
+    "heif grey": heif(image("L")),
+    "heif alpha": heif(image("RGBA")),
     "tiff pages": save(_ANIMATION[0], "TIFF", save_all=True, append_images=_ANIMATION[1:]),
 }
 ALL = {**JPEGS, **OTHERS_WITH_REFERENCE, **OTHERS}
@@ -129,4 +143,6 @@ ONE_OF_EACH_FORMAT = {
     "bmp": OTHERS_WITH_REFERENCE["bmp RGB"],
     "webp": OTHERS_WITH_REFERENCE["webp lossy"],
     "tiff": OTHERS["tiff RGB"],
+    "avif": OTHERS["avif"],
+    "heif": OTHERS["heif"],
 }

@@ -295,7 +295,7 @@ class _KeysFn(beam.DoFn):
         if shard.entry.kind == "failures":
             for failure in wave.failures_of(shard.entry):
                 yield failure.key, KeyWaves.of_failure(failure, number)
-        else:
+        elif shard.entry.kind == "embeddings":
             waves = KeyWaves.of_row(number)
             for rows in wave.rows_of(shard.entry):
                 for key in rows.column("key").to_pylist():

@@ -27,9 +27,13 @@ def format_summary(summary: Summary, output: str) -> str:
         )
         if summary.skipped:
             first += f"; {summary.skipped} were done by earlier runs"
+    damaged = []
+    if summary.damaged_but_embedded:
+        damaged.append(f"  {summary.damaged_but_embedded} embedded although damaged: see {output}/damaged")
     lines = [
         first,
         *(f"  {count} failed: {reason}" for reason, count in summary.failures_by_reason.items()),
+        *damaged,
         f"module {summary.module} ({summary.module_sha256[:12]}), engine {summary.engine}",
         f"data set {output}",
     ]

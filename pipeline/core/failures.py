@@ -1,4 +1,4 @@
-"""Failures: records without an embedding, with the stage and the reason."""
+"""Failures: records without an embedding, with the stage and the reason; and damaged images with an embedding."""
 
 from __future__ import annotations
 
@@ -59,6 +59,44 @@ class Failure:
         """
         found = from_json(FailureLine, line)
         return cls(key_to_bytes(found.key), found.source, found.stage, found.reason, found.message)
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedImage:
+    """One record with an embedding of a damaged image: a part of the pixels may be missing or wrong.
+
+    Attributes:
+      key: the record's key, as in its row.
+      source: origin of the bytes, as in a `Failure`.
+      message: one line for people.
+    """
+
+    key: bytes
+    source: str
+    message: str
+
+    def to_json(self) -> str:
+        """Returns the record as one line of JSON, without the line's end; keys are encoded as in `Failure.to_json`."""
+        return to_json_line(DamagedLine(key_to_text(self.key), self.source, self.message))
+
+    @classmethod
+    def from_json(cls, line: str) -> DamagedImage:
+        """Parses a line that `to_json` wrote.
+
+        Raises:
+          ValueError: the line holds no damaged image.
+        """
+        found = from_json(DamagedLine, line)
+        return cls(key_to_bytes(found.key), found.source, found.message)
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedLine:
+    """A damaged image in its JSON form: the key is text."""
+
+    key: str
+    source: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)

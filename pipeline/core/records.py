@@ -9,7 +9,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from pipeline.core.failures import Failure
+from pipeline.core.failures import DamagedImage, Failure
 
 FeatureKind = Literal["bytes", "float", "int64"]
 _ADDRESS = re.compile(r"(.*)@(\d+)(?:-(\d+))?", re.DOTALL)
@@ -58,12 +58,14 @@ class ImageRecord:
       source: origin of the bytes, for people: `path`, or `path@offset` for a TFRecord.
       image: the encoded image (JPEG, PNG, ...).
       features: the features that are copied to the output, by name.
+      damage: after decoding, what is damaged in the image, in one line for people; empty if nothing is known.
     """
 
     key: bytes
     source: str
     image: bytes
     features: Mapping[str, Feature] = field(default_factory=dict)
+    damage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +79,13 @@ class EmbeddingBatch:
         its rows.
       failures: the records that have no row.
       sources: `ImageRecord.source` of each row; empty if unknown.
+      damaged: the records that have a row although their image is damaged.
     """
 
     rows: tuple[pa.RecordBatch, ...]
     failures: tuple[Failure, ...]
     sources: tuple[str, ...]
+    damaged: tuple[DamagedImage, ...] = ()
 
     @property
     def num_rows(self) -> int:

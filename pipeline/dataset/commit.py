@@ -140,6 +140,7 @@ def _publish(
         replaces=header.replaces,
         zero_vectors=counts.zero_vectors,
         duplicate_vectors=counts.duplicate_vectors,
+        damaged_but_embedded=counts.damaged,
     )
 
 
@@ -180,8 +181,8 @@ def _publish_shards(
         crc32c = f"{shard.crc32c:08x}"
         outputs.append(OutputEntry(name, shard.kind, shard.format, shard.size_bytes, crc32c, shard.rows))
     for (kind, shard_format), shard_moves in moves.items():
-        if kind == "failures":
-            directory.publish(shard_moves)
-        else:
+        if kind == "embeddings":
             directory.publish(shard_moves, find_sink(shard_format, sinks).publish)
+        else:
+            directory.publish(shard_moves)
     return tuple(outputs)

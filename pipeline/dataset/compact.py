@@ -81,6 +81,11 @@ def current_batches(wave: LiveWave, entry: OutputEntry) -> Iterator[EmbeddingBat
             rows += 1
             if wave.is_current(failure):
                 yield EmbeddingBatch((), (failure,), ())
+    elif entry.kind == "damaged":
+        for damaged in wave.damaged_of(entry):
+            rows += 1
+            if wave.is_current(damaged):
+                yield EmbeddingBatch((), (), (), (damaged,))
     else:
         for batch in wave.rows_of(entry):
             rows += batch.num_rows

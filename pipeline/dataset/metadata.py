@@ -4,6 +4,7 @@
 OUT/spec.json                 origin and format of all vectors
 OUT/embeddings/embeddings-<wave>-SSSSS-of-NNNNN.tfrecord
 OUT/failures/failures-<wave>-SSSSS-of-NNNNN.jsonl
+OUT/damaged/damaged-<wave>-SSSSS-of-NNNNN.jsonl    records with a row, but a damaged image
 OUT/manifests/<wave>-inputs-*.parquet    the inputs of a wave
 OUT/manifests/<wave>-retried-*.parquet   the failures that a wave tried again
 OUT/manifests/<wave>.json     counts and files of a wave; written last, which commits the wave
@@ -40,7 +41,7 @@ KeyKind = Literal["name", "offset", "feature"]
 TableKind = Literal["inputs", "retried"]
 _T = TypeVar("_T")
 _TABLE_PATH = re.compile(rf"{MANIFESTS_NAME}/\d{{5,}}(?:-(?:inputs|retried)-\d{{5,}}\.parquet|\.json)", re.ASCII)
-_SHARD_PATH = re.compile(r"(?:embeddings|failures)/\w[\w.-]*", re.ASCII)
+_SHARD_PATH = re.compile(r"(?:embeddings|failures|damaged)/\w[\w.-]*", re.ASCII)
 _MANIFEST_PATH = re.compile(rf"(?:^|[/\\]){MANIFESTS_NAME}[/\\](\d{{5,}})\.json$", re.ASCII)
 
 
@@ -50,8 +51,8 @@ class OutputEntry:
 
     Attributes:
       path: relative to the data set, with `/`.
-      kind: `embeddings` or `failures`.
-      format: name of the sink, or `jsonl` for failures.
+      kind: `embeddings`, `failures` or `damaged`.
+      format: name of the sink, or `jsonl` for failures and damaged images.
       size_bytes: its size.
       crc32c: CRC-32C (Castagnoli) of its bytes, as 8 hexadecimal digits.
       rows: number of records in it.
@@ -110,6 +111,7 @@ class Manifest:
       zero_vectors: number of rows whose vector is all zeros.
       duplicate_vectors: number of rows whose vector is identical, to the bit, to that of a recent row of the same
         bundle.
+      damaged_but_embedded: number of rows whose image is damaged; the `damaged` files list them.
     """
 
     wave: str
@@ -128,6 +130,7 @@ class Manifest:
     replaces: tuple[str, ...] = ()
     zero_vectors: int = 0
     duplicate_vectors: int = 0
+    damaged_but_embedded: int = 0
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:

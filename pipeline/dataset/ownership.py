@@ -31,7 +31,8 @@ from pipeline.storage.locked import STAGING_NAME, LockedDirectory
 _TEMPORARY_END = r"\.[0-9a-f]{32}\.tmp"
 # A shard's extension begins with the name of its sink.
 _FORMATS = "|".join((*SINKS.names, "jsonl"))
-_SHARD = rf"(?:embeddings/embeddings|failures/failures)-(\d{{5,}})-\d{{5,}}-of-\d{{5,}}\.(?:{_FORMATS})(?:\.gz)?"
+_KINDS = "|".join(f"{kind}/{kind}" for kind in get_args(ShardKind))
+_SHARD = rf"(?:{_KINDS})-(\d{{5,}})-\d{{5,}}-of-\d{{5,}}\.(?:{_FORMATS})(?:\.gz)?"
 _TABLE = rf"{MANIFESTS_NAME}/(\d{{5,}})-(?:inputs|retried)-\d{{5,}}\.parquet"
 _WAVE_FILE = re.compile(rf"{_SHARD}|{_TABLE}", re.ASCII)
 _STAGED = re.compile(r"[0-9a-f]{32}/.*", re.ASCII)

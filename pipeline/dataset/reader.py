@@ -7,17 +7,19 @@ import functools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import TypeVar, get_args
 
 import pyarrow as pa
 
 from pipeline.core.errors import OutputError
-from pipeline.core.failures import Failure
+from pipeline.core.failures import DamagedImage, Failure
 from pipeline.dataset.metadata import SPEC_NAME, Manifest, OutputEntry, live, read_manifests, read_spec
 from pipeline.dataset.sinks.base import ShardKind, Sink, find_sink
 from pipeline.dataset.superseded import Superseded
 from pipeline.dataset.tables import read_entries
 from pipeline.storage import filesystem
+
+_Line = TypeVar("_Line", Failure, DamagedImage)
 
 
 def read_embeddings(output: str | os.PathLike[str], *, sinks: Sequence[Sink] = ()) -> Iterator[pa.RecordBatch]:
@@ -47,6 +49,18 @@ def read_failures(output: str) -> Iterator[Failure]:
     output = filesystem.normalize(output)
     for wave in live_waves(output):
         yield from wave.current_failures()
+
+
+def read_damaged(output: str) -> Iterator[DamagedImage]:
+    """Yields the current rows of the data set in directory `output` whose images are damaged.
+
+    Raises:
+      OutputError: there is no data set in `output`, or it is damaged.
+    """
+    output = filesystem.normalize(output)
+    for wave in live_waves(output):
+        for entry in wave.manifest.files("damaged"):
+            yield from filter(wave.is_current, wave.damaged_of(entry))
 
 
 class LiveWave:
@@ -96,21 +110,26 @@ class LiveWave:
 
     def failures_of(self, entry: OutputEntry) -> Iterator[Failure]:
         """Yields all failures in one failures file of the wave."""
-        yield from read_failures_file(filesystem.join(self._output, entry.path))
+        yield from read_lines(filesystem.join(self._output, entry.path), Failure)
+
+    def damaged_of(self, entry: OutputEntry) -> Iterator[DamagedImage]:
+        """Yields all damaged images in one such file of the wave."""
+        yield from read_lines(filesystem.join(self._output, entry.path), DamagedImage)
 
     def current(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Returns the rows of the wave that no newer wave supersedes."""
-        inputs = frozenset[str]() if self.manifest.has_keys_from_names else self._inputs
-        return self._superseded.select(rows, self._number, inputs)
+        return self._superseded.select(rows, self._number, self._inputs)
 
     def current_failures(self) -> Iterator[Failure]:
         """Yields the wave's failures that no newer wave has superseded."""
         return filter(self.is_current, self.failures())
 
-    def is_current(self, failure: Failure) -> bool:
-        """Returns whether no newer wave has superseded a failure of the wave."""
+    def is_current(self, item: Failure | DamagedImage) -> bool:
+        """Returns whether no newer wave has superseded a failure, or the row of a damaged image, of the wave."""
+        if isinstance(item, DamagedImage):
+            return not self._superseded.holds_row(item.key, self._number, self._inputs)
         by_key = self.manifest.is_of_another_pipeline
-        return not self._superseded.holds_failure(failure, self._number, by_key=by_key)
+        return not self._superseded.holds_failure(item, self._number, by_key=by_key)
 
     def close(self) -> None:
         """Adds the wave's keys to those that supersede older rows; reads only rows that were not read before."""
@@ -127,17 +146,19 @@ class LiveWave:
 
     @functools.cached_property
     def _inputs(self) -> frozenset[str]:
+        if self.manifest.has_keys_from_names:  # then nothing compares them
+            return frozenset()
         return frozenset(entry.path for entry in read_entries(self._output, self.manifest))
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A file of rows or failures, which can be read without the others of its wave.
+    """A file of rows, failures or damaged images, which can be read without the others of its wave.
 
     Attributes:
       manifest: of its wave, without the wave's outputs.
       entry: the file.
-      is_counted: whether its rows or failures count: its wave is live, and the file has the format that readers prefer.
+      is_counted: whether its rows or lines count: its wave is live, and the file has the format that readers prefer.
     """
 
     manifest: Manifest
@@ -190,13 +211,18 @@ def read_shard(path: str, entry: OutputEntry, sinks: Sequence[Sink] = ()) -> Ite
 
 
 def read_failures_file(path: str) -> Iterator[Failure]:
-    """Yields the failures in one failures file.
+    """Yields the failures in one failures file; see `read_lines`."""
+    return read_lines(path, Failure)
+
+
+def read_lines(path: str, kind: type[_Line]) -> Iterator[_Line]:
+    """Yields the failures or damaged images in one of their files.
 
     Raises:
       OutputError: the file is damaged.
     """
     try:
         for line in filesystem.read_lines(path):
-            yield Failure.from_json(line.decode("utf-8"))
+            yield kind.from_json(line.decode("utf-8"))
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be read: {error}; run python -m pipeline.verify") from error

@@ -142,10 +142,11 @@ class Superseded:
         """
         if not (self._names or self._keys or self._failed):
             return rows
-        keep = [not self._holds(key, wave, inputs) for key in rows.column("key").to_pylist()]
+        keep = [not self.holds_row(key, wave, inputs) for key in rows.column("key").to_pylist()]
         return rows if all(keep) else rows.filter(pa.array(keep))
 
-    def _holds(self, key: bytes, wave: int, inputs: Set[str]) -> bool:
+    def holds_row(self, key: bytes, wave: int, inputs: Set[str]) -> bool:
+        """Returns whether a newer wave supersedes a row of a wave; arguments as in `select`."""
         return (
             self._keys.get(key, -1) > wave
             or any(newer > wave and path in inputs for path, newer in self._failed.get(key, {}).items())

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.core.errors import OutputError, UsageError
-from pipeline.core.failures import Failure
+from pipeline.core.failures import DamagedImage, Failure
 from pipeline.core.keys import key_to_bytes
 from pipeline.core.records import Address, ImageRecord
 from pipeline.dataset.metadata import (
@@ -27,7 +27,7 @@ from pipeline.dataset.metadata import (
     require_spec,
 )
 from pipeline.dataset.ownership import is_own_file, owned_files, temporary_files
-from pipeline.dataset.reader import LiveWave, live_waves, read_failures, read_failures_file, read_shard, shards_of
+from pipeline.dataset.reader import LiveWave, live_waves, read_failures, read_lines, read_shard, shards_of
 from pipeline.dataset.superseded import Superseded
 from pipeline.embedding.dataset_spec import Spec
 from pipeline.storage import filesystem
@@ -162,7 +162,11 @@ def add_up(output: str, manifests: Sequence[Manifest], reports: Iterable[FileRep
 
 
 def _check_totals(manifest: Manifest) -> Iterator[str]:
-    for kind, expected in (("embeddings", manifest.embedded), ("failures", manifest.failed)):
+    for kind, expected in (
+        ("embeddings", manifest.embedded),
+        ("failures", manifest.failed),
+        ("damaged", manifest.damaged_but_embedded),
+    ):
         rows_by_format: Counter[str] = Counter()
         for entry in manifest.outputs:
             if entry.kind == kind:
@@ -200,13 +204,13 @@ def check_shard(output: str, entry: OutputEntry, spec: Spec, wave: LiveWave | No
     count = _Count()
     try:
         problems.extend(_check_bytes(path, entry))
-        if entry.kind == "failures":
-            for failure in read_failures_file(path):
-                count.add(1, int(wave is None or wave.is_current(failure)))
-        else:
+        if entry.kind == "embeddings":
             for batch in read_shard(path, entry):
                 count.add(batch.num_rows, batch.num_rows if wave is None else wave.current(batch).num_rows)
                 count.add_vectors(batch, spec.dimension)
+        else:
+            for line in read_lines(path, Failure if entry.kind == "failures" else DamagedImage):
+                count.add(1, int(wave is None or wave.is_current(line)))
         problems.extend(count.problems(entry, spec.dimension))
     except (OSError, OutputError) as error:
         problems.append(f"{entry.path}: {error}")
@@ -266,7 +270,7 @@ def find_strays(output: str, manifests: Sequence[Manifest]) -> list[str]:
     owned = set(owned_files(output, [manifest for manifest in manifests if manifest.wave not in replaced]))
     found = [
         stat.path
-        for name in ("embeddings", "failures", MANIFESTS_NAME, STAGING_NAME)
+        for name in ("embeddings", "failures", "damaged", MANIFESTS_NAME, STAGING_NAME)
         for stat in filesystem.list_files(filesystem.join(output, name))
         if name != STAGING_NAME or is_own_file(output, stat.path)
     ]

@@ -1,4 +1,4 @@
-"""Writing a bundle: its rows to the sinks, its failures to a file, and its counts."""
+"""Writing a bundle: its rows to the sinks, its failures and damaged images to files, and its counts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pyarrow as pa
 
-from pipeline.core.failures import Failure
+from pipeline.core.failures import DamagedImage, Failure
 from pipeline.core.records import Address, EmbeddingBatch
 from pipeline.dataset.sinks.base import RowsWriter, Sink, SinkSettings, StagedShard
 from pipeline.storage.locked import LockedDirectory
@@ -17,8 +18,8 @@ from pipeline.storage.staged_file import StagedFile
 
 _REMEMBERED_VECTORS = 1 << 16
 """Number of vectors that are remembered to find duplicates."""
-_FAILURES_FILE_BYTES = 32 << 20
-"""Size at which a failures file is closed and the next begins."""
+_LINES_FILE_BYTES = 32 << 20
+"""Size at which a file of failures or damaged images is closed and the next begins."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class BundleCounts:
       inputs: number of records by TFRecord file.
       zero_vectors: number of rows whose vector is all zeros.
       duplicate_vectors: number of rows whose vector is identical, to the bit, to that of a recent row.
+      damaged: number of rows whose image is damaged.
     """
 
     embedded: int = 0
@@ -38,11 +40,12 @@ class BundleCounts:
     inputs: Mapping[str, int] = field(default_factory=dict)
     zero_vectors: int = 0
     duplicate_vectors: int = 0
+    damaged: int = 0
 
     @classmethod
     def total(cls, counts: Iterable[BundleCounts]) -> BundleCounts:
         """Returns the sums over bundles."""
-        embedded = zero_vectors = duplicate_vectors = 0
+        embedded = zero_vectors = duplicate_vectors = damaged = 0
         reasons: Counter[str] = Counter()
         inputs: Counter[str] = Counter()  # updated in place: a wave may have many bundles and many files
         for item in counts:
@@ -51,7 +54,8 @@ class BundleCounts:
             inputs.update(item.inputs)
             zero_vectors += item.zero_vectors
             duplicate_vectors += item.duplicate_vectors
-        return cls(embedded, reasons, inputs, zero_vectors, duplicate_vectors)
+            damaged += item.damaged
+        return cls(embedded, reasons, inputs, zero_vectors, duplicate_vectors, damaged)
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,9 @@ class BundleWriter:
           settings: the settings of the sinks.
         """
         self._rows = [sink.stage(directory, wave, settings) for sink in sinks]
-        self._failures = _FailuresWriter(directory, wave)
-        self._writers: list[RowsWriter | _FailuresWriter] = [*self._rows, self._failures]
+        self._failures = _LinesWriter(directory, wave, "failures")
+        self._damaged = _LinesWriter(directory, wave, "damaged")
+        self._writers: list[RowsWriter | _LinesWriter] = [*self._rows, self._failures, self._damaged]
         self._counter = _Counter()
         self._shards: list[StagedShard] = []
 
@@ -100,6 +105,9 @@ class BundleWriter:
         for failure in batch.failures:
             self._counter.count_failure(failure)
             self._shards += self._failures.write(failure)
+        for damaged in batch.damaged:
+            self._counter.count_damaged()
+            self._shards += self._damaged.write(damaged)
 
     def close(self) -> StagedBundle:
         """Finishes the open shards; returns all shards of the bundle."""
@@ -113,29 +121,30 @@ class BundleWriter:
             writer.abandon()
 
 
-class _FailuresWriter:
-    """Writes failures as JSON lines into staged files."""
+class _LinesWriter:
+    """Writes failures or damaged images as JSON lines into staged files."""
 
-    def __init__(self, directory: LockedDirectory, wave: str) -> None:
+    def __init__(self, directory: LockedDirectory, wave: str, kind: Literal["failures", "damaged"]) -> None:
         self._directory = directory
         self._wave = wave
+        self._kind: Literal["failures", "damaged"] = kind
         self._first_key = b""
         self._file: StagedFile | None = None
 
-    def write(self, failure: Failure) -> list[StagedShard]:
-        """Writes a failure; returns the file if it is full."""
+    def write(self, item: Failure | DamagedImage) -> list[StagedShard]:
+        """Writes a line; returns the file if it is full."""
         if self._file is None:
-            self._file = StagedFile(self._directory, self._wave, "failures")
-            self._first_key = failure.key
-        self._file.file.write(f"{failure.to_json()}\n".encode())
+            self._file = StagedFile(self._directory, self._wave, self._kind)
+            self._first_key = item.key
+        self._file.file.write(f"{item.to_json()}\n".encode())
         self._file.rows += 1
-        return self.close() if self._file.size_bytes >= _FAILURES_FILE_BYTES else []
+        return self.close() if self._file.size_bytes >= _LINES_FILE_BYTES else []
 
     def close(self) -> list[StagedShard]:
         if self._file is None:
             return []
         written, self._file = self._file.close(), None
-        return [StagedShard.of(written, "failures", "jsonl", ".jsonl", self._first_key)]
+        return [StagedShard.of(written, self._kind, "jsonl", ".jsonl", self._first_key)]
 
     def abandon(self) -> None:
         if self._file is not None:
@@ -150,6 +159,7 @@ class _Counter:
         self._inputs: Counter[str] = Counter()
         self._zero_vectors = 0
         self._duplicate_vectors = 0
+        self._damaged = 0
         self._digests: set[bytes] = set()
 
     def count_rows(self, rows: pa.RecordBatch, sources: tuple[str, ...]) -> None:
@@ -169,9 +179,17 @@ class _Counter:
         # A TFRecord file that could not be opened is one failure, whose source is the file.
         self._inputs.update(list(_record_files((failure.source,))) or [failure.source])
 
+    def count_damaged(self) -> None:
+        self._damaged += 1
+
     def counts(self) -> BundleCounts:
         return BundleCounts(
-            self._embedded, dict(self._reasons), dict(self._inputs), self._zero_vectors, self._duplicate_vectors
+            self._embedded,
+            dict(self._reasons),
+            dict(self._inputs),
+            self._zero_vectors,
+            self._duplicate_vectors,
+            self._damaged,
         )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.core.errors import OutputError
@@ -151,6 +152,8 @@ class Spec:
       certificate: the comparison with the framework of the module. It does not belong to the kind of the vectors. None
         in older data sets, and for a custom engine.
       format_version: version of the data set format.
+      decoders: the installed image decoders and their versions when the data set was begun; empty if unknown. Later
+        runs may use others: their manifests name them.
     """
 
     module: str
@@ -167,6 +170,7 @@ class Spec:
     pooling: str | None = None
     certificate: Certificate | None = None
     format_version: int = FORMAT_VERSION
+    decoders: Mapping[str, str] = field(default_factory=dict)
 
 
 def differing_fields(old: Spec, new: Spec) -> list[str]:

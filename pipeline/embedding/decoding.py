@@ -48,16 +48,17 @@ def decode(records: Sequence[ImageRecord], decoder: ImageDecoder, buffer: NDArra
     decoded: list[ImageRecord] = []
     failures: list[Failure] = []
     for record in records:
+        damage: list[str] = []
         try:
             if buffer.dtype == object:
-                decoder(record.image)
+                decoder(record.image, report_damage=damage.append)
                 buffer[len(decoded)] = record.image
             else:
-                decoder(record.image, out=buffer[len(decoded)])
+                decoder(record.image, out=buffer[len(decoded)], report_damage=damage.append)
         except ImageError as error:
             failures.append(Failure(record.key, record.source, "decode", _reason(error), str(error)))
             continue
-        decoded.append(dataclasses.replace(record, image=b""))
+        decoded.append(dataclasses.replace(record, image=b"", damage="; ".join(damage)))
         if len(decoded) == len(buffer):
             yield DecodedImages(tuple(decoded), buffer, tuple(failures))
             decoded, failures = [], []

@@ -219,6 +219,7 @@ class Embedder:
             tuple(rows for batch in batches for rows in batch.rows),
             tuple(failure for batch in batches for failure in batch.failures),
             tuple(source for batch in batches for source in batch.sources),
+            tuple(damaged for batch in batches for damaged in batch.damaged),
         )
 
     def submit(self, records: Sequence[ImageRecord]) -> Future[EmbeddingBatch]:

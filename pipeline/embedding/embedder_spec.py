@@ -30,6 +30,7 @@ from pipeline.hub.resolve import resolve_module
 from pipeline.images.decoder import ImageDecoder
 from pipeline.images.transform import ImageTransform
 from pipeline.images.transforms.registry import PRESETS
+from pipeline.images.versions import decoder_versions
 from pipeline.model_formats.registry import SAVED_MODEL_FORMATS
 from pipeline.savedmodel.module import Module
 from pipeline.savedmodel.safety import check_operations
@@ -87,6 +88,7 @@ class EmbedderSpec:
             max_pixels=decode.max_pixels,
             max_image_bytes=decode.max_image_bytes,
             transform=transform,
+            on_damaged=decode.on_damaged,
         )
         return cls(function, decoder, engine.batch_size, engine.normalize)
 
@@ -117,6 +119,7 @@ class EmbedderSpec:
             parity=parity,
             pooling=signature.pooling if signature else None,
             certificate=certificate,
+            decoders=decoder_versions(),
         )
 
     def with_engine_name(self, name: str) -> EmbedderSpec:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.failures import Failure
+from pipeline.core.failures import DamagedImage, Failure
 from pipeline.core.records import EmbeddingBatch, ImageRecord
 from pipeline.core.settings import Normalization
 from pipeline.tfrecords.examples import embedding_rows
@@ -40,7 +40,8 @@ def make_batch(
         lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
         vectors = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
     rows = embedding_rows(records, vectors)
-    return EmbeddingBatch(rows, tuple(failures), tuple(record.source for record in records))
+    damaged = tuple(DamagedImage(record.key, record.source, record.damage) for record in records if record.damage)
+    return EmbeddingBatch(rows, tuple(failures), tuple(record.source for record in records), damaged)
 
 
 def _choose(records: Sequence[ImageRecord], chosen: NDArray[np.bool_]) -> list[ImageRecord]:

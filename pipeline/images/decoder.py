@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from pipeline.core.errors import ImageError, UsageError
 from pipeline.images.apply import apply_transform
 from pipeline.images.damage import decoding_error
-from pipeline.images.formats.base import DecodeRequest, ImageFormat, ImageSize
+from pipeline.images.formats.base import DecodeRequest, ImageFormat, ImageSize, ignore_damage
 from pipeline.images.formats.registry import FORMATS
 from pipeline.images.headers import header_of, identify
 from pipeline.images.transform import ImageTransform
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.images.formats.base import Pixels
 
 DecodeMode = Literal["exact", "fast"]
+OnDamaged = Literal["embed", "fail"]
 Out = TypeVar("Out", npt.NDArray[np.float32], npt.NDArray[np.uint8])
 
 
@@ -42,6 +44,8 @@ class ImageDecoder:
       exif_orientation: turn the image upright first, by its EXIF orientation.
       max_pixels: limit of the number of pixels in the header.
       max_image_bytes: limit of the size of the encoded image.
+      on_damaged: whether a damaged image that has pixels all the same is decoded, as TensorFlow does, and reported
+        (`embed`), or refused (`fail`).
       formats: the formats to decode, in the order in which they are tried.
       transform: how the decoded pixels become the result.
     """
@@ -52,6 +56,7 @@ class ImageDecoder:
     exif_orientation: bool = False
     max_pixels: int = 100_000_000
     max_image_bytes: int = 64 << 20
+    on_damaged: OnDamaged = "embed"
     formats: tuple[ImageFormat, ...] = FORMATS
     transform: ImageTransform = ImageTransform()
 
@@ -61,15 +66,23 @@ class ImageDecoder:
                 raise UsageError(f"{name}={getattr(self, name)}: expected at least 1")
         if self.decode not in ("exact", "fast"):
             raise UsageError(f"decode={self.decode!r}: expected 'exact' or 'fast'")
+        if self.on_damaged not in ("embed", "fail"):
+            raise UsageError(f"on_damaged={self.on_damaged!r}: expected 'embed' or 'fail'")
 
     @overload
-    def __call__(self, data: bytes, out: None = None) -> npt.NDArray[np.float32]: ...
+    def __call__(
+        self, data: bytes, out: None = None, *, report_damage: Callable[[str], None] = ...
+    ) -> npt.NDArray[np.float32]: ...
 
     @overload
-    def __call__(self, data: bytes, out: Out) -> Out: ...
+    def __call__(self, data: bytes, out: Out, *, report_damage: Callable[[str], None] = ...) -> Out: ...
 
     def __call__(
-        self, data: bytes, out: npt.NDArray[np.float32] | npt.NDArray[np.uint8] | None = None
+        self,
+        data: bytes,
+        out: npt.NDArray[np.float32] | npt.NDArray[np.uint8] | None = None,
+        *,
+        report_damage: Callable[[str], None] = ignore_damage,
     ) -> npt.NDArray[np.float32] | npt.NDArray[np.uint8]:
         """Returns the image after its transform, [height, width, 3]; by default RGB in [0, 1].
 
@@ -78,6 +91,8 @@ class ImageDecoder:
           out: where to write the result, such as one image of a batch; default: a new float32 array. A
             float32 array gets the values. A uint8 array gets the levels from 0 to 255, rounded; the transform
             must keep levels.
+          report_damage: called with one line for people if the image is damaged, but decoded all the same: a part of
+            its pixels may be missing or wrong. Not called if `on_damaged` is `fail`.
 
         Raises:
           ImageError: the only error that bytes can cause, with reason `empty`, `not_an_image`,
@@ -90,10 +105,10 @@ class ImageDecoder:
             out = np.empty(shape, np.float32)
         elif out.shape != shape or out.dtype not in (np.float32, np.uint8):
             raise ValueError(f"out is {out.dtype} {list(out.shape)}: expected float32 or uint8 {list(shape)}")
-        apply_transform(self._decode(data), self.transform, out)
+        apply_transform(self._decode(data, report_damage), self.transform, out)
         return out
 
-    def _decode(self, data: bytes) -> Pixels:
+    def _decode(self, data: bytes, report_damage: Callable[[str], None]) -> Pixels:
         if len(data) > self.max_image_bytes:
             raise ImageError(
                 "too_large",
@@ -102,7 +117,8 @@ class ImageDecoder:
             )
         image_format = identify(data, self.formats)
         min_size = ImageSize(*self.transform.box(self.height, self.width)) if self.decode == "fast" else None
-        request = DecodeRequest(self.exif_orientation, self.max_pixels, min_size)
+        report = _refuse_damage if self.on_damaged == "fail" else report_damage
+        request = DecodeRequest(self.exif_orientation, self.max_pixels, min_size, report)
         try:
             header = header_of(data, image_format)
             request.check_size(header.height, header.width)
@@ -111,3 +127,7 @@ class ImageDecoder:
             raise
         except Exception as error:  # Decoding libraries raise exceptions of any kind for damaged images.
             raise decoding_error(image_format.name, error) from error
+
+
+def _refuse_damage(message: str) -> NoReturn:
+    raise ImageError("truncated", f"{message}; fetch the file again")

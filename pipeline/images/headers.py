@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pipeline.core.errors import ImageError
 from pipeline.images.formats.base import ImageFormat
 from pipeline.images.formats.registry import FORMATS
+from pipeline.images.mistaken import describe
 
 _SIGNATURE_BYTES = 4096
 _REFUSED: tuple[tuple[str, re.Pattern[bytes]], ...] = (
-    ("AVIF", re.compile(rb"....ftypavi[fs]", re.DOTALL)),
-    ("HEIC", re.compile(rb"....ftyp(?:hei|hev|mif1|msf1)", re.DOTALL)),
+    ("Canon CR3", re.compile(rb"....ftypcrx ", re.DOTALL)),
+    ("Fujifilm RAF", re.compile(rb"FUJIFILMCCD-RAW")),
     ("JPEG 2000", re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51")),
     ("JPEG XL", re.compile(rb"\0\0\0\x0cJXL |\xff\x0a")),
     ("Photoshop", re.compile(rb"8BPS\0[\x01\x02]")),
@@ -97,4 +98,7 @@ def identify(data: bytes, formats: Sequence[ImageFormat] = FORMATS) -> ImageForm
     for title, signature in _REFUSED:
         if signature.match(start):
             raise ImageError("unsupported_format", f"a {title} image; {expected}: convert it first")
+    mistaken = describe(start, formats)
+    if mistaken is not None:
+        raise ImageError("not_an_image", f"not an image, but {mistaken}")
     raise ImageError("not_an_image", f"no known image begins with {start[:8]!r}; {expected}")

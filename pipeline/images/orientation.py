@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +22,37 @@ _UPRIGHT = {
     8: (True, True, False),
 }
 ORIENTATIONS = frozenset(_UPRIGHT)
+
+
+@dataclass(frozen=True, slots=True)
+class Turning:
+    """A combination of quarter turns and mirrorings.
+
+    Attributes:
+      swap: first, swap rows and columns.
+      flip_rows: then, reverse the order of the rows.
+      flip_columns: then, reverse the order of the columns.
+    """
+
+    swap: bool = False
+    flip_rows: bool = False
+    flip_columns: bool = False
+
+    def then_quarter(self) -> Turning:
+        """Returns the turning followed by a quarter turn, anticlockwise."""
+        return Turning(not self.swap, not self.flip_columns, self.flip_rows)
+
+    def then_mirror(self, *, rows: bool) -> Turning:
+        """Returns the turning followed by a reversal of the rows (upside down), or else of the columns."""
+        if rows:
+            return dataclasses.replace(self, flip_rows=not self.flip_rows)
+        return dataclasses.replace(self, flip_columns=not self.flip_columns)
+
+
+def orientation_of_turning(turning: Turning) -> int:
+    """Returns the EXIF orientation, 1 to 8, that a turning makes upright."""
+    steps = (turning.swap, turning.flip_rows, turning.flip_columns)
+    return next(orientation for orientation, found in _UPRIGHT.items() if found == steps)
 
 
 def turn(pixels: Pixels, orientation: int) -> Pixels:

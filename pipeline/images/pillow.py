@@ -96,15 +96,19 @@ def to_rgb(image: ImageFile.ImageFile, *, holds_ink: bool = True) -> Pixels:
         grey = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode == "CMYK":
-        light = np.asarray(image).astype(np.uint16)
-        if holds_ink:
-            light = 255 - light
-        return (light[..., :3] * light[..., 3:] // 255).astype(np.uint8)  # TensorFlow's formula
+        ink = np.asarray(image)
+        return light_to_rgb(255 - ink if holds_ink else ink)
     if image.mode not in _MODES_OF_8_BITS:
         raise unusual_mode(image)
     image.info.pop("transparency", None)  # The conversion would apply it, or warn.
     opaque = image.convert({"RGBa": "RGBA", "La": "LA"}.get(image.mode, image.mode))
     return np.asarray(opaque.convert("RGB"))
+
+
+def light_to_rgb(light: Pixels) -> Pixels:
+    """Returns inverted CMYK samples, uint8 [H, W, 4], as RGB, by TensorFlow's formula."""
+    wide = light.astype(np.uint16)
+    return (wide[..., :3] * wide[..., 3:] // 255).astype(np.uint8)
 
 
 def unusual_mode(image: ImageFile.ImageFile) -> ImageError:

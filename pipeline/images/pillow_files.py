@@ -11,6 +11,7 @@ import contextlib
 from typing import IO, Any, cast
 
 from PIL import Image, ImageFile, TiffTags
+from PIL.AvifImagePlugin import AvifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
@@ -44,6 +45,11 @@ class Directory(ImageFileDirectory_v2):
         directory = cls(prefix=other.prefix)
         vars(directory).update(vars(other))
         return directory
+
+    def become_big(self, following: int) -> None:
+        """Makes the directory one of BigTIFF, before it is loaded; `following` is the offset of the first page."""
+        self._bigtiff = True
+        self.next = following
 
     def load(self, fp: IO[bytes]) -> None:
         """Reads the tags from a stream; if the data ends early, only the complete ones."""
@@ -87,6 +93,10 @@ class WebPFile(_FileWithExif, WebPImageFile):
     """A WebP."""
 
 
+class AvifFile(AvifImageFile):
+    """An AVIF."""
+
+
 class TiffFile(_FileWithExif, TiffImageFile):
     """A TIFF."""
 
@@ -98,6 +108,13 @@ class TiffFile(_FileWithExif, TiffImageFile):
     @tag_v2.setter
     def tag_v2(self, directory: ImageFileDirectory_v2) -> None:
         self._directory = Directory.of(directory)
+        assert self.fp is not None
+        place = self.fp.tell()
+        self.fp.seek(0)
+        header = self.fp.read(16)
+        self.fp.seek(place)
+        if header.startswith(b"MM\0+") and len(header) == 16:  # Pillow takes a big-endian BigTIFF for a TIFF
+            self._directory.become_big(int.from_bytes(header[8:], "big"))
 
     def load_prepare(self) -> None:
         """Allocates the pixels, without Pillow's check of their number against a global limit."""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.core.errors import TooManyFailures
+from pipeline.core.versions import installed_versions
 from pipeline.dataset.metadata import Manifest
 from pipeline.embedding.dataset_spec import Spec
+from pipeline.images.versions import DECODER_PACKAGES
 
-VERSIONED_PACKAGES = ("apache-beam", "tensorflow", "openvino", "tfx-bsl", "numpy", "simplejpeg", "pillow")
-_VERSION = re.compile(r"^Version: (\S+)", re.MULTILINE)
+VERSIONED_PACKAGES = ("apache-beam", "tensorflow", "openvino", "tfx-bsl", "numpy", *DECODER_PACKAGES)
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class Summary:
       versions: of the packages that affect the result.
       zero_vectors: rows whose vector has only zeros.
       duplicate_vectors: rows whose vector equals, bit for bit, that of an earlier row of the same file.
+      damaged_but_embedded: rows whose image is damaged: a part of its pixels may be missing or wrong.
     """
 
     records: int
@@ -58,6 +58,7 @@ class Summary:
     versions: Mapping[str, str]
     zero_vectors: int = 0
     duplicate_vectors: int = 0
+    damaged_but_embedded: int = 0
 
 
 def summarize(manifests: Sequence[Manifest], spec: Spec, *, skipped: int, seconds: float, runner: str) -> Summary:
@@ -93,6 +94,7 @@ def summarize(manifests: Sequence[Manifest], spec: Spec, *, skipped: int, second
         versions=package_versions(),
         zero_vectors=sum(manifest.zero_vectors for manifest in manifests),
         duplicate_vectors=sum(manifest.duplicate_vectors for manifest in manifests),
+        damaged_but_embedded=sum(manifest.damaged_but_embedded for manifest in manifests),
     )
 
 
@@ -118,13 +120,4 @@ def check_failures(summary: Summary, max_failure_rate: float) -> None:
 @functools.cache
 def package_versions() -> Mapping[str, str]:
     """Returns the versions of the installed packages that affect a result, by name."""
-    found = {}
-    for name in VERSIONED_PACKAGES:
-        try:
-            package = importlib.metadata.distribution(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        # `package.version` would parse the whole metadata, which takes 20 ms for each package.
-        header = _VERSION.search(package.read_text("METADATA") or "")
-        found[name] = header[1] if header else package.version
-    return found
+    return installed_versions(VERSIONED_PACKAGES)

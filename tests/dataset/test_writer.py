@@ -41,7 +41,7 @@ def test_failures_and_records_are_counted_by_reason_and_file(tmp_path):
 def test_failures_go_to_files_of_bounded_size(tmp_path, monkeypatch):
     failures = [make_failure(f"{i:02d}") for i in range(10)]
     line_bytes = len(failures[0].to_json()) + 1
-    monkeypatch.setattr(writer_module, "_FAILURES_FILE_BYTES", 3 * line_bytes - 1)
+    monkeypatch.setattr(writer_module, "_LINES_FILE_BYTES", 3 * line_bytes - 1)
     batches = [make_batch({}, failures[:4]), make_batch({}, failures[4:])]
     shards = stage_shards(tmp_path, *batches)
     assert [(shard.rows, shard.size_bytes) for shard in shards] == [(n, n * line_bytes) for n in (3, 3, 3, 1)]

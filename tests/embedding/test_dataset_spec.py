@@ -9,6 +9,7 @@ from pipeline.embedding.dataset_spec import Preprocessing, Spec, check_same_spac
 from pipeline.embedding.embedder import Embedder
 from pipeline.images.decoder import ImageDecoder
 from pipeline.images.transforms.registry import PRESETS
+from pipeline.images.versions import decoder_versions
 from pipeline.savedmodel.digest import module_digest
 from pipeline.testing import TINY_DIMENSION, FakeEngine
 from tests.datasets import SPEC
@@ -91,6 +92,7 @@ def test_the_spec_of_a_loaded_module(tiny_module):
             engine="tensorflow",
             precision="float32",
             parity=None,
+            decoders=decoder_versions(),
         )
 
 

@@ -67,6 +67,10 @@ def claim_size(name: str, height: int, width: int) -> bytes:
         content = b"\0" * 4 + struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
         riff = b"WEBPVP8X" + struct.pack("<I", 10) + content + data[12:]
         return b"RIFF" + struct.pack("<I", len(riff)) + riff
+    elif name in ("avif", "heif"):
+        struct.pack_into(">II", data, data.index(b"ispe") + 8, width, height)
+        while (crop := data.find(b"clap")) >= 0:  # it would bound the size
+            data[crop : crop + 4] = b"free"
     else:
         return samples.tiff({256: (4, 1, struct.pack("<I", width)), 257: (4, 1, struct.pack("<I", height))})
     return bytes(data)

@@ -9,6 +9,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.settings.flags import check_choices, flag, parse_bytes
 
 DecodeMode = Literal["exact", "fast"]
+OnDamaged = Literal["embed", "fail"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,12 @@ class DecodeConfig:
         default=64 << 20,
         parse=parse_bytes,
         metavar="SIZE",
+    )
+    on_damaged: OnDamaged = flag(
+        "embed: damaged images that have pixels all the same, such as a JPEG without its lower half, are embedded as "
+        "TensorFlow does, counted, and listed in OUT/damaged; fail: each is a failure, truncated. Default: embed",
+        default="embed",
+        choices=get_args(OnDamaged),
     )
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from pipeline.storage.locked import LockedDirectory
 from pipeline.storage.object_store import Move
 from pipeline.storage.staged_file import WrittenFile
 
-ShardKind = Literal["embeddings", "failures"]
+ShardKind = Literal["embeddings", "failures", "damaged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ class StagedShard:
 
     Attributes:
       path: its path in the staging directory.
-      kind: `embeddings` or `failures`.
-      format: name of the sink, or `jsonl` for failures.
+      kind: `embeddings`, `failures` or `damaged`.
+      format: name of the sink, or `jsonl` for failures and damaged images.
       extension: file name extension in the data set.
       first_key: key of its first row; the shards of a wave are sorted by this key.
       size_bytes: its size.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Pixels = npt.NDArray[np.uint8]
+
+
+def ignore_damage(_: str) -> None:
+    """Ignores reports of damage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +41,14 @@ class DecodeRequest:
       max_pixels: limit of `check_size`.
       min_size: smallest sufficient size, after turning. A format that decodes faster at a reduced scale may
         return any size that is not below it. None: the full size.
+      report_damage: called with one line for people if the image is damaged, but has pixels all the same. May raise
+        an `ImageError`, to refuse the image.
     """
 
     exif_orientation: bool
     max_pixels: int
     min_size: ImageSize | None = None
+    report_damage: Callable[[str], None] = ignore_damage
 
     def check_size(self, height: int, width: int) -> None:
         """Checks the size of an image.

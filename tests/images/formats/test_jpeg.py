@@ -137,3 +137,52 @@ def test_jpeg_header_skips_what_libjpeg_skips():
     data = samples.JPEGS["jpeg 4:4:4"]
     padded = data[:2] + b"\xff\xff\xff" + data[3:20] + b"stray\xff\0bytes\xff\xd0\xff\x01" + data[20:]
     assert read_header(padded) == read_header(data)
+
+
+def damage_of(data: bytes) -> list[str]:
+    reports: list[str] = []
+    AS_IT_IS(data, report_damage=reports.append)
+    return reports
+
+
+def second_half(data: bytes, content: bytes) -> bytes:
+    """A JPEG whose pixel data ends in its middle, and goes on with `content` and an end marker."""
+    scan = data.index(b"\xff\xda")
+    return data[: (scan + len(data)) // 2] + content + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("name", samples.JPEGS)
+def test_whole_images_are_not_reported(name):
+    data = samples.JPEGS[name]
+    assert damage_of(data) == []
+    assert damage_of(data + b"more") == []
+    assert damage_of(data.replace(b"JFIF\0\1", b"JFIF\0\7")) == []
+
+
+@pytest.mark.parametrize("name", samples.JPEGS)
+@pytest.mark.parametrize("content", [b"", bytes(400), b"\xff\x00" * 200], ids=["missing", "zeros", "ones"])
+def test_half_an_image_is_decoded_and_reported(name, content):
+    data = second_half(samples.JPEGS[name], content)
+    (damage,) = damage_of(data)
+    assert damage.startswith("damaged jpeg: Corrupt JPEG data: ")
+    if name != "jpeg progressive":  # libjpeg smooths the blocks of incomplete scans, each version in its own way
+        np.testing.assert_array_equal(bytes_of(AS_IT_IS(data)), tensorflow_jpeg(data))
+    error = refusal(data, ImageDecoder(20, 24, on_damaged="fail"))
+    assert (error.reason, str(error)) == ("truncated", f"{damage}; fetch the file again")
+
+
+def test_missing_scans_are_reported():
+    data = samples.JPEGS["jpeg progressive"]
+    scans = [place for place in range(len(data)) if data.startswith(b"\xff\xda", place)]
+    assert len(scans) > 5
+    for scan in scans[1:]:
+        (damage,) = damage_of(data[:scan] + b"\xff\xd9")
+        assert damage == "damaged jpeg: it ends before its last scan, so details are missing"
+
+
+def test_stray_bytes_count_as_damage_only_among_pixels():
+    data = samples.JPEGS["jpeg 4:2:0"]
+    scan = data.index(b"\xff\xda")
+    assert damage_of(data[:scan] + b"stray" + data[scan:]) == []
+    (damage,) = damage_of(data[:-2] + bytes(50) + data[-2:])  # how many of them count depends on the machine
+    assert damage.endswith("extraneous bytes before marker 0xd9")
