@@ -16,7 +16,8 @@ from pipeline.core.keys import from_column, to_column
 from pipeline.core.settings import InputConfig
 from pipeline.inputs.base import InputFile, InputKind
 from pipeline.inputs.input_table import INPUT_SCHEMA, InputTable, to_files, write_files
-from pipeline.inputs.tasks import find_kind, registered_kinds
+from pipeline.inputs.sniff import describe_other
+from pipeline.inputs.tasks import find_kind, find_kind_of, first_bytes, registered_kinds
 from pipeline.storage import filesystem, listing
 from pipeline.storage.pages import FilePage
 from pipeline.storage.tables import Scratch, TableWriter
@@ -115,21 +116,42 @@ class _Search:
                 mine, rows = rows.filter(recognized), rows.filter(pc.invert(recognized))
             else:
                 mine, rows = rows, rows.slice(0, 0)
-            if not mine.num_rows:
-                continue
-            if kind.is_list:
-                self.has_lists = True
-                for file in _to_input_files(mine, base, kind):
-                    write_files(writer, kind.listed(file.path))
-            else:
-                writer.write(_name(mine, base, kind))
+            self._add(mine, base, kind, writer)
         if rows.num_rows and is_file:
             path = from_column(rows.column("path")[0].as_py())
-            *others, last = (kind.name for kind in self._kinds)
-            raise InputError(
-                f"the name of {path} does not show its kind; use --input_format={', '.join(others)} or {last}"
-            )
-        self._ignore(rows)
+            self._add(rows, base, self._kind_of_content(path), writer)
+        else:
+            self._ignore(rows)
+
+    def _add(self, rows: pa.RecordBatch, base: str | None, kind: InputKind, writer: TableWriter) -> None:
+        if not rows.num_rows:
+            return
+        if kind.is_list:
+            self.has_lists = True
+            for file in _to_input_files(rows, base, kind):
+                write_files(writer, kind.listed(file.path))
+        else:
+            writer.write(_name(rows, base, kind))
+
+    def _kind_of_content(self, path: str) -> InputKind:
+        """Returns the kind that the first bytes of a file show.
+
+        Raises:
+          InputError: they show none, or cannot be read.
+        """
+        try:
+            start = first_bytes(path)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error}") from error
+        kind = find_kind_of(start, self._kinds)
+        if kind is not None:
+            return kind
+        other = describe_other(start)
+        *others, last = (kind.name for kind in self._kinds)
+        raise InputError(
+            f"neither the name nor the first bytes of {path} show its kind"
+            f"{f' (it is {other})' if other else ''}; use --input_format={', '.join(others)} or {last}"
+        )
 
     def _ignore(self, rows: pa.RecordBatch) -> None:
         for path in rows.column("path").to_pylist():
@@ -238,38 +260,3 @@ def _relative(path: str, base: str | None) -> str:
     if filesystem.is_remote(path):
         return path[len(base) :].lstrip("/") if path.startswith(base) else path
     return os.path.relpath(path, base or os.curdir).replace(os.sep, "/")
-
-
-def check_records(files: Iterable[InputFile], kinds: Sequence[InputKind] = ()) -> None:
-    """Checks that at least one file of a run has readable records.
-
-    A single unreadable file is only a failure record. If no file is readable, the command is wrong. Usually this
-    check reads the beginning of one file.
-
-    Raises:
-      InputError: no file has readable records.
-    """
-    problems: list[tuple[str, str]] = []
-    unreadable: tuple[str, OSError] | None = None
-    count = 0
-    for file in files:
-        count += 1
-        try:
-            found = find_kind(file.kind, kinds).describe_problem(file)
-        except OSError as error:
-            if unreadable is None or file.path < unreadable[0]:
-                unreadable = (file.path, error)
-            continue
-        if not found:
-            return
-        # The first by path, as files come in any order.
-        problems = [min([*problems, (file.path, found)])]
-    if unreadable is not None:
-        path, reason = unreadable
-        raise InputError(f"{path} cannot be read: {reason}") from reason
-    others = f", nor is any of the other {count - 1} inputs" if count > 1 else ""
-    problem = " ".join(problems[0]) if problems else "no files"
-    raise InputError(
-        f"no records: {problem}{others}; expected TFRecords of tf.train.Example; for image files use "
-        "--input_format=images"
-    )

@@ -19,8 +19,10 @@ from pipeline.dataset import metadata, ownership
 from pipeline.embedding.dataset_spec import Spec, check_same_space
 from pipeline.embedding.embedder_spec import EmbedderSpec, find_function
 from pipeline.engines.base import ModuleFunction
-from pipeline.inputs.find import check_records, find_inputs
+from pipeline.inputs.base import ReadSettings
+from pipeline.inputs.find import find_inputs
 from pipeline.inputs.input_table import InputTable
+from pipeline.inputs.probe import check_images, check_records
 from pipeline.job.prepare import threads_per_process
 from pipeline.storage import filesystem
 
@@ -57,6 +59,7 @@ def check_run(config: RunConfig) -> CheckedRun:
     with timed("finding the inputs"):
         files = find_inputs(config.input, ownership.outputs_in(output))
         check_records(files)
+        files = check_images(files, ReadSettings(config.input, config.decode.max_image_bytes))
     with timed("finding the module"):
         function = find_function(config.module, config.engine, threads=threads_per_process(options))
     check_directory(filesystem.normalize(config.output.output))

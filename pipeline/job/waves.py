@@ -19,6 +19,7 @@ from pipeline.dataset.plan_files import write_plan
 from pipeline.dataset.reader import read_failures
 from pipeline.dataset.tables import stage_table
 from pipeline.inputs.input_table import InputTable
+from pipeline.inputs.tfrecord_files import DEFAULT_IMAGE_FEATURE
 from pipeline.job.pipelines import JobTexts, run_pipeline
 from pipeline.job.summary import package_versions
 from pipeline.storage.locked import LockedDirectory
@@ -101,7 +102,7 @@ class WaveRunner:
             versions=package_versions(),
             plan_files=write_plan(self.directory, name, wave),
             key_feature=config.input.key_feature,
-            image_feature=config.input.image_feature,
+            image_feature=config.input.image_feature or DEFAULT_IMAGE_FEATURE,
             retried=retried,
         )
         return graph.WaveJob(

@@ -1,4 +1,3 @@
-import gzip
 import logging
 import os
 import re
@@ -14,7 +13,7 @@ from pipeline.dataset.ownership import outputs_in
 from pipeline.images.formats.registry import EXTENSIONS
 from pipeline.inputs import image_files
 from pipeline.inputs.base import InputFile, InputKind
-from pipeline.inputs.find import check_records, find_inputs
+from pipeline.inputs.find import find_inputs
 from pipeline.inputs.tasks import make_tasks
 from pipeline.storage import filesystem
 from pipeline.testing import make_example, make_tfrecord
@@ -220,7 +219,10 @@ class TestKinds:
     @pytest.mark.parametrize("name", ["a.md", "noextension", "a.jpg.bak", "jpg", "a-0-of-1", "a.csv", "a.tfrecord.idx"])
     def test_a_file_that_was_named_must_tell_what_it_is(self, tmp_path, name):
         (tmp_path / name).write_bytes(b"")
-        message = f"the name of {tmp_path / name} does not show its kind; use --input_format=images, tfrecord or list"
+        message = (
+            f"neither the name nor the first bytes of {tmp_path / name} show its kind; use --input_format=images, "
+            "tfrecord, webdataset, parquet or list"
+        )
         with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
             find(tmp_path / name)
 
@@ -356,67 +358,6 @@ class TestNothing:
     def test_a_store_that_cannot_be_listed(self):
         with pytest.raises(InputError, match=r"^--input=nosuch://b/\* cannot be listed: "):
             find("nosuch://b/*")
-
-
-def files_of(tmp_path, **contents):
-    files = []
-    for name, content in contents.items():
-        path = tmp_path / name.replace("_", ".")
-        path.write_bytes(content)
-        files += find(path, input_format="tfrecord")
-    return files
-
-
-class TestCheckRecords:
-    @pytest.mark.parametrize(
-        "contents",
-        [
-            {"a": RECORDS},
-            {"a_gz": gzip.compress(RECORDS)},
-            {"a": b"", "b": b"nonsense" * 10, "c": RECORDS},
-            {"a": b"x" + RECORDS},
-            {"a": b"\0" * 12 + RECORDS[12:]},
-            {"a": RECORDS[:-3]},
-            {"a_gz": gzip.compress(RECORDS)[:-10]},
-        ],
-    )
-    def test_something_to_read(self, tmp_path, contents):
-        check_records(files_of(tmp_path, **contents))
-
-    def test_images_are_not_looked_at(self, tmp_path):
-        check_records([InputFile("nowhere.jpg", "a", "images", 0, 0.0)])
-
-    @pytest.mark.parametrize(
-        ("contents", "what"),
-        [
-            ({"a": b""}, "a is empty"),
-            ({"a": b"nonsense" * 100}, "a is no TFRecord"),
-            ({"a": b"", "b": b"nonsense" * 100}, "a is empty, nor is any of the other 1 inputs"),
-            ({"a": RECORDS[:11]}, "a is no TFRecord"),
-            ({"a_gz": b"not gzip"}, "a.gz is no TFRecord"),
-            ({"a_gz": gzip.compress(b"nonsense" * 100)}, "a.gz is no TFRecord"),
-            ({"a_gz": gzip.compress(RECORDS)[:8]}, "a.gz is no TFRecord"),
-            ({"a": gzip.compress(RECORDS)}, "a is compressed, but its name does not end in .gz"),
-        ],
-    )
-    def test_nothing_to_read(self, tmp_path, contents, what):
-        message = (
-            f"no records: {tmp_path}/{what}; expected TFRecords of tf.train.Example; "
-            "for image files use --input_format=images"
-        )
-        with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
-            check_records(files_of(tmp_path, **contents))
-
-    def test_a_file_that_cannot_be_read_is_one_failure_among_others(self, tmp_path):
-        files = files_of(tmp_path, a=RECORDS, b=RECORDS)
-        (tmp_path / "a").unlink()
-        check_records(files)
-
-    def test_a_file_that_cannot_be_read(self, tmp_path):
-        (file,) = files_of(tmp_path, a=RECORDS)
-        (tmp_path / "a").unlink()
-        with pytest.raises(InputError, match=rf"^{tmp_path}/a cannot be read: .*No such file"):
-            check_records([file])
 
 
 def test_every_file_is_in_one_task():

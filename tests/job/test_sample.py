@@ -8,9 +8,10 @@ from pipeline.core.records import ImageRecord
 from pipeline.core.settings import InputConfig
 from pipeline.dataset.plan import make_plan
 from pipeline.inputs.base import InputFile, ReadSettings, ReadTask
+from pipeline.inputs.compressed import stored_bytes
 from pipeline.inputs.input_table import InputTable
 from pipeline.job.estimate import GroupSample, estimate
-from pipeline.job.sample import SAMPLE_TASKS, SampleReader, TaskGroup, compressed_bytes, share, summarize_plan
+from pipeline.job.sample import SAMPLE_TASKS, SampleReader, TaskGroup, share, summarize_plan
 from pipeline.testing import make_example, make_tfrecord
 
 SETTINGS = ReadSettings(InputConfig(("in",)))
@@ -116,10 +117,10 @@ def test_a_small_compressed_file_is_not_taken_for_complete(tmp_path):
 def test_the_compressed_size_of_the_first_bytes(tmp_path):
     contents = random.Random(0).randbytes(1_000_000)
     file = write(tmp_path / "a.tfrecord.gz", gzip.compress(contents))
-    assert compressed_bytes(file, 400_000) == pytest.approx(400_000, rel=0.1)
-    assert compressed_bytes(file, 1 << 40) == file.size_bytes
+    assert stored_bytes(file, 400_000) == pytest.approx(400_000, rel=0.1)
+    assert stored_bytes(file, 1 << 40) == file.size_bytes
     damaged = write(tmp_path / "b.tfrecord.gz", gzip.compress(contents)[:500_000])
-    assert compressed_bytes(damaged, 1 << 40) == 500_000
+    assert stored_bytes(damaged, 1 << 40) == 500_000
 
 
 def test_each_task_contributes_records_and_short_ones_leave_their_share(tmp_path):
