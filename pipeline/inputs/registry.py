@@ -9,6 +9,7 @@ INPUT_KINDS = Registry(
         "tfrecord": "pipeline.inputs.tfrecord_files:TFRecordFiles",
         "webdataset": "pipeline.inputs.webdataset_files:WebDatasetFiles",
         "parquet": "pipeline.inputs.parquet_files:ParquetFiles",
+        "csv": "pipeline.inputs.csv_files:CsvFiles",
         "list": "pipeline.inputs.list_files:ListFiles",
     },
 )

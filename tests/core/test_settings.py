@@ -107,7 +107,7 @@ DIGEST = "0123456789abcdef" * 4
         ),
         (
             lambda: InputConfig(("a",), input_format="jpeg"),
-            "--input_format='jpeg' is not one of its choices: auto, images, tfrecord, webdataset, parquet, list",
+            "--input_format='jpeg' is not one of its choices: auto, images, tfrecord, webdataset, parquet, csv, list",
         ),
         (
             lambda: InputConfig(("a",), passthrough=("*", "label")),

@@ -1,6 +1,8 @@
+import gzip
 import logging
 import os
 import re
+import zlib
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,8 @@ from pipeline.inputs.base import InputFile, InputKind
 from pipeline.inputs.find import find_inputs
 from pipeline.inputs.tasks import make_tasks
 from pipeline.storage import filesystem
-from pipeline.testing import make_example, make_tfrecord
+from pipeline.testing import make_example, make_tfrecord, png_bytes
+from tests.inputs.archives import make_tar
 
 RECORDS = make_tfrecord([make_example({"image/encoded": bytes([i])}) for i in range(5)])
 
@@ -207,6 +210,12 @@ class TestKinds:
             ("a.tfrecord-00000-of-00010", "tfrecord"),
             ("train-00000-of-01024", "tfrecord"),
             ("train-00000-of-01024.gz", "tfrecord"),
+            ("a.tar", "webdataset"),
+            ("a-00000-of-00010.tar", "webdataset"),
+            ("a.tar.gz", "webdataset"),
+            ("a.TGZ", "webdataset"),
+            ("a.parquet", "parquet"),
+            ("train-00000-of-00010.parquet", "parquet"),
         ],
     )
     def test_by_name(self, tmp_path, name, kind):
@@ -214,17 +223,41 @@ class TestKinds:
         (directory_finds,) = find(tmp_path)
         (path_finds,) = find(tmp_path / name)
         assert directory_finds.kind == path_finds.kind == kind
-        assert path_finds.is_compressed == name.endswith(".gz")
+        assert path_finds.is_compressed == name.lower().endswith("gz")
 
-    @pytest.mark.parametrize("name", ["a.md", "noextension", "a.jpg.bak", "jpg", "a-0-of-1", "a.csv", "a.tfrecord.idx"])
+    @pytest.mark.parametrize("name", ["a.md", "noextension", "a.jpg.bak", "jpg", "a-0-of-1", "a.xls", "a.tfrecord.idx"])
     def test_a_file_that_was_named_must_tell_what_it_is(self, tmp_path, name):
         (tmp_path / name).write_bytes(b"")
         message = (
             f"neither the name nor the first bytes of {tmp_path / name} show its kind; use --input_format=images, "
-            "tfrecord, webdataset, parquet or list"
+            "tfrecord, webdataset, parquet, csv or list"
         )
         with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
             find(tmp_path / name)
+
+    @pytest.mark.parametrize(
+        ("data", "kind"),
+        [
+            (png_bytes(), "images"),
+            (RECORDS, "tfrecord"),
+            (gzip.compress(RECORDS), "tfrecord"),
+            (zlib.compress(RECORDS), "tfrecord"),
+            (make_tar([("a.jpg", b"x")]), "webdataset"),
+            (gzip.compress(make_tar([("a.jpg", b"x")])), "webdataset"),
+            (b"PAR1...", "parquet"),
+        ],
+    )
+    def test_a_file_that_was_named_may_show_its_kind_by_its_first_bytes(self, tmp_path, data, kind):
+        (tmp_path / "part-7").write_bytes(data)
+        (file,) = find(tmp_path / "part-7")
+        assert file.kind == kind
+
+    def test_a_file_of_another_kind_says_so(self, tmp_path):
+        (tmp_path / "a.bin").write_bytes(b"PK\x03\x04")
+        with pytest.raises(
+            InputError, match=r"a\.bin show its kind \(it is a ZIP archive: unpack it\); use --input_for"
+        ):
+            find(tmp_path / "a.bin")
 
     def test_in_a_directory_other_files_and_hidden_ones_are_ignored_with_a_warning(self, tree, caplog):
         with caplog.at_level(logging.WARNING):
@@ -303,6 +336,65 @@ class TestLists:
     def test_any_name_may_be_said_to_be_a_list(self, tree):
         (tree / "images.csv").write_text("photos/a.jpg\n")
         assert names(find("images.csv", input_format="list")) == ["photos/a.jpg"]
+
+    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+    def test_encodings_with_a_mark(self, tree, encoding):
+        (tree / "photos/é.jpg").write_bytes(b"123")
+        mark = "" if encoding in ("utf-8-sig", "utf-16") else "\ufeff"
+        (tree / "all.txt").write_bytes(f"{mark}photos/é.jpg\r\nphotos/a.jpg\r\n".encode(encoding))
+        assert [(file.name, file.size_bytes) for file in find("all.txt")] == [("photos/a.jpg", 5), ("photos/é.jpg", 3)]
+
+    def test_comments_quotes_and_file_addresses(self, tree):
+        (tree / "photos/a b#é.jpg").write_bytes(b"123")
+        (tree / "#1.jpg").write_bytes(b"1")
+        (tree / 'say "x".jpg').write_bytes(b"12")
+        lines = [
+            "# all photos",
+            "#1.jpg",
+            '"photos/a.jpg"',
+            '"say ""x"".jpg"',
+            f"file://{tree}/photos/a%20b%23%C3%A9.jpg",
+            f"file://localhost{tree}/photos/b.PNG",
+            f"file:{tree}/other/f.tif",
+        ]
+        (tree / "all.txt").write_text("\n".join(lines), encoding="utf-8")
+        found = {file.name: (file.path.removeprefix(f"{tree}/"), file.size_bytes) for file in find("all.txt")}
+        assert found == {
+            lines[1]: ("#1.jpg", 1),
+            lines[2]: ("photos/a.jpg", 5),
+            lines[3]: ('say "x".jpg', 2),
+            lines[4]: ("photos/a b#é.jpg", 3),
+            lines[5]: ("photos/b.PNG", 5),
+            lines[6]: ("other/f.tif", 5),
+        }
+
+    @pytest.mark.parametrize(
+        ("lines", "message"),
+        [
+            (
+                "photos/a.jpg\nhttps://example.com/b.jpg\n",
+                "list file {}, line 2: https://example.com/b.jpg is a web address, which is not fetched; download the "
+                "images first, for example with img2dataset, and name their files",
+            ),
+            (
+                "file,label\nphotos/a.jpg,3\n",
+                "list file {} seems to be a table: its first line is file,label; read it with --input_format=csv",
+            ),
+            (
+                "photos/a.jpg\tcat\n",
+                "list file {} seems to be a table: its first line is photos/a.jpg\tcat; read it with "
+                "--input_format=csv",
+            ),
+            (
+                "file://host/a.jpg\n",
+                "in a list file, the address file://host/a.jpg names the computer host; expected file:///PATH",
+            ),
+        ],
+    )
+    def test_lists_of_something_else_say_what_they_are(self, tree, lines, message):
+        (tree / "all.txt").write_text(lines)
+        with pytest.raises(InputError, match=f"^{re.escape(message.format(tree / 'all.txt'))}$"):
+            find(tree / "all.txt")
 
     def test_a_path_that_is_listed_twice_is_read_once(self, tree, caplog):
         (tree / "all.txt").write_text("photos/a.jpg\nphotos/a.jpg\n./photos/a.jpg\n")
