@@ -154,10 +154,9 @@ def _read_batch(
                 continue
             key = key_to_bytes(values[config.key_feature])
         if image is None:
-            text = table.advice(config) if column is None else f"row has no value in column '{table.names[column]}'"
-            yield Failure(
-                key, source, "read", "missing_feature", f"no image: the {'file ' if column is None else ''}{text}"
-            )
+            no_value = f"row has no value in column '{table.names[column]}'" if column is not None else ""
+            text = no_value or f"file {table.advice(config)}"
+            yield Failure(key, source, "read", "missing_feature", f"no image: the {text}")
         elif isinstance(image, Failure):
             yield Failure(key, source, image.stage, image.reason, image.message)
         else:

@@ -57,7 +57,7 @@ def check_run(config: RunConfig) -> CheckedRun:
     FileSystems.set_options(options)  # otherwise Beam reads them from the command line of this process
     output = filesystem.absolute(config.output.output)
     with timed("finding the inputs"):
-        files = find_inputs(config.input, ownership.outputs_in(output))
+        files = find_inputs(config.input, ownership.outputs_in(output), other_dataset_in=ownership.other_dataset_in)
         check_records(files)
         files = check_images(files, ReadSettings(config.input, config.decode.max_image_bytes))
     with timed("finding the module"):

@@ -27,9 +27,9 @@ class InputConfig:
         metavar="PATTERN",
     )
     input_format: str = flag(
-        "format of the inputs: tfrecord, images, webdataset (tar), parquet, csv (a table of image paths), list (a text file with "
-        "one image path or URI per line) or auto (by the file name; of a file that is named, also by its first bytes). "
-        "Default: auto",
+        "format of the inputs: tfrecord, images, webdataset (tar), parquet, csv (a table of image paths), list (a text "
+        "file with one image path or URI per line) or auto (by the file name; of a file that is named, also by its "
+        "first bytes). Default: auto",
         default="auto",
         choices=("auto", *_INPUT_KINDS),
     )
