@@ -2,6 +2,8 @@ import gzip
 import itertools
 import random
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.records import ImageRecord
@@ -13,6 +15,7 @@ from pipeline.inputs.input_table import InputTable
 from pipeline.job.estimate import GroupSample, estimate
 from pipeline.job.sample import SAMPLE_TASKS, SampleReader, TaskGroup, share, summarize_plan
 from pipeline.testing import make_example, make_tfrecord
+from tests.inputs.archives import make_tar
 
 SETTINGS = ReadSettings(InputConfig(("in",)))
 
@@ -97,6 +100,16 @@ def test_mixed_image_sizes(tmp_path):
     )
     (group,) = groups_of(small, large)
     assert estimated_records(group) == pytest.approx(2040, rel=0.1)
+
+
+def test_rows_of_tables_and_samples_of_archives(tmp_path):
+    images = [bytes([index % 251]) * 3000 for index in range(500)]
+    pq.write_table(pa.table({"image": images}), tmp_path / "a.parquet", compression="none", use_dictionary=False)
+    (tmp_path / "a.tar").write_bytes(make_tar((f"{index}.jpg", image) for index, image in enumerate(images)))
+    for name, kind in (("a.parquet", "parquet"), ("a.tar", "webdataset")):
+        path = tmp_path / name
+        (group,) = groups_of(InputFile(str(path), name, kind, path.stat().st_size, 1.0))
+        assert estimated_records(group) == pytest.approx(500, rel=0.1)
 
 
 def test_compressed_files(tmp_path):

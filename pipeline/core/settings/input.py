@@ -53,7 +53,8 @@ class InputConfig:
     )
 
     on_corrupt: CorruptPolicy = flag(
-        "TFRecord: skip reports each damaged range as a failure and continues after it; fail ends the run. "
+        "damaged TFRecord, tar and Parquet files: skip reports each damaged range as a failure and continues after it; "
+        "fail ends the run. "
         "Default: skip",
         default="skip",
         choices=get_args(CorruptPolicy),
