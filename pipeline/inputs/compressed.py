@@ -31,16 +31,19 @@ class Content:
     is_compressed: bool
 
 
-def content_of(file: BinaryIO, matches: Callable[[bytes], bool]) -> Content:
+def content_of(file: BinaryIO, matches: Callable[[bytes], bool], *, is_named_so: bool = False) -> Content:
     """Returns the content of a file that gzip or zlib may have compressed.
 
     Args:
       file: at its start; it is not read past its first bytes unless it is compressed.
       matches: returns whether the first bytes of a file are those of an uncompressed one of the expected kind.
+      is_named_so: whether the name of the file says that it is compressed; an empty one is then a file that ends early.
     """
     start = file.read(START_BYTES)
     file.seek(0)
-    return Content(GzipStream(file), True) if is_compressed(start, matches) else Content(file, False)
+    if is_compressed(start, matches) or (is_named_so and not start):
+        return Content(GzipStream(file), True)
+    return Content(file, False)
 
 
 def is_compressed(start: bytes, matches: Callable[[bytes], bool]) -> bool:

@@ -71,10 +71,7 @@ def find_image_column(file: pq.ParquetFile, config: InputConfig) -> ImageColumn 
     """Returns the column of a file that holds its images, or the reason as a text why none can be chosen.
 
     By its name; else the one that Hugging Face's metadata says to be an image; else the only struct or binary column;
-    else the only one of these with an image in its first rows.
-
-    Raises:
-      OSError: the first rows cannot be read.
+    else the only one of these with an image in the first rows that can be read.
     """
     schema: pa.Schema = file.schema_arrow
     names = ", ".join(schema.names)
@@ -135,15 +132,19 @@ def _by_content(file: pq.ParquetFile, candidates: list[ImageColumn]) -> list[Ima
     if not candidates:
         return []
     names = [column.name for column in candidates]
-    rows = next(file.iter_batches(_PROBED_ROWS, columns=names, use_threads=False), None)
-    if rows is None:
-        return []
-    found = []
-    for column in candidates:
-        values = rows.column(column.name).to_pylist()
-        if any(is_image(value["bytes"] if isinstance(value, dict) else value) for value in values):
-            found.append(column)
-    return found
+    for group in range(file.num_row_groups):
+        try:
+            rows = next(file.iter_batches(_PROBED_ROWS, row_groups=[group], columns=names, use_threads=False), None)
+        except (OSError, pa.ArrowException):  # damaged; the next one may be readable
+            continue
+        if rows is not None:
+            return [column for column in candidates if any(map(is_image, _encoded(rows.column(column.name))))]
+    return []
+
+
+def _encoded(column: pa.Array) -> list[bytes | None]:
+    values: list[bytes | None] = (column.field("bytes") if pa.types.is_struct(column.type) else column).to_pylist()
+    return values
 
 
 def _failure(reason: FailureReason, text: str) -> Failure:

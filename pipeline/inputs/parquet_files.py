@@ -29,7 +29,7 @@ BUFFER_BYTES = 1 << 20
 """Stored bytes that are read at a time; without this bound, the whole column of a row group would be in memory."""
 _LARGEST_BATCH_ROWS = 1024
 _PART_BYTES = 128 << 20
-_ARROW_ERRORS = (OSError, pa.ArrowException)
+_ARROW_ERRORS = (OSError, pa.ArrowException, UnicodeDecodeError)
 
 
 class ParquetFiles(InputKind):
@@ -92,7 +92,7 @@ class ParquetFiles(InputKind):
                     yield from _Reader(table, settings).read(part, claim, end or (lambda: part.stop))
                 elif part.start == 0 and claim(0):
                     yield Failure(key_to_bytes(file.name), file.path, "read", "corrupt_record", f"the file {table}")
-        except OSError as error:  # the footer cannot be read
+        except OSError as error:  # the footer or the first rows cannot be read
             if part.start == 0 and claim(0):
                 yield unreadable(file, error)
 
@@ -196,6 +196,8 @@ class _Reader:
         self._table = table
         self._settings = settings
         self._column = find_image_column(table.file, settings.config)
+        if table.stream.error is not None:
+            raise table.stream.error
         config, names = settings.config, table.file.schema_arrow.names
         copied = names if "*" in config.passthrough else [name for name in config.passthrough if name in names]
         image = self._column.name if isinstance(self._column, ImageColumn) else None

@@ -243,7 +243,7 @@ def _sequential_items(
     ranges = deque(chosen or ((0, sys.maxsize),))  # sorted, like the items
     try:
         with filesystem.open_read(file.path) as stream:
-            content = content_of(stream, looks_like_tfrecord).stream
+            content = content_of(stream, looks_like_tfrecord, is_named_so=file.is_compressed).stream
             for item in tfrecord.read_records_sequential(content, max_record_bytes=limit):
                 position = item.stop
                 while ranges and ranges[0][1] <= _offset(item):

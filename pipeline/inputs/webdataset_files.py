@@ -7,6 +7,7 @@ base name; the rest, in lower case, is the extension and names the member in the
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import posixpath
@@ -236,7 +237,7 @@ class _Reader:
 
     def content(self, stream: BinaryIO) -> Content:
         """Returns the content of the archive, given as a stream at its start."""
-        content = content_of(stream, is_tar)
+        content = content_of(stream, is_tar, is_named_so=self._file.is_compressed)
         self.has_one_position = self.has_one_position or content.is_compressed
         return content
 
@@ -320,7 +321,7 @@ def _feature(name: str, data: Mapping[str, bytes]) -> Feature | None:
         return Feature("int64", (int(text),)) if is_number else Feature("bytes", (data[member],))
     try:
         value: Any = json.loads(data[member])
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return json_feature(value.get(path)) if isinstance(value, dict) else None
 
@@ -336,7 +337,8 @@ def json_feature(value: Any) -> Feature | None:
     if all(isinstance(item, int) and -(1 << 63) <= item < 1 << 63 for item in values):
         return Feature("int64", tuple(map(int, values)))
     if all(isinstance(item, int | float) for item in values):
-        return Feature("float", tuple(map(float, values)))
+        with contextlib.suppress(OverflowError):
+            return Feature("float", tuple(map(float, values)))
     return Feature(
         "bytes", tuple(item.encode() if isinstance(item, str) else json.dumps(item).encode() for item in values)
     )

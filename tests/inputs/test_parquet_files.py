@@ -259,6 +259,25 @@ class TestDamage:
         )
         assert problem.startswith(expected)
 
+    def test_texts_that_are_no_utf_8(self, tmp_path):
+        texts = pa.Array.from_buffers(pa.string(), 2, pa.array([b"ok", b"\xff"], pa.binary()).buffers())
+        task = write(tmp_path, {"image": IMAGES[:2], "text": texts}, row_group_size=1)
+        good, bad = read_between(task, passthrough=("text",))
+        assert good.features == {"text": ColumnValue(pa.string(), "ok")}
+        assert (bad.reason, bad.source) == ("corrupt_record", f"{tmp_path}/a.parquet@1-2")
+
+    def test_the_column_is_found_in_the_first_rows_that_can_be_read(self, tmp_path):
+        columns = {"a": [b"x"] * ROWS, "b": IMAGES}
+        write(tmp_path, columns, use_dictionary=False, write_page_checksum=True)
+        data = bytearray((tmp_path / "a.parquet").read_bytes())
+        column = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(0).column(1)
+        start = column.data_page_offset + column.total_compressed_size // 2
+        data[start : start + 240] = bytes(240)
+        (tmp_path / "a.parquet").write_bytes(data)
+        found = read_between(make_task(tmp_path / "a.parquet", "parquet"))
+        assert [item.image for item in found if isinstance(item, ImageRecord)] == IMAGES[7:]
+        assert [item.source for item in found if isinstance(item, Failure)] == [f"{tmp_path}/a.parquet@0-7"]
+
     def test_what_else_is_no_table_of_images(self, tmp_path):
         (tmp_path / "empty.parquet").write_bytes(b"")
         describe = find_kind("parquet").describe_problem

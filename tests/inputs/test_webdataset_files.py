@@ -73,6 +73,7 @@ class TestSamples:
             (True, Feature("int64", (1,))),
             ({"b": [1]}, Feature("bytes", (b'{"b": [1]}',))),
             (1 << 70, Feature("float", (float(1 << 70),))),
+            (10**400, Feature("bytes", (b"1" + b"0" * 400,))),
             (None, None),
             ([], None),
         ],
@@ -260,6 +261,11 @@ class TestCompressed:
         offset = int(whole[2].source.partition("@")[2])
         task = write(tmp_path, gzip.compress(data), name, ranges=((offset, offset + 1),))
         assert read_between(task) == [whole[2]]
+
+    def test_an_empty_archive(self, tmp_path):
+        (damage,) = read_between(write(tmp_path, b"", "a.tgz"))
+        assert (damage.reason, damage.source) == ("corrupt_record", f"{tmp_path}/a.tgz@0-0")
+        assert read_between(write(tmp_path, gzip.compress(make_tar([])), "a.tgz")) == []
 
     def test_an_archive_that_breaks_off(self, tmp_path):
         *good, damage = read_between(write(tmp_path, gzip.compress(make_tar(MEMBERS), 0)[:-9000], "a.tgz"))

@@ -82,8 +82,8 @@ class RowsWriter(Protocol):
         """Writes rows; returns the shards that became full.
 
         Args:
-          rows: columns `key` (binary), `embedding` (fixed_size_list<float32>[D]) and one column for each copied feature,
-            as in `EmbeddingBatch`. Batches may have different features.
+          rows: columns `key` (binary), `embedding` (fixed_size_list<float32>[D]) and one column for each copied
+            feature, as in `EmbeddingBatch`. Batches may have different features.
         """
         ...
 
