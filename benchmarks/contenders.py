@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Literal
 
-Form = Literal["tfrecord", "files", "parquet"]
-"""How the images are stored: TFRecord files, one file for each image, or Parquet files with a column of encoded images.
+Form = Literal["tfrecord", "files", "parquet", "tar"]
+"""How the images are stored: TFRecord files, one file for each image, Parquet files with a column of encoded images, or
+WebDataset tars.
 
 A peer reads TFRecords if its library has a reader for them, and otherwise the form that its documentation uses.
 """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -87,7 +89,25 @@ def write_tfrecords(images: Sequence[bytes], count: int, directory: Path, files:
     return tuple(paths)
 
 
-def write_parquet(images: Sequence[bytes], count: int, directory: Path, files: int = 4) -> tuple[str, ...]:
+def write_tars(images: Sequence[bytes], count: int, directory: Path, files: int = 4) -> tuple[str, ...]:
+    """Writes the same records to WebDataset tars, with the members `jpg` and `txt`, the key; returns the paths."""
+    directory.mkdir(parents=True)
+    paths = []
+    for index, rows in enumerate(_shares(images, count, files)):
+        path = directory / f"photos-{index:05d}-of-{files:05d}.tar"
+        with tarfile.open(path, "w") as archive:
+            for key, image in rows:
+                for name, content in ((f"{key}.jpg", image), (f"{key}.txt", key.encode())):
+                    member = tarfile.TarInfo(name)
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+        paths.append(str(path))
+    return tuple(paths)
+
+
+def write_parquet(
+    images: Sequence[bytes], count: int, directory: Path, files: int = 4, row_group: int = ROW_GROUP
+) -> tuple[str, ...]:
     """Writes the same records to Parquet files, with the columns `id` and `image`; returns the paths."""
     directory.mkdir(parents=True)
     paths = []
@@ -96,7 +116,7 @@ def write_parquet(images: Sequence[bytes], count: int, directory: Path, files: i
         keys, encoded = zip(*rows, strict=True)
         table = pa.table({"id": pa.array(keys, pa.string()), "image": pa.array(encoded, pa.binary())})
         # Photos are compressed already, and dictionaries of them are of no use.
-        pq.write_table(table, path, row_group_size=ROW_GROUP, compression="none", use_dictionary=False)
+        pq.write_table(table, path, row_group_size=row_group, compression="none", use_dictionary=False)
         paths.append(str(path))
     return tuple(paths)
 

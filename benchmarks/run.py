@@ -94,11 +94,17 @@ def prepare_task(handle: str) -> Task:
 
 def write_images(images: Sequence[bytes], count: int, form: Form, scratch: Path) -> None:
     """Writes `count` images in a form, where `run_once` finds them."""
-    write = {"tfrecord": data.write_tfrecords, "files": data.write_files, "parquet": data.write_parquet}
-    write[form](images, count, _directory(scratch, form, count))
+    write = {
+        "tfrecord": data.write_tfrecords,
+        "files": data.write_files,
+        "parquet": data.write_parquet,
+        "tar": data.write_tars,
+    }
+    write[form](images, count, input_directory(scratch, form, count))
 
 
-def _directory(scratch: Path, form: Form, count: int) -> Path:
+def input_directory(scratch: Path, form: str, count: int) -> Path:
+    """Returns the directory in which `run_once` looks for images."""
     return scratch / f"{form}-{count}"
 
 
@@ -111,7 +117,7 @@ def run_once(contender: Contender, task: Task, images: int, scratch: Path) -> Ru
     """
     output = scratch / "output"
     output.mkdir()
-    directory = _directory(scratch, contender.form, images)
+    directory = input_directory(scratch, contender.form, images)
     files = (directory,) if contender.form == "files" else sorted(directory.iterdir())
     asked = dataclasses.replace(task, files=tuple(map(str, files)), output=str(output), options=dict(contender.options))
     try:

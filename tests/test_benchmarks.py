@@ -8,12 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import clusters, commits, data, fidelity, planning, run, scale, waves
+from benchmarks import clusters, commits, data, fidelity, inputs, planning, run, scale, waves
 from benchmarks.contenders import CONTENDERS, Contender
 from benchmarks.measure import Measurement, Round
 from benchmarks.report import format_table, summarize
 from benchmarks.vectors import Difference, WrongOutput, compare_vectors, read_vectors
+from pipeline.core.settings import InputConfig
 from pipeline.images.decoder import ImageDecoder
+from pipeline.inputs.base import ReadSettings
+from pipeline.inputs.find import find_inputs
+from pipeline.inputs.tasks import make_tasks, read_tasks
 from pipeline.storage import listing
 from pipeline.testing import jpeg_bytes, make_example, make_tfrecord
 
@@ -288,3 +292,32 @@ def test_engines_are_compared(tmp_path, tiny_module, capsys, monkeypatch, pytest
     for job in (case["rounds"][0]["large"] for case in cases):
         assert job["images"] == 600
         assert 0 < job["first_row_s"] < job["seconds"]
+
+
+def test_the_same_images_as_tars(tmp_path):
+    paths = data.write_tars([b"a", b"b"], 5, tmp_path / "tars", files=2)
+    settings = ReadSettings(InputConfig(paths, key_feature="txt"))
+    records = list(read_tasks(make_tasks(find_inputs(settings.config)), settings))
+    assert sorted((record.key, record.image) for record in records) == [
+        (f"{number:08d}".encode(), b"ab"[number % 2 : number % 2 + 1]) for number in range(5)
+    ]
+
+
+def test_kinds_of_inputs_are_compared_with_tfrecords():
+    def rounds(*speeds):
+        return [Round(measurement(0, 0.0), measurement(1000, 1000 / speed)) for speed in speeds]
+
+    table = inputs.format_speeds({"TFRecord": rounds(100, 400), "tar": rounds(99, 388)})
+    assert table.splitlines()[-1] == "| tar | 244 | 0.98 | 0.00 | 100 |"
+    memory = inputs.format_memory({"tar": (measurement(10, 1.0), measurement(1000, 9.0, peak_mib=101.0))})
+    assert memory.splitlines()[-1] == "| tar | 10 | 100 | 1000 | 101 | 1.01 |"
+
+
+def test_large_files_are_one_file_with_one_row_group(tmp_path):
+    images = [jpeg_bytes(seed=seed) for seed in range(3)]
+    count = inputs.write_large(images, "parquet", 20_000, tmp_path)
+    (path,) = (tmp_path / f"parquet-{count}").iterdir()
+    assert pq.read_metadata(path).num_row_groups == 1
+    assert 10_000 < path.stat().st_size < 30_000
+    count = inputs.write_large(images, "tar", 20_000, tmp_path)
+    assert len(list((tmp_path / f"tar-{count}").iterdir())) == 1

@@ -20,6 +20,7 @@ from pipeline.dataset.reader import read_embeddings, read_failures
 from pipeline.job.summary import Summary
 from pipeline.testing import jpeg_bytes, make_example, make_tfrecord, png_bytes
 from tests.image_samples import ONE_OF_EACH_FORMAT, pixels, png_chunk, save
+from tests.inputs.archives import make_tar
 
 MAX_IMAGE_BYTES = 200_000
 GOOD = [jpeg_bytes(seed=seed) for seed in range(20)]
@@ -226,7 +227,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, tiny_module: Path) -> Outcom
         ("truncated.gz", [0, 1, 2], "truncated.tfrecord.gz@"),
         ("damaged.gz", [0, 2, 3], "damaged.tfrecord.gz@"),
         ("text", [], "text.tfrecord@0"),
-        ("not-gzip", [], "not-gzip.tfrecord.gz"),
+        ("not-gzip", [0, 1, 2, 3], ""),
     ],
 )
 def test_what_can_be_made_out_of_a_damaged_file_is_embedded(files, name, embedded, key):
@@ -246,7 +247,6 @@ def test_there_are_no_other_failures(files):
         "damaged-start.tfrecord",
         "damaged.tfrecord.gz",
         "empty.tfrecord.gz",
-        "not-gzip.tfrecord.gz",
         "text.tfrecord",
         "truncated.tfrecord",
         "truncated.tfrecord.gz",
@@ -257,9 +257,12 @@ def test_there_are_no_other_failures(files):
 NO_RECORDS = {
     "text.tfrecord": (b"This is not a TFRecord.", "is no TFRecord"),
     "empty.tfrecord": (b"", "is empty"),
-    "photo.tfrecord": (JPEG, "is no TFRecord"),
+    "photo.tfrecord": (JPEG, "is no TFRecord, but for --input_format=images by its first bytes"),
     "text.tfrecord.gz": (gzip.compress(b"This is not a TFRecord."), "is no TFRecord"),
-    "not-gzip.tfrecord.gz": (make_tfrecord([good_example("a")]), "is no TFRecord"),
+    "tar.tfrecord": (
+        make_tar([("a.jpg", JPEG)]),
+        "is no TFRecord, but for --input_format=webdataset by its first bytes",
+    ),
     "header.tfrecord": (make_tfrecord([good_example("a")])[:12], "is no TFRecord"),
 }
 
@@ -270,8 +273,8 @@ def test_where_no_record_can_be_made_out_the_run_is_refused(tmp_path, tiny_modul
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / name).write_bytes(content)
     text = (
-        f"no records: {tmp_path}/in/{name} {what}; expected TFRecords of tf.train.Example; for image files use "
-        "--input_format=images"
+        f"no records: {tmp_path}/in/{name} {what}; expected image files, TFRecords of tf.train.Example, tar or Parquet "
+        "files; see --input_format"
     )
     with pytest.raises(InputError, match=f"^{re.escape(text)}$") as error:
         run(tmp_path, tiny_module)

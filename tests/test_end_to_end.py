@@ -167,7 +167,7 @@ def test_a_directory_of_photos(photos):
     assert (summary["dimension"], summary["runner"], summary["module"]) == (1280, "DirectRunner", NETWORK)
     assert re.match(rf"{len(KEYS)} of {len(KEYS)} records embedded in .* 1280 values each\n", photos.stdout)
     assert f"data set {photos.output}" in photos.stdout
-    assert "ignored 1 files that are neither images nor TFRecords by their names: 1 of .md" in photos.stderr
+    assert "left out 1 files: 1 of no known kind by their names (1 of .md)" in photos.stderr
     assert f"WARNING: {NETWORK} has random weights." in photos.stderr
 
 
@@ -327,7 +327,7 @@ def test_signature_and_output_of_choice(run, two_outputs):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--input=nowhere"], "no input matched nowhere; expected image files or TFRecords"),
+        (["--input=nowhere"], "no input matched nowhere; expected image files, TFRecords, tar or Parquet files"),
         (["--module=no/such/module"], "module no/such/module: not found, expected a local directory, .*; check its .*"),
         (["--module=photos"], r"module photos: not a module, it holds no saved_model\.pb; expected .*; check .*"),
         (

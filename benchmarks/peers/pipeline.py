@@ -6,12 +6,11 @@ from pipeline import run as run_pipeline
 
 
 def run(task: Task) -> None:
-    flags = {"engine": "openvino", **task.options}
+    flags = {"engine": "openvino", "key_feature": "id", **task.options}
     if "direct_running_mode" not in flags:
         flags["runner"] = "DirectRunner"
     config = RunConfig.from_flags(
         input=list(task.files),
-        key_feature="id",
         module=task.module,
         signature=task.signature,
         output_key=task.output_key,

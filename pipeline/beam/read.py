@@ -31,7 +31,7 @@ PART_BYTES = 64 << 20
 
 @dataclass
 class ReadImages(beam.PTransform):
-    """Reads image files and TFRecords.
+    """Reads image files, and files of records such as TFRecords.
 
     Returns a PCollection of `ImageRecord`, and of `Failure` for each record that cannot be read; `EmbedImages`
     passes failures on. A reshuffle distributes descriptions of parts of files, and a splittable DoFn reads the
@@ -40,8 +40,8 @@ class ReadImages(beam.PTransform):
 
     Attributes:
       tasks: to read, from `pipeline.inputs.tasks.make_tasks`.
-      config: names of the features to read; needed only for TFRecords.
-      max_image_bytes: an image file larger than this is a failure.
+      config: names of the features to read; needed only for files of records.
+      max_image_bytes: an image larger than this is a failure.
       plan_files: files with more tasks, from `pipeline.dataset.plan_files.write_plan`.
       spread: whether the workers are on several machines. Then a reshuffle distributes the parts before they are
         read: without it, some runners, such as Flink, keep all parts of a file on the worker that listed them. And

@@ -40,6 +40,8 @@ def run_command(command: Callable[[Sequence[str]], int], args: Sequence[str] | N
       command: does the work; gets the arguments and returns the exit code.
       args: the arguments; default: those of the process.
     """
+    if args is None:
+        _restart_in_utf8_mode()
     _configure_logging()
     # Without the freeze, the interpreter's last garbage collection scans all objects of Beam, which takes 0.6 s.
     atexit.register(gc.freeze)
@@ -57,6 +59,16 @@ def run_command(command: Callable[[Sequence[str]], int], args: Sequence[str] | N
             sys.stderr.flush()
             os._exit(INTERRUPTED)
         return _exit_code(error)
+
+
+def _restart_in_utf8_mode() -> None:
+    """Starts this process again with Python's UTF-8 mode if file names are not UTF-8 in its locale.
+
+    Otherwise the paths and keys of the same files would differ from those of a run under another locale.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [os.fsencode(item) for item in (sys.executable, *sys.orig_argv[1:])])
 
 
 def print_line(line: str) -> None:

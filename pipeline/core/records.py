@@ -12,6 +12,7 @@ import pyarrow as pa
 from pipeline.core.failures import DamagedImage, Failure
 
 FeatureKind = Literal["bytes", "float", "int64"]
+_LIST_TYPES = {"bytes": pa.list_(pa.binary()), "float": pa.list_(pa.float32()), "int64": pa.list_(pa.int64())}
 _ADDRESS = re.compile(r"(.*)@(\d+)(?:-(\d+))?", re.DOTALL)
 
 
@@ -48,6 +49,29 @@ class Feature:
     kind: FeatureKind
     values: tuple[bytes, ...] | tuple[float, ...] | tuple[int, ...]
 
+    @property
+    def type(self) -> pa.DataType:
+        """The type of its column in the output: a list."""
+        return _LIST_TYPES[self.kind]
+
+    @property
+    def value(self) -> object:
+        """Its value in that column."""
+        return self.values
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnValue:
+    """One value of a typed column that is copied to the output.
+
+    Attributes:
+      type: the type of the column.
+      value: the value as Arrow's `to_pylist` returns it; None for null.
+    """
+
+    type: pa.DataType
+    value: object
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
@@ -55,7 +79,7 @@ class ImageRecord:
 
     Attributes:
       key: identifies the image in the output; any bytes, usually UTF-8.
-      source: origin of the bytes, for people: `path`, or `path@offset` for a TFRecord.
+      source: origin of the bytes, for people: `path`, or `path@offset` for a record of a file.
       image: the encoded image (JPEG, PNG, ...).
       features: the features that are copied to the output, by name.
       damage: after decoding, what is damaged in the image, in one line for people; empty if nothing is known.
@@ -64,7 +88,7 @@ class ImageRecord:
     key: bytes
     source: str
     image: bytes
-    features: Mapping[str, Feature] = field(default_factory=dict)
+    features: Mapping[str, Feature | ColumnValue] = field(default_factory=dict)
     damage: str = ""
 
 
@@ -74,7 +98,8 @@ class EmbeddingBatch:
 
     Attributes:
       rows: one row for each embedded record, in input order. Columns: `key` (binary), `embedding`
-        (fixed_size_list<float32>[D]) and one list column (binary, float32 or int64) for each copied feature.
+        (fixed_size_list<float32>[D]) and one column for each copied feature: a list of binary, float32 or int64 for
+        a `Feature`, the column's own type for a `ColumnValue`.
         Consecutive rows with the same features share a record batch: the schema names exactly the features of
         its rows.
       failures: the records that have no row.

@@ -25,7 +25,7 @@ from pipeline.dataset.metadata import (
 )
 from pipeline.dataset.ownership import write_manifest
 from pipeline.dataset.plan_files import read_covered
-from pipeline.dataset.sinks.base import ShardKind, Sink, find_sink
+from pipeline.dataset.sinks.base import ShardKind, Sink, StagedShard, find_sink
 from pipeline.dataset.tables import stage_table
 from pipeline.dataset.writer import BundleCounts, StagedBundle
 from pipeline.storage import filesystem
@@ -164,6 +164,19 @@ def _publish_tables(
     )
 
 
+def _unified(
+    directory: LockedDirectory, wave: str, shards: Sequence[StagedShard], sinks: Sequence[Sink]
+) -> list[StagedShard]:
+    """Returns the shards, in the same order, as their sinks want them beside each other."""
+    unified = list(shards)
+    for shard_format in sorted({shard.format for shard in shards if shard.kind == "embeddings"}):
+        indices = [index for index, shard in enumerate(shards) if shard.format == shard_format]
+        found = find_sink(shard_format, sinks).unify(directory, wave, [shards[index] for index in indices])
+        for index, shard in zip(indices, found, strict=True):
+            unified[index] = shard
+    return unified
+
+
 def _publish_shards(
     directory: LockedDirectory, wave: str, bundles: Iterable[StagedBundle], sinks: Sequence[Sink]
 ) -> tuple[OutputEntry, ...]:
@@ -173,7 +186,7 @@ def _publish_shards(
     index: Counter[tuple[str, str]] = Counter()
     outputs: list[OutputEntry] = []
     moves: dict[tuple[ShardKind, str], list[Move]] = {}
-    for shard in ordered:
+    for shard in _unified(directory, wave, ordered, sinks):
         group = (shard.kind, shard.extension)
         name = shard_path(shard.kind, wave, index[group], total[group], shard.extension)
         index[group] += 1

@@ -37,7 +37,7 @@ SUMMARY_NAME = "summary.json"
 MANIFESTS_NAME = "manifests"
 
 KeyKind = Literal["name", "offset", "feature"]
-"""Origin of the keys of a file's records: its name, the name and an offset, or a feature of the record."""
+"""Origin of the keys of a file's records: its name; the name and an offset, a row or a sample; or a feature."""
 TableKind = Literal["inputs", "retried"]
 _T = TypeVar("_T")
 _TABLE_PATH = re.compile(rf"{MANIFESTS_NAME}/\d{{5,}}(?:-(?:inputs|retried)-\d{{5,}}\.parquet|\.json)", re.ASCII)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import get_args
 
+from pipeline.core.errors import OutputError
 from pipeline.core.json import to_json
 from pipeline.dataset.metadata import (
     MANIFESTS_NAME,
@@ -24,6 +25,7 @@ from pipeline.dataset.metadata import (
 from pipeline.dataset.sinks.base import ShardKind, find_sink
 from pipeline.dataset.sinks.registry import SINKS
 from pipeline.embedding.dataset_spec import Spec
+from pipeline.inputs.find import OtherDataset
 from pipeline.storage import filesystem
 from pipeline.storage.lock_file import LOCK_NAME
 from pipeline.storage.locked import STAGING_NAME, LockedDirectory
@@ -101,6 +103,21 @@ def outputs_in(output: str) -> Callable[[str], Callable[[str], bool] | None]:
         return lambda path: is_own_file(real_target, os.path.join(place, os.path.basename(path)))
 
     return test
+
+
+def other_dataset_in(folder: str) -> OtherDataset | None:
+    """Returns the data set to which a folder belongs; None if it belongs to none."""
+    root, _, name = folder.rstrip("/").rpartition("/")
+    return _dataset_at(root) if root and name in (*get_args(ShardKind), MANIFESTS_NAME) else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _dataset_at(root: str) -> OtherDataset | None:
+    try:
+        is_dataset = read_spec(root) is not None
+    except (OutputError, OSError):
+        return None
+    return OtherDataset(root, functools.partial(is_own_file, filesystem.absolute(root))) if is_dataset else None
 
 
 def _relative(directory: str, path: str) -> str | None:

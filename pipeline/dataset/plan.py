@@ -101,11 +101,12 @@ def make_plan(
     wave_bytes: int | None,
     failures: Iterable[Failure] = (),
     wave_files: int = MAX_WAVE_FILES,
+    image_feature: str | None = None,
 ) -> Plan:
     """Returns the work after which a data set covers the files in their present state.
 
     A file is done if a live wave covers it with the same path, size and modification time, and with the name from
-    `_SETTLED`.
+    `_SETTLED`. A file of records is not done if the wave read the images from another feature.
 
     Args:
       files: all files that the data set should cover.
@@ -114,6 +115,7 @@ def make_plan(
       wave_bytes: input bytes per wave, which groups whole files; None for no such limit.
       failures: earlier failures to retry; those of done files get waves of their own.
       wave_files: largest number of files in a wave.
+      image_feature: the feature that holds the images, in the form of manifests; None for any.
 
     Raises:
       OutputError: a manifest's table cannot be read.
@@ -122,7 +124,8 @@ def make_plan(
     planned = scratch.path("planned.parquet")
     counting = live(manifests)
     if counting:
-        skipped, retry = _plan_missing(files, output, counting, failures, scratch, planned)
+        of_others = [item.wave for item in counting if image_feature not in (None, item.image_feature)]
+        skipped, retry = _plan_missing(files, output, counting, of_others, failures, scratch, planned)
     else:
         skipped, retry = 0, None
         write_sorted(scratch, files.path, planned, "path")
@@ -138,6 +141,7 @@ def _plan_missing(
     files: InputTable,
     output: str,
     counting: Sequence[Manifest],
+    of_others: Sequence[str],
     failures: Iterable[Failure],
     scratch: Scratch,
     planned: str,
@@ -146,7 +150,9 @@ def _plan_missing(
     with scratch.database() as database:
         database.execute(f"CREATE VIEW files AS SELECT * FROM read_parquet('{files.path}')")
         covered = copy_inputs(output, counting, scratch, "covered.parquet")
-        database.execute(f"CREATE VIEW covered AS SELECT * FROM read_parquet('{covered}')")
+        database.execute(
+            _COVERED.format(path=covered, of_others=", ".join(str(int(wave)) for wave in of_others) or "-1")
+        )
         load_failures(database, scratch, failures)
         for statement in (_REPEATED_PATHS, _REPEATED_NAMES, _OPEN, _NEWEST, _OWNERS, _SETTLED):
             database.execute(statement)
@@ -157,6 +163,13 @@ def _plan_missing(
         database.execute(f"COPY (SELECT {columns} FROM settled WHERE NOT done ORDER BY path) TO '{planned}'")
     return (skipped, None) if found is None else (skipped - found.sources, found)
 
+
+_COVERED = """
+    CREATE VIEW covered AS
+    SELECT * REPLACE (CASE WHEN keys <> 'name' AND wave IN ({of_others}) THEN -1 ELSE size_bytes END AS size_bytes)
+    FROM read_parquet('{path}')
+"""
+"""The inputs of waves; a file of records whose wave read another image feature has no size, and so is not done."""
 
 _REPEATED_PATHS = """
     CREATE TABLE repeated_paths AS SELECT path FROM covered GROUP BY path HAVING count(*) > 1

@@ -25,8 +25,8 @@ _Line = TypeVar("_Line", Failure, DamagedImage)
 def read_embeddings(output: str | os.PathLike[str], *, sinks: Sequence[Sink] = ()) -> Iterator[pa.RecordBatch]:
     """Yields the committed rows of the data set in directory `output`; for a repeated key, those of the newest wave.
 
-    Columns: `key` (binary), `embedding` (fixed_size_list<float32>[D]) and the copied features (lists of binary,
-    float32 or int64). All rows of one wave with the same key are yielded.
+    Columns: `key` (binary), `embedding` (fixed_size_list<float32>[D]) and the copied features: lists of binary, float32
+    or int64, and in Parquet the types of a Parquet input's columns. All rows of one wave with the same key are yielded.
 
     Args:
       output: directory of the data set.

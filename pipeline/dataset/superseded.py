@@ -14,6 +14,8 @@ from pipeline.dataset.metadata import Manifest
 from pipeline.dataset.tables import copy_inputs, read_retried
 from pipeline.storage.tables import Scratch, read_batches
 
+_SLASH = ord("/")
+
 
 @dataclass(frozen=True, slots=True)
 class KeyWaves:
@@ -174,8 +176,14 @@ class Superseded:
     def _is_named_like_an_input(self, key: bytes, wave: int) -> bool:
         if self._names.get(key, -1) > wave:
             return True
-        address = Address.parse(key_to_text(key)) if self._record_names and b"@" in key else None
-        return address is not None and self._record_names.get(key_to_bytes(address.path), -1) > wave
+        if not self._record_names:
+            return False
+        address = Address.parse(key_to_text(key)) if b"@" in key else None
+        if address is not None and self._record_names.get(key_to_bytes(address.path), -1) > wave:
+            return True
+        # The key of a sample in an archive is the archive's name, a slash and the sample's name.
+        ends = (position for position, byte in enumerate(key) if byte == _SLASH)
+        return any(self._record_names.get(key[:end], -1) > wave for end in ends)
 
 
 def _newest(waves: dict[str, int]) -> int:

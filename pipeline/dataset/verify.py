@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +14,6 @@ import pyarrow as pa
 from pipeline.core.errors import OutputError, UsageError
 from pipeline.core.failures import DamagedImage, Failure
 from pipeline.core.keys import key_to_bytes
-from pipeline.core.records import Address, ImageRecord
 from pipeline.dataset.metadata import (
     MANIFESTS_NAME,
     Manifest,
@@ -26,6 +23,7 @@ from pipeline.dataset.metadata import (
     read_manifests,
     require_spec,
 )
+from pipeline.dataset.originals import original_bytes
 from pipeline.dataset.ownership import is_own_file, owned_files, temporary_files
 from pipeline.dataset.reader import LiveWave, live_waves, read_failures, read_lines, read_shard, shards_of
 from pipeline.dataset.superseded import Superseded
@@ -33,9 +31,6 @@ from pipeline.embedding.dataset_spec import Spec
 from pipeline.storage import filesystem
 from pipeline.storage.checksum import extend_crc32c
 from pipeline.storage.locked import STAGING_NAME
-from pipeline.tfrecords import tfrecord
-from pipeline.tfrecords.examples import parse_example
-from pipeline.tfrecords.gzip_stream import GzipStream
 
 _CHUNK_BYTES = 4 << 20
 
@@ -293,44 +288,6 @@ def show_failure(output: str, key: str, to: str) -> Failure:
     wanted = key_to_bytes(key)
     for failure in read_failures(output):
         if failure.key == wanted:
-            Path(to).write_bytes(_original_bytes(output, failure))
+            Path(to).write_bytes(original_bytes(output, failure))
             return failure
     raise UsageError(f"--show={key}: no failure has this key; see {output}/failures")
-
-
-def _original_bytes(output: str, failure: Failure) -> bytes:
-    address = Address.parse(failure.source)
-    if address is None or filesystem.exists(failure.source):
-        return filesystem.read_bytes(failure.source)
-    path, start, stop = address.path, address.start, address.stop
-    with filesystem.open_read(path) as file:
-        if path.lower().endswith(".gz") and stop is not None:
-            return _cut_out(GzipStream(file), start, stop)
-        if path.lower().endswith(".gz"):
-            items = tfrecord.read_records_sequential(GzipStream(file))
-            found = next((item for item in items if isinstance(item, tfrecord.Record) and item.offset == start), None)
-        elif stop is not None:
-            file.seek(start)
-            return file.read(stop - start)
-        else:
-            item = next(tfrecord.read_records(file, start, start + 1, at_boundary=True), None)
-            found = item if isinstance(item, tfrecord.Record) else None
-    if found is None:
-        raise OSError(f"{failure.source} holds no record any more; the file has changed")
-    image_features = {manifest.image_feature for manifest in read_manifests(output)}
-    for name in sorted(image_features):
-        record = parse_example(found.data, address="", source="", image_feature=name)
-        if isinstance(record, ImageRecord):
-            return record.image
-    return found.data
-
-
-def _cut_out(stream: GzipStream, start: int, stop: int) -> bytes:
-    """Returns the uncompressed bytes from `start` to `stop`, or fewer if the stream ends earlier."""
-    pieces: list[bytes] = []
-    position = 0
-    with contextlib.suppress(EOFError, zlib.error):  # the compressed bytes may be damaged in this range
-        while position < stop and (chunk := stream.read(min(stop - position, _CHUNK_BYTES))):
-            pieces.append(chunk[max(0, start - position) :])
-            position += len(chunk)
-    return b"".join(pieces)[: stop - start]

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from pipeline.core.cores import usable_cores
 from pipeline.core.errors import ImageError, InputError
 from pipeline.core.failures import Failure
-from pipeline.core.records import ImageRecord
+from pipeline.core.records import Feature, ImageRecord
 from pipeline.core.settings import InputConfig
 from pipeline.images.decoder import ImageDecoder
 from pipeline.inputs.base import ReadSettings
-from pipeline.inputs.find import check_records, find_inputs
+from pipeline.inputs.find import find_inputs
+from pipeline.inputs.probe import check_records
 from pipeline.inputs.tasks import make_tasks, read_tasks
 
 Label = int | str
@@ -192,8 +193,8 @@ class _Reader:
         feature = record.features.get(name)
         if feature is None:
             self._leave_out(record.source, "missing_label", f"the record has no feature '{name}'")
-        elif feature.kind == "float" or len(feature.values) != 1:
-            found = f"{len(feature.values)} {feature.kind} values"
+        elif not isinstance(feature, Feature) or feature.kind == "float" or len(feature.values) != 1:
+            found = f"{len(feature.values)} {feature.kind} values" if isinstance(feature, Feature) else "a column"
             self._leave_out(record.source, "missing_label", f"feature '{name}' holds {found}, not one int64 or bytes")
         else:
             value = feature.values[0]

@@ -49,8 +49,8 @@ class InputFile:
 
     @property
     def is_compressed(self) -> bool:
-        """Whether the file is compressed with gzip, by its name."""
-        return self.path.lower().endswith(".gz")
+        """Whether the file is compressed with gzip, by its name; readers go by its first bytes."""
+        return self.path.lower().endswith((".gz", ".tgz"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +128,19 @@ class InputKind(Protocol):
       file_names: a regular expression (RE2 syntax, case ignored) that is found in the paths of files of this kind, such
         as `\.zip$`.
       has_records: whether a file holds records with sources `path@offset`; otherwise a file is one image.
+      has_byte_offsets: whether these offsets count bytes of the uncompressed file, not, for example, rows.
       in_directories: whether a directory search finds files of this kind; otherwise the user must name each file.
       is_list: whether a file of this kind names the files to read, which `listed` yields.
+      part_bytes: smallest size of the parts into which a task is first split; 0 if any size will do.
     """
 
     name: str
     file_names: str
     has_records: bool = False
+    has_byte_offsets: bool = True
     in_directories: bool = True
     is_list: bool = False
+    part_bytes: int = 0
 
     def listed(self, path: str) -> Iterator[InputFile]:
         """Yields the files that a list names.
@@ -156,6 +160,20 @@ class InputKind(Protocol):
         """
         return ""
 
+    def matches(self, start: bytes) -> bool:
+        """Returns whether the first bytes of a file (512, or all of them) are those of a file of this kind."""
+        return False
+
+    def describe_mismatch(self, file: InputFile, settings: ReadSettings) -> str:
+        """Returns what the first records of a readable file lack, and what to do; an empty text if they have images.
+
+        Such as `has file_name, image, label, but no image/encoded; say --image_feature=image`.
+
+        Raises:
+          OSError: the file cannot be read.
+        """
+        return ""
+
     def tasks(self, files: Sequence[InputFile]) -> Iterator[ReadTask]:
         """Yields tasks that together read files of this kind."""
         for file in files:
@@ -168,6 +186,14 @@ class InputKind(Protocol):
     def size_bytes(self, task: ReadTask) -> int:
         """Returns the approximate number of bytes that a task reads."""
         return sum(file.size_bytes or UNKNOWN_BYTES for file in task.files)
+
+    def stored_bytes(self, task: ReadTask, start: int) -> int:
+        """Returns the approximate number of bytes that a task reads before the record with the source `path@start`.
+
+        Raises:
+          OSError: the file cannot be read.
+        """
+        return sum(max(0, min(start, last) - first) for first, last in task.ranges or ((0, self.size_bytes(task)),))
 
     def read(
         self, part: TaskPart, claim: Claim, settings: ReadSettings, end: End | None = None

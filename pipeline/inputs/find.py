@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +18,8 @@ from pipeline.core.keys import from_column, to_column
 from pipeline.core.settings import InputConfig
 from pipeline.inputs.base import InputFile, InputKind
 from pipeline.inputs.input_table import INPUT_SCHEMA, InputTable, to_files, write_files
-from pipeline.inputs.tasks import find_kind, registered_kinds
+from pipeline.inputs.sniff import describe_other
+from pipeline.inputs.tasks import find_kind, find_kind_of, first_bytes, registered_kinds
 from pipeline.storage import filesystem, listing
 from pipeline.storage.pages import FilePage
 from pipeline.storage.tables import Scratch, TableWriter
@@ -26,11 +29,31 @@ _log = logging.getLogger(__name__)
 IsOutput = Callable[[str], bool]
 """Returns whether a run wrote the file of a path to an output data set; such files are no inputs."""
 
+_EXPECTED = "expected image files, TFRecords, tar or Parquet files"
+_HIDDEN = "hidden, by names that begin with a dot"
+_CHECKPOINT = "of TensorFlow checkpoints"
+_CHECKPOINT_NAME = r"\.data-\d{5}-of-\d{5}$"
+
+
+@dataclass(frozen=True)
+class OtherDataset:
+    """An output data set below an input.
+
+    Attributes:
+      root: its directory.
+      is_own: returns whether a run wrote a file of it, by the file's path.
+    """
+
+    root: str
+    is_own: IsOutput
+
 
 def find_inputs(
     config: InputConfig,
     outputs_in: Callable[[str], IsOutput | None] = lambda folder: None,
     kinds: Sequence[InputKind] = (),
+    *,
+    other_dataset_in: Callable[[str], OtherDataset | None] = lambda folder: None,
 ) -> InputTable:
     """Returns the input files of a run, each once.
 
@@ -38,6 +61,7 @@ def find_inputs(
       config: the patterns and the input format.
       outputs_in: returns, for a folder, the test for its files that are outputs; None if it holds none.
       kinds: additional input kinds, which take precedence over the registered ones.
+      other_dataset_in: returns the output data set to which a folder belongs, if any.
 
     Raises:
       InputError: a pattern matched nothing, the kind of a file is unknown, or two files have the same name.
@@ -49,18 +73,17 @@ def find_inputs(
     base = _common_parent(match.base for match in matches)
     scratch = Scratch()
     found = scratch.path("found.parquet")
-    search = _Search(config.input_format, kinds, outputs_in)
+    search = _Search(config.input_format, kinds, outputs_in, other_dataset_in)
     with TableWriter(found, INPUT_SCHEMA) as writer:
         for (path, given), match in zip(patterns.items(), matches, strict=True):
             before = search.files
             search.add(_listed(path, match.pages), base, match, writer)
             if search.files == before and (filesystem.is_remote(path) or not os.path.isdir(path)):
-                raise InputError(f"no input matched {given}; expected image files or TFRecords")
+                raise InputError(f"no input matched {given}; {_EXPECTED}")
     search.warn()
     if not writer.rows:
-        ignored = search.ignored.total()
-        detail = f"; {ignored} other files were ignored, name their --input_format" if ignored else ""
-        raise InputError(f"no input matched {' '.join(config.input)}; expected image files or TFRecords{detail}")
+        detail = f"; {text}; name their --input_format" if (text := search.describe_left_out()) else ""
+        raise InputError(f"no input matched {' '.join(config.input)}; {_EXPECTED}{detail}")
     table = InputTable(scratch, found, writer.rows)
     # One pattern, or different single files, find each file once.
     is_each_once = not search.has_lists and (len(matches) == 1 or all(match.is_file for match in matches))
@@ -68,17 +91,23 @@ def find_inputs(
 
 
 class _Search:
-    """The files found so far, and those that were ignored."""
+    """The files found so far, and those that were left out."""
 
     def __init__(
-        self, input_format: str, kinds: Sequence[InputKind], outputs_in: Callable[[str], IsOutput | None]
+        self,
+        input_format: str,
+        kinds: Sequence[InputKind],
+        outputs_in: Callable[[str], IsOutput | None],
+        other_dataset_in: Callable[[str], OtherDataset | None],
     ) -> None:
         self._kinds = (*kinds, *registered_kinds())
         self._wanted = None if input_format == "auto" else find_kind(input_format, kinds)
         self._outputs_in = outputs_in
+        self._other_dataset_in = other_dataset_in
         self.files = 0
         self.has_lists = False
-        self.ignored: Counter[str] = Counter()
+        self._left_out: Counter[str] = Counter()
+        self._unknown: Counter[str] = Counter()
 
     def add(self, pages: Iterable[FilePage], base: str | None, match: listing.Match, writer: TableWriter) -> None:
         """Adds the inputs among listed files to a table."""
@@ -89,8 +118,8 @@ class _Search:
             if not match.is_file:
                 is_hidden = _is_hidden(_relative(page.folder, match.base))
                 hidden = pc.match_substring_regex(rows.column("path"), r"/\.[^/]*$")
-                self._ignore(rows if is_hidden else rows.filter(hidden))
-                rows = rows.filter(pc.invert(hidden))
+                self._left_out[_HIDDEN] += rows.num_rows if is_hidden else pc.sum(hidden).as_py() or 0
+                rows = self._without_leftovers(rows.filter(pc.invert(hidden)), page.folder)
             if not is_hidden and rows.num_rows:
                 self._add_kinds(rows, base, is_file=match.is_file, writer=writer)
 
@@ -105,6 +134,24 @@ class _Search:
         rows = pa.record_batch(columns, ["path", "size_bytes", "mtime_s"])
         return rows if keep is None else rows.filter(pa.array(keep, pa.bool_()))
 
+    def _without_leftovers(self, rows: pa.RecordBatch, folder: str) -> pa.RecordBatch:
+        """Returns the files of a folder that belong neither to an output data set nor to a checkpoint."""
+        dataset = self._other_dataset_in(folder)
+        is_shard = pc.match_substring_regex(rows.column("path"), _CHECKPOINT_NAME)
+        if dataset is None and not pc.any(is_shard).as_py():
+            return rows
+        reasons = []
+        for path, is_like_checkpoint in zip(rows.column("path").to_pylist(), is_shard.to_pylist(), strict=True):
+            path = from_column(path)
+            if dataset is not None and dataset.is_own(path):
+                reasons.append(f"of the embedding data set {dataset.root}")
+            elif is_like_checkpoint and self._wanted is None and _is_checkpoint(path.rpartition(".data-")[0]):
+                reasons.append(_CHECKPOINT)
+            else:
+                reasons.append("")
+        self._left_out.update(filter(None, reasons))
+        return rows.filter(pa.array([not reason for reason in reasons], pa.bool_()))
+
     def _add_kinds(self, rows: pa.RecordBatch, base: str | None, *, is_file: bool, writer: TableWriter) -> None:
         """Adds files to the table by kind: the first kind that recognises a file's name reads it."""
         for kind in self._kinds if self._wanted is None else (self._wanted,):
@@ -115,35 +162,65 @@ class _Search:
                 mine, rows = rows.filter(recognized), rows.filter(pc.invert(recognized))
             else:
                 mine, rows = rows, rows.slice(0, 0)
-            if not mine.num_rows:
-                continue
-            if kind.is_list:
-                self.has_lists = True
-                for file in _to_input_files(mine, base, kind):
-                    write_files(writer, kind.listed(file.path))
-            else:
-                writer.write(_name(mine, base, kind))
+            self._add(mine, base, kind, writer)
         if rows.num_rows and is_file:
             path = from_column(rows.column("path")[0].as_py())
-            *others, last = (kind.name for kind in self._kinds)
-            raise InputError(
-                f"the name of {path} does not show its kind; use --input_format={', '.join(others)} or {last}"
-            )
-        self._ignore(rows)
+            self._add(rows, base, self._kind_of_content(path), writer)
+        else:
+            for path in rows.column("path").to_pylist():
+                self._unknown[os.path.splitext(path)[1] or "no extension"] += 1
 
-    def _ignore(self, rows: pa.RecordBatch) -> None:
-        for path in rows.column("path").to_pylist():
-            self.ignored[os.path.splitext(path)[1] or "no extension"] += 1
+    def _add(self, rows: pa.RecordBatch, base: str | None, kind: InputKind, writer: TableWriter) -> None:
+        if not rows.num_rows:
+            return
+        if kind.is_list:
+            self.has_lists = True
+            for file in _to_input_files(rows, base, kind):
+                write_files(writer, kind.listed(file.path))
+        else:
+            writer.write(_name(rows, base, kind))
+
+    def _kind_of_content(self, path: str) -> InputKind:
+        """Returns the kind that the first bytes of a file show.
+
+        Raises:
+          InputError: they show none, or cannot be read.
+        """
+        try:
+            start = first_bytes(path)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error}") from error
+        kind = find_kind_of(start, self._kinds)
+        if kind is not None:
+            return kind
+        other = describe_other(start)
+        *others, last = (kind.name for kind in self._kinds)
+        raise InputError(
+            f"neither the name nor the first bytes of {path} show its kind"
+            f"{f' (it is {other})' if other else ''}; use --input_format={', '.join(others)} or {last}"
+        )
+
+    def describe_left_out(self) -> str:
+        """Returns which files were left out and why, in one line; empty if there are none."""
+        found = [f"{count} {reason}" for reason, count in self._left_out.most_common() if count]
+        if self._unknown:
+            listed = ", ".join(f"{count} of {extension}" for extension, count in self._unknown.most_common(5))
+            found.append(f"{self._unknown.total()} of no known kind by their names ({listed})")
+        return f"left out {self._left_out.total() + self._unknown.total()} files: {'; '.join(found)}" if found else ""
 
     def warn(self) -> None:
-        """Warns of ignored files."""
-        if self.ignored:
-            listed = ", ".join(f"{count} of {extension}" for extension, count in self.ignored.most_common(5))
-            _log.warning(
-                "ignored %d files that are neither images nor TFRecords by their names: %s",
-                self.ignored.total(),
-                listed,
-            )
+        """Warns of files that were left out."""
+        if text := self.describe_left_out():
+            _log.warning("%s", text)
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_checkpoint(prefix: str) -> bool:
+    """Returns whether files that begin with a path are those of a TensorFlow checkpoint, also that of a SavedModel."""
+    try:
+        return filesystem.exists(f"{prefix}.index")
+    except OSError:
+        return False
 
 
 def _name(rows: pa.RecordBatch, base: str | None, kind: InputKind) -> pa.RecordBatch:
@@ -238,38 +315,3 @@ def _relative(path: str, base: str | None) -> str:
     if filesystem.is_remote(path):
         return path[len(base) :].lstrip("/") if path.startswith(base) else path
     return os.path.relpath(path, base or os.curdir).replace(os.sep, "/")
-
-
-def check_records(files: Iterable[InputFile], kinds: Sequence[InputKind] = ()) -> None:
-    """Checks that at least one file of a run has readable records.
-
-    A single unreadable file is only a failure record. If no file is readable, the command is wrong. Usually this
-    check reads the beginning of one file.
-
-    Raises:
-      InputError: no file has readable records.
-    """
-    problems: list[tuple[str, str]] = []
-    unreadable: tuple[str, OSError] | None = None
-    count = 0
-    for file in files:
-        count += 1
-        try:
-            found = find_kind(file.kind, kinds).describe_problem(file)
-        except OSError as error:
-            if unreadable is None or file.path < unreadable[0]:
-                unreadable = (file.path, error)
-            continue
-        if not found:
-            return
-        # The first by path, as files come in any order.
-        problems = [min([*problems, (file.path, found)])]
-    if unreadable is not None:
-        path, reason = unreadable
-        raise InputError(f"{path} cannot be read: {reason}") from reason
-    others = f", nor is any of the other {count - 1} inputs" if count > 1 else ""
-    problem = " ".join(problems[0]) if problems else "no files"
-    raise InputError(
-        f"no records: {problem}{others}; expected TFRecords of tf.train.Example; for image files use "
-        "--input_format=images"
-    )

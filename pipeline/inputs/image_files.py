@@ -22,6 +22,7 @@ from pipeline.inputs.base import (
     TaskPart,
     unreadable,
 )
+from pipeline.inputs.sniff import is_image
 from pipeline.storage import filesystem
 
 IMAGES_PER_TASK = 64
@@ -37,6 +38,10 @@ class ImageFiles(InputKind):
 
     name = "images"
     file_names = rf"(?:{'|'.join(map(re.escape, EXTENSIONS))})$"
+
+    def matches(self, start: bytes) -> bool:
+        """See `InputKind`."""
+        return is_image(start)
 
     def tasks(self, files: Sequence[InputFile]) -> Iterator[ReadTask]:
         """See `InputKind`."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.core.keys import from_column, to_column
 from pipeline.inputs.base import InputFile
@@ -54,6 +56,25 @@ class InputTable:
     def by_path(self) -> list[InputFile]:
         """Returns all files, sorted by path; for inputs that fit into memory."""
         return sorted(self, key=lambda file: file.path)
+
+    def first_of_each_kind(self) -> list[InputFile]:
+        """Returns the first file by path of each kind."""
+        found: dict[str, InputFile] = {}
+        for batch in read_batches(self.path):
+            for kind in pc.unique(batch.column("kind")).to_pylist():
+                rows = batch.filter(pc.equal(batch.column("kind"), kind))
+                first = pc.min_max(rows.column("path"))["min"]
+                (file, *_) = to_files(rows.filter(pc.equal(rows.column("path"), first)))
+                found[kind] = min(found.get(kind, file), file, key=lambda item: item.path)
+        return list(found.values())
+
+    def without_kind(self, kind: str) -> InputTable:
+        """Returns the table without the files of a kind."""
+        path = self._scratch.path(f"without-{kind}-{os.path.basename(self.path)}")
+        with TableWriter(path, INPUT_SCHEMA) as writer:
+            for batch in read_batches(self.path):
+                writer.write(batch.filter(pc.not_equal(batch.column("kind"), kind)))
+        return InputTable(self._scratch, path, writer.rows)
 
     def __iter__(self) -> Iterator[InputFile]:
         """Yields the files, in the order of the table."""

@@ -7,6 +7,9 @@ INPUT_KINDS = Registry(
     {
         "images": "pipeline.inputs.image_files:ImageFiles",
         "tfrecord": "pipeline.inputs.tfrecord_files:TFRecordFiles",
+        "webdataset": "pipeline.inputs.webdataset_files:WebDatasetFiles",
+        "parquet": "pipeline.inputs.parquet_files:ParquetFiles",
+        "csv": "pipeline.inputs.csv_files:CsvFiles",
         "list": "pipeline.inputs.list_files:ListFiles",
     },
 )

@@ -10,6 +10,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.failures import Failure
 from pipeline.core.records import ImageRecord
 from pipeline.inputs.base import Claim, End, InputFile, InputKind, ReadSettings, ReadTask, TaskPart
+from pipeline.inputs.compressed import START_BYTES, decompressed_start
 from pipeline.inputs.registry import INPUT_KINDS
 from pipeline.storage import filesystem
 
@@ -39,6 +40,25 @@ def find_kind(name: str, kinds: Sequence[InputKind] = ()) -> InputKind:
     return next((kind for kind in kinds if kind.name == name), None) or _registered(name)
 
 
+def find_kind_of(start: bytes, kinds: Sequence[InputKind]) -> InputKind | None:
+    """Returns the kind that the first bytes of a file show, even if gzip has compressed the file; None if unknown."""
+    for data in (start, decompressed_start(start)):
+        for kind in kinds:
+            if data and kind.matches(data):
+                return kind
+    return None
+
+
+def first_bytes(path: str) -> bytes:
+    """Returns the first bytes of a file.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    with filesystem.open_read(path) as stream:
+        return stream.read(START_BYTES)
+
+
 def make_tasks(files: Iterable[InputFile], kinds: Sequence[InputKind] = ()) -> list[ReadTask]:
     """Returns the tasks that read the files, grouped by kind."""
     by_kind: dict[str, list[InputFile]] = {}
@@ -50,8 +70,12 @@ def make_tasks(files: Iterable[InputFile], kinds: Sequence[InputKind] = ()) -> l
 
 
 def cut_task(task: ReadTask, part_bytes: int, kinds: Sequence[InputKind] = ()) -> Iterator[TaskPart]:
-    """Splits a task into equal parts of at least `part_bytes`; yields a smaller task as one part."""
+    """Splits a task into equal parts of at least `part_bytes`; yields a smaller task as one part.
+
+    The parts of a kind with larger `part_bytes` are as large.
+    """
     kind = find_kind(task.kind, kinds)
+    part_bytes = max(part_bytes, kind.part_bytes)
     positions, size_bytes = kind.positions(task), kind.size_bytes(task)
     count = min(max(1, size_bytes // part_bytes), positions)
     for index in range(count):

@@ -2,51 +2,73 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 from pipeline.core.failures import Failure
 from pipeline.core.keys import key_to_bytes
-from pipeline.core.records import ImageRecord
+from pipeline.core.records import Feature, ImageRecord
 from pipeline.core.settings import InputConfig
 from pipeline.inputs.base import Claim, End, InputFile, InputKind, ReadSettings, ReadTask, TaskPart, unreadable
+from pipeline.inputs.compressed import START_BYTES, content_of, is_compressed, stored_bytes
+from pipeline.inputs.sniff import is_image
 from pipeline.storage import filesystem
 from pipeline.tfrecords import tfrecord
-from pipeline.tfrecords.examples import parse_example
+from pipeline.tfrecords.examples import decode_features, parse_example
 from pipeline.tfrecords.framing import HEADER, looks_like_tfrecord
 from pipeline.tfrecords.gzip_stream import ByteStream, GzipStream
 
 TFRECORD_NAME = r"(?:\.tfrecords?(?:[-_.]\d+(?:-of-\d+)?)?|-\d{5}-of-\d{5}|\.tfrec)(?:\.gz)?$"
 """Matches `a.tfrecord`, `a.tfrecords.gz`, `a.tfrecord-00000-of-00010` and `train-00000-of-01024`."""
 
+DEFAULT_IMAGE_FEATURE = "image/encoded"
 
-_GZIP_MAGIC = b"\x1f\x8b"
+_PROBED_RECORDS = 16
 _PROBE_BYTES = 16 << 20
 """Bytes at the beginning of a file that are searched for a first record: stored bytes, and uncompressed bytes."""
 _LARGEST_RECORD_BYTES = (1 << 32) - 1
 
 
 class TFRecordFiles(InputKind):
-    """TFRecord files, optionally compressed with gzip.
+    """TFRecord files, optionally compressed with gzip or zlib.
 
-    The positions of a task are the byte offsets of its uncompressed file, or the indices of its ranges, if any. A
-    compressed file has one position.
+    The positions of a task are the byte offsets of its file, or the indices of its ranges, if any. A file whose name
+    says that it is compressed has one position; of one that is compressed without saying so, the first part reads all.
     """
 
     name = "tfrecord"
     file_names = TFRECORD_NAME
     has_records = True
 
+    def matches(self, start: bytes) -> bool:
+        """See `InputKind`."""
+        return looks_like_tfrecord(start)
+
     def describe_problem(self, file: InputFile) -> str:
         """See `InputKind`."""
         if _begins_with_records(file):
             return ""
-        if file.size_bytes == 0:
-            return "is empty"
-        if not file.is_compressed and _first_bytes(file.path, 2) == _GZIP_MAGIC:
-            return "is compressed, but its name does not end in .gz"
-        return "is no TFRecord"
+        return "is no TFRecord" if file.size_bytes else "is empty"
+
+    def describe_mismatch(self, file: InputFile, settings: ReadSettings) -> str:
+        """See `InputKind`."""
+        wanted = settings.config.image_feature or DEFAULT_IMAGE_FEATURE
+        found: dict[str, Feature] = {}
+        with filesystem.open_read(file.path) as stream:
+            for record in itertools.islice(_first_records(_Probe(stream)), _PROBED_RECORDS):
+                features = decode_features(record.data)
+                if wanted in features:
+                    return ""
+                found.update(features)
+        if not found:
+            return ""
+        texts = [name for name, feature in found.items() if feature.kind == "bytes"]
+        images = [name for name in texts if any(map(is_image, found[name].values))]
+        choice = next(iter((*images, *texts)), "NAME")
+        return f"has {', '.join(sorted(found))}, but no {wanted}; say --image_feature={choice}"
 
     def positions(self, task: ReadTask) -> int:
         """See `InputKind`."""
@@ -63,6 +85,11 @@ class TFRecordFiles(InputKind):
             return sum(stop - start for start, stop in task.ranges)
         return file.size_bytes
 
+    def stored_bytes(self, task: ReadTask, start: int) -> int:
+        """See `InputKind`."""
+        (file,) = task.files
+        return stored_bytes(file, start) if file.is_compressed else super().stored_bytes(task, start)
+
     def read(
         self, part: TaskPart, claim: Claim, settings: ReadSettings, end: End | None = None
     ) -> Iterator[ImageRecord | Failure]:
@@ -72,7 +99,7 @@ class TFRecordFiles(InputKind):
         # A record holds other features besides the image; --max_image_bytes does not limit them.
         limit = min(settings.max_image_bytes + tfrecord.MAX_RECORD_BYTES, _LARGEST_RECORD_BYTES)
         if file.is_compressed:
-            items = _compressed_items(task, limit) if claim(0) else iter(())
+            items = _sequential_items(file, task.ranges, limit) if claim(0) else iter(())
         elif task.ranges is not None:
             items = _chosen_items(task, start, stop, claim, limit)
         else:
@@ -81,9 +108,20 @@ class TFRecordFiles(InputKind):
             yield item if isinstance(item, Failure) else _to_record(file, item, settings.config)
 
 
-def _first_bytes(path: str, count: int) -> bytes:
-    with filesystem.open_read(path) as stream:
-        return stream.read(count)
+def record_bytes(path: str, offset: int) -> bytes | None:
+    """Returns the data of the record at an offset of a file; None if there is none.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    with filesystem.open_read(path) as file:
+        content = content_of(file, looks_like_tfrecord)
+        if content.is_compressed:
+            items = tfrecord.read_records_sequential(content.stream)
+            found = next((item for item in items if _offset(item) >= offset), None)
+        else:
+            found = next(tfrecord.read_records(file, offset, offset + 1, at_boundary=True), None)
+    return found.data if isinstance(found, tfrecord.Record) and found.offset == offset else None
 
 
 class _Head:
@@ -113,6 +151,27 @@ class _Head:
         return data
 
 
+class _Probe:
+    """The beginning of a file, stored and uncompressed.
+
+    Attributes:
+      stored: the stored bytes.
+      content: the uncompressed bytes; the same object if the file is not compressed.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        start = stream.read(START_BYTES)
+        stream.seek(0)
+        self.stored = _Head(stream, _PROBE_BYTES)
+        is_plain = not is_compressed(start, looks_like_tfrecord)
+        self.content = self.stored if is_plain else _Head(GzipStream(self.stored), _PROBE_BYTES)
+
+
+def _first_records(probe: _Probe) -> Iterator[tfrecord.Record]:
+    items = tfrecord.read_records_sequential(probe.content)
+    return (item for item in items if isinstance(item, tfrecord.Record))
+
+
 def _begins_with_records(file: InputFile) -> bool:
     """Returns whether a record can be found near the beginning, possibly after a damaged one.
 
@@ -122,12 +181,10 @@ def _begins_with_records(file: InputFile) -> bool:
       OSError: the file cannot be read.
     """
     with filesystem.open_read(file.path) as stream:
-        stored = _Head(stream, _PROBE_BYTES)
-        content = _Head(GzipStream(stored), _PROBE_BYTES) if file.is_compressed else stored
-        items = tfrecord.read_records_sequential(content)
-        if any(isinstance(item, tfrecord.Record) for item in items):
+        probe = _Probe(stream)
+        if next(_first_records(probe), None) is not None:
             return True
-        return (stored.is_used_up or content.is_used_up) and looks_like_tfrecord(content.start)
+        return (probe.stored.is_used_up or probe.content.is_used_up) and looks_like_tfrecord(probe.content.start)
 
 
 def _claimed_items(
@@ -138,6 +195,10 @@ def _claimed_items(
     claimed = False
     try:
         with filesystem.open_read(file.path) as stream:
+            if start == 0 and content_of(stream, looks_like_tfrecord).is_compressed:
+                if claim(0):
+                    yield from _sequential_items(file, None, limit)
+                return
             for item in tfrecord.read_records(stream, start, stop, max_record_bytes=limit):
                 # Other items belong to the record before them; only at the file's start there is none.
                 if (isinstance(item, tfrecord.Record) or not claimed) and not claim(_offset(item)):
@@ -160,6 +221,9 @@ def _chosen_items(task: ReadTask, start: int, stop: int, claim: Claim, limit: in
         aligned = task.aligned
         try:
             with filesystem.open_read(task.files[0].path) as stream:
+                if content_of(stream, looks_like_tfrecord).is_compressed:
+                    yield from _sequential_items(task.files[0], (task.ranges[index],), limit)
+                    continue
                 for item in tfrecord.read_records(
                     stream, position, last, max_record_bytes=limit, at_boundary=task.aligned
                 ):
@@ -171,21 +235,24 @@ def _chosen_items(task: ReadTask, start: int, stop: int, claim: Claim, limit: in
             yield unreadable(task.files[0], error, position, last, aligned=aligned)
 
 
-def _compressed_items(task: ReadTask, limit: int) -> Iterator[tfrecord.Item | Failure]:
-    """Yields the items of a compressed file in file order, or only the items in the ranges of the task."""
+def _sequential_items(
+    file: InputFile, chosen: Sequence[tuple[int, int]] | None, limit: int
+) -> Iterator[tfrecord.Item | Failure]:
+    """Yields the items of a whole file in file order, or only the items in some ranges."""
     position = 0
-    ranges = deque(task.ranges or ((0, sys.maxsize),))  # sorted, like the items
+    ranges = deque(chosen or ((0, sys.maxsize),))  # sorted, like the items
     try:
-        with filesystem.open_read(task.files[0].path) as stream:
-            for item in tfrecord.read_records_sequential(GzipStream(stream), max_record_bytes=limit):
+        with filesystem.open_read(file.path) as stream:
+            content = content_of(stream, looks_like_tfrecord, is_named_so=file.is_compressed).stream
+            for item in tfrecord.read_records_sequential(content, max_record_bytes=limit):
                 position = item.stop
                 while ranges and ranges[0][1] <= _offset(item):
                     ranges.popleft()
                 if ranges and ranges[0][0] <= _offset(item):
                     yield item
     except OSError as error:
-        if task.ranges is None or any(last > position for _, last in task.ranges):
-            yield unreadable(task.files[0], error, position, None)
+        if chosen is None or any(last > position for _, last in chosen):
+            yield unreadable(file, error, position, None)
 
 
 def _offset(item: tfrecord.Item) -> int:
@@ -199,7 +266,7 @@ def _to_record(file: InputFile, item: tfrecord.Item, config: InputConfig) -> Ima
             item.data,
             address=address,
             source=f"{file.path}@{item.offset}",
-            image_feature=config.image_feature,
+            image_feature=config.image_feature or DEFAULT_IMAGE_FEATURE,
             key_feature=config.key_feature,
             passthrough=config.passthrough,
         )

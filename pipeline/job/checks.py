@@ -21,8 +21,9 @@ from pipeline.embedding.dataset_spec import Spec, check_same_space
 from pipeline.embedding.embedder_spec import Context, EmbedderSpec, find_embedder
 from pipeline.engines.base import ModuleFunction
 from pipeline.inputs.base import ReadSettings
-from pipeline.inputs.find import check_records, find_inputs
+from pipeline.inputs.find import find_inputs
 from pipeline.inputs.input_table import InputTable
+from pipeline.inputs.probe import check_images, check_records
 from pipeline.inputs.tasks import make_tasks, read_tasks
 from pipeline.job.prepare import threads_per_process
 from pipeline.storage import filesystem
@@ -58,8 +59,9 @@ def check_run(config: RunConfig) -> CheckedRun:
     FileSystems.set_options(options)  # otherwise Beam reads them from the command line of this process
     output = filesystem.absolute(config.output.output)
     with timed("finding the inputs"):
-        files = find_inputs(config.input, ownership.outputs_in(output))
+        files = find_inputs(config.input, ownership.outputs_in(output), other_dataset_in=ownership.other_dataset_in)
         check_records(files)
+        files = check_images(files, ReadSettings(config.input, config.decode.max_image_bytes))
     with timed("finding the module"):
         embedder = find_embedder(
             config.module,

@@ -75,12 +75,14 @@ class PreparedRun:
       spec: of the data set.
       first: number of the first wave.
       waves: runs the waves; None if there are none.
+      committed: the manifests that the data set has before the first wave.
     """
 
     plan: Plan
     spec: Spec
     first: int
     waves: WaveRunner | None
+    committed: tuple[metadata.Manifest, ...]
 
 
 @dataclass(frozen=True)
@@ -112,13 +114,13 @@ class LockedRun:
         with timed("planning"):
             plan = plan_run(self.config, checked.options, directory.path, committed, checked.files)
         if existing is not None and not plan.waves:
-            return PreparedRun(plan, existing, int(metadata.next_wave(committed)), None)
+            return PreparedRun(plan, existing, int(metadata.next_wave(committed)), None, committed)
         with timed("loading the module"):
             embed = bring_to_workers(load_module(checked.embedder, checked.options), checked.options)
         assert embed.dataset_spec is not None
         committed = self._begin(existing, embed.dataset_spec, committed)
         waves = WaveRunner(self.config, checked.options, directory, embed)
-        return PreparedRun(plan, embed.dataset_spec, int(metadata.next_wave(committed)), waves)
+        return PreparedRun(plan, embed.dataset_spec, int(metadata.next_wave(committed)), waves, committed)
 
     def run(self, started: float, display: Display) -> Summary:
         """Runs all waves and writes the summary; see `execute`."""
@@ -132,7 +134,7 @@ class LockedRun:
             runner=beam_options.runner_name(self.checked.options),
         )
         self.directory.replace(metadata.SUMMARY_NAME, to_json(summary))
-        check_failures(summary, self.config.execution.max_failure_rate)
+        check_failures(summary, self.config.execution.max_failure_rate, prepared.committed)
         return summary
 
     def _begin(

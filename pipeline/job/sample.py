@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO
 
 from pipeline.core.failures import Failure
 from pipeline.core.records import Address, ImageRecord
 from pipeline.dataset.plan import Plan
 from pipeline.dataset.plan_files import to_tasks
-from pipeline.inputs.base import InputFile, ReadSettings, ReadTask, TaskPart
+from pipeline.inputs.base import ReadSettings, ReadTask, TaskPart
 from pipeline.inputs.tasks import find_kind, read_part
 from pipeline.job.estimate import TaskSample
-from pipeline.storage import filesystem
-from pipeline.tfrecords.gzip_stream import GzipStream
 
 SAMPLE_TASKS = 4
 """A sample reads at least this many tasks of a group, if there are as many, and less than twice as many."""
-_PIECE_BYTES = 4 << 10
 
 
 @dataclass(frozen=True)
@@ -155,7 +149,7 @@ class SampleReader:
         """Returns the samples of the tasks that were read.
 
         Raises:
-          OSError: a compressed file cannot be read.
+          OSError: a file cannot be read.
         """
         return tuple(head.measure() for head in self._heads)
 
@@ -186,11 +180,7 @@ class _Head:
             return TaskSample(self.records, self.records, total, self.records == total)
         if stop is None:
             return TaskSample(self.records, total, total, is_complete=True)
-        if task.files[0].is_compressed:
-            read = compressed_bytes(task.files[0], stop)
-        else:
-            read = sum(max(0, min(stop, last) - first) for first, last in task.ranges or ((0, total),))
-        return TaskSample(self.records, read, total, is_complete=False)
+        return TaskSample(self.records, find_kind(task.kind).stored_bytes(task, stop), total, is_complete=False)
 
 
 def _read_start(task: ReadTask, limit: int, settings: ReadSettings) -> Iterator[ImageRecord | Failure]:
@@ -205,33 +195,3 @@ def _offset(item: ImageRecord | Failure) -> int:
     address = Address.parse(item.source)
     assert address is not None, f"{item.source} is not path@offset, as in every file of records"
     return address.start
-
-
-def compressed_bytes(file: InputFile, size: int) -> int:
-    """Returns the number of bytes of a gzip file that hold the first `size` uncompressed bytes, to about 0.1 %.
-
-    Raises:
-      OSError: the file cannot be read.
-    """
-    with filesystem.open_read(file.path) as stream:
-        counted = _CountedStream(stream, max(1, min(_PIECE_BYTES, file.size_bytes // 1000)))
-        uncompressed = GzipStream(counted)
-        with contextlib.suppress(EOFError, zlib.error):  # a damaged file counts up to its damage
-            while size > 0 and (data := uncompressed.read(min(size, _PIECE_BYTES))):
-                size -= len(data)
-        return counted.read_bytes
-
-
-class _CountedStream:
-    """Counts the bytes that are read from a stream, in pieces of at most `piece_bytes`."""
-
-    def __init__(self, stream: BinaryIO, piece_bytes: int) -> None:
-        self.read_bytes = 0
-        self._stream = stream
-        self._piece_bytes = piece_bytes
-
-    def read(self, size: int, /) -> bytes:
-        """See `ByteStream`."""
-        data = self._stream.read(min(size, self._piece_bytes))
-        self.read_bytes += len(data)
-        return data

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pipeline.core.errors import TooManyFailures
 from pipeline.core.versions import installed_versions
-from pipeline.dataset.metadata import Manifest
+from pipeline.dataset.metadata import Manifest, live
 from pipeline.embedding.dataset_spec import Spec
 from pipeline.images.versions import DECODER_PACKAGES
 
@@ -98,12 +98,20 @@ def summarize(manifests: Sequence[Manifest], spec: Spec, *, skipped: int, second
     )
 
 
-def check_failures(summary: Summary, max_failure_rate: float) -> None:
+def check_failures(summary: Summary, max_failure_rate: float, earlier: Sequence[Manifest] = ()) -> None:
     """Checks that enough records of a run were embedded.
 
+    Args:
+      summary: of the run.
+      max_failure_rate: the largest share of failures, from 0 to 1.
+      earlier: the manifests of the data set before the run.
+
     Raises:
-      TooManyFailures: all records failed, or a larger share than `max_failure_rate`, from 0 to 1.
+      TooManyFailures: all records failed, or a larger share than `max_failure_rate`; or there was nothing new, and all
+        records of earlier runs have failed.
     """
+    if not summary.records:
+        _check_earlier(live(earlier))
     rate = summary.failed / summary.records if summary.records else 0.0
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary.failures_by_reason.items())
     if summary.records and not summary.embedded:
@@ -114,6 +122,18 @@ def check_failures(summary: Summary, max_failure_rate: float) -> None:
         raise TooManyFailures(
             f"{summary.failed} of {summary.records} records failed ({reasons}), more than "
             f"--max_failure_rate={max_failure_rate:g} allows; the others are kept; see the failures files"
+        )
+
+
+def _check_earlier(manifests: Sequence[Manifest]) -> None:
+    failed: Counter[str] = Counter()
+    for manifest in manifests:
+        failed.update(manifest.failures_by_reason)
+    if failed and not any(manifest.embedded for manifest in manifests):
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(failed.items()))
+        raise TooManyFailures(
+            f"none of {failed.total()} records could be embedded ({reasons}) by earlier runs; see the failures files, "
+            "and try them again with --retry_failed"
         )
 
 

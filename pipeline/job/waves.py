@@ -21,6 +21,7 @@ from pipeline.dataset.plan_files import write_plan
 from pipeline.dataset.reader import read_failures
 from pipeline.dataset.tables import stage_table
 from pipeline.inputs.input_table import InputTable
+from pipeline.inputs.tfrecord_files import DEFAULT_IMAGE_FEATURE
 from pipeline.job.pipelines import JobTexts, run_pipeline
 from pipeline.job.progress import Progress
 from pipeline.job.summary import package_versions
@@ -51,7 +52,19 @@ def plan_run(
     wave_bytes = execution.wave_bytes or (DIRECT_WAVE_BYTES if beam_options.is_direct(options) else REMOTE_WAVE_BYTES)
     manifests = () if execution.overwrite else manifests
     failures = read_failures(output) if execution.retry_failed and manifests else ()
-    return make_plan(files, output, manifests, wave_bytes=wave_bytes, failures=failures)
+    return make_plan(
+        files,
+        output,
+        manifests,
+        wave_bytes=wave_bytes,
+        failures=failures,
+        image_feature=_image_feature(config),
+    )
+
+
+def _image_feature(config: RunConfig) -> str:
+    """Returns the image feature in the form of manifests: the default of TFRecords stands for that of every kind."""
+    return config.input.image_feature or DEFAULT_IMAGE_FEATURE
 
 
 @dataclass(frozen=True)
@@ -120,7 +133,7 @@ class WaveRunner:
             versions=package_versions(),
             plan_files=write_plan(self.directory, name, wave),
             key_feature=config.input.key_feature,
-            image_feature=config.input.image_feature,
+            image_feature=_image_feature(config),
             retried=retried,
         )
         return graph.WaveJob(

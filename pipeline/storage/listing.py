@@ -60,9 +60,24 @@ def match(pattern: str) -> Match:
         return Match(os.path.dirname(pattern), True, pages_of([found] if found else []))
     if not filesystem.has_wildcard(pattern):
         return Match(pattern, False, iter(()))
-    base = filesystem.glob_base(pattern)
-    stats = filter(None, map(filesystem.stat_file, glob.iglob(pattern, recursive=True)))
-    return Match("" if base == os.curdir else base, False, pages_of(_once(stats)))
+    base, rest = _split_glob(pattern)
+    paths = glob.iglob(os.path.join(glob.escape(base), rest), recursive=True)
+    return Match(base, False, pages_of(_once(filter(None, map(filesystem.stat_file, paths)))))
+
+
+def _split_glob(pattern: str) -> tuple[str, str]:
+    """Splits a glob into the directory before its first wildcard, and the rest.
+
+    A directory that exists is taken literally, even if its name has wildcard characters.
+    """
+    parts = pattern.split(os.sep)
+    for index, part in enumerate(parts[:-1]):
+        if filesystem.has_wildcard(part) and not os.path.isdir(os.sep.join(parts[: index + 1])):
+            break
+    else:
+        index = len(parts) - 1
+    base = os.sep.join(parts[:index])
+    return base or (os.sep if index else ""), os.sep.join(parts[index:])
 
 
 def _match_remote(pattern: str) -> Match:

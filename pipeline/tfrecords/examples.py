@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from google.protobuf import message
 from numpy.typing import NDArray
 
+from pipeline.core.errors import UsageError
 from pipeline.core.failures import Failure, FailureReason
 from pipeline.core.keys import key_to_bytes
 from pipeline.core.protobuf import message_classes
@@ -23,8 +25,16 @@ from pipeline.core.settings import OUTPUT_FEATURES
 from pipeline.tfrecords.encoder import Encoder, make_encoder
 
 _KINDS: dict[str, FeatureKind] = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}
-_ARROW_TYPES = {"bytes": pa.binary(), "float": pa.float32(), "int64": pa.int64()}
 
+_EXAMPLE_TYPES = {
+    pa.int64(): (pa.types.is_integer, pa.types.is_boolean),
+    pa.float32(): (pa.types.is_floating,),
+    pa.binary(): (
+        *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+        *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view),
+    ),
+}
+"""The types of lists in an Example, and the types of values that they can hold."""
 
 _DECLARATION = """
     message BytesList { repeated bytes value = 1; }
@@ -88,6 +98,20 @@ def parse_example(
     return ImageRecord(key, source, image, _copied(features, image_feature, passthrough))
 
 
+def decode_features(data: bytes) -> dict[str, Feature]:
+    """Returns all features with values of a serialized `tf.train.Example`; none if the bytes are no Example."""
+    try:
+        features = _example_class().FromString(data).features.feature
+    except message.DecodeError:
+        return {}
+    kinds = {name: features[name].WhichOneof("kind") for name in features}
+    return {
+        name: Feature(_KINDS[kind], tuple(getattr(features[name], kind).value))
+        for name, kind in kinds.items()
+        if kind is not None
+    }
+
+
 def _single_value(features: Any, name: str, kinds: Sequence[str]) -> Any:
     """Returns the single value of a feature, or an error text if the feature does not have exactly one value."""
     if name not in features:
@@ -133,7 +157,7 @@ def embedding_rows(records: Sequence[ImageRecord], embeddings: NDArray[np.float3
       records: N records.
       embeddings: float32 [N, D], row i for record i.
     """
-    schemas = [tuple((name, feature.kind) for name, feature in record.features.items()) for record in records]
+    schemas = [tuple((name, feature.type) for name, feature in record.features.items()) for record in records]
     batches = []
     start = 0
     for stop in range(1, len(records) + 1):
@@ -144,7 +168,7 @@ def embedding_rows(records: Sequence[ImageRecord], embeddings: NDArray[np.float3
 
 
 def _rows(
-    records: Sequence[ImageRecord], embeddings: NDArray[np.float32], schema: tuple[tuple[str, FeatureKind], ...]
+    records: Sequence[ImageRecord], embeddings: NDArray[np.float32], schema: tuple[tuple[str, pa.DataType], ...]
 ) -> pa.RecordBatch:
     dimension = embeddings.shape[1]
     values = pa.array(np.ascontiguousarray(embeddings, np.float32).reshape(-1))
@@ -153,8 +177,7 @@ def _rows(
         "embedding": pa.FixedSizeListArray.from_arrays(values, dimension),
     }
     for name, kind in schema:
-        lists = [record.features[name].values for record in records]
-        columns[name] = pa.array(lists, pa.list_(_ARROW_TYPES[kind]))
+        columns[name] = pa.array([record.features[name].value for record in records], kind)
     return pa.RecordBatch.from_pydict(columns)
 
 
@@ -162,7 +185,10 @@ def encode_rows(rows: pa.RecordBatch) -> list[bytes]:
     """Returns each row of `EmbeddingBatch.rows` as a serialized `tf.train.Example`.
 
     The features: `key` (one bytes value), `embedding` (D float values), and the copied features with their names and
-    types.
+    types. Integers and booleans become int64, floating-point numbers float, texts bytes; a null has no feature.
+
+    Raises:
+      UsageError: a copied column has a type that an Example cannot hold, or an integer outside int64.
     """
     arrays = []
     for name in rows.schema.names:
@@ -173,8 +199,33 @@ def encode_rows(rows: pa.RecordBatch) -> list[bytes]:
             dimension = column.type.list_size
             offsets = np.arange(len(column) + 1, dtype=np.int32) * dimension
             column = pa.ListArray.from_arrays(pa.array(offsets), column.flatten())
+        else:
+            column = _as_lists(name, column)
         arrays.append(column)
     return _encoder().encode(pa.RecordBatch.from_arrays(arrays, rows.schema.names))
+
+
+def _as_lists(name: str, column: pa.Array) -> pa.ListArray:
+    """Returns a copied column as lists of values that an Example can hold."""
+    is_list = any(test(column.type) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
+    values = column.type.value_type if is_list else column.type
+    target = next((kind for kind, tests in _EXAMPLE_TYPES.items() if any(test(values) for test in tests)), None)
+    if target is None:
+        raise UsageError(
+            f"--passthrough copies '{name}', whose type {column.type} a TFRecord cannot hold; leave it out, or write "
+            "--output_format=parquet"
+        )
+    try:
+        if is_list:
+            return column.cast(pa.list_(target))
+        offsets = np.concatenate([[0], np.cumsum(column.is_valid().to_numpy(zero_copy_only=False))]).astype(np.int32)
+        lists = pa.ListArray.from_arrays(pa.array(offsets), column.drop_null().cast(target))
+        return pc.if_else(column.is_valid(), lists, pa.scalar(None, lists.type)) if column.null_count else lists
+    except pa.ArrowInvalid as error:
+        raise UsageError(
+            f"--passthrough copies '{name}', which has a value that a TFRecord cannot hold ({error}); leave it out, or "
+            "write --output_format=parquet"
+        ) from error
 
 
 @functools.cache

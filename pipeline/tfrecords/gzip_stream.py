@@ -1,4 +1,4 @@
-"""Reading an intact or damaged gzip file up to the last byte that can be decompressed."""
+"""Reading an intact or damaged gzip or zlib file up to the last byte that can be decompressed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import zlib
 from typing import Any, Protocol
 
 _CHUNK_BYTES = 256 << 10
-_GZIP_WBITS = 31
+_ANY_WBITS = 47  # zlib finds out whether gzip or zlib has compressed the bytes
 
 
 class ByteStream(Protocol):
@@ -18,7 +18,7 @@ class ByteStream(Protocol):
 
 
 class GzipStream:
-    """Decompresses a gzip file of any number of members (RFC 1952).
+    """Decompresses a file of any number of gzip members (RFC 1952) or zlib streams (RFC 1950).
 
     At damage, `gzip.GzipFile` drops the bytes that the failing call has decompressed; this class returns them.
     """
@@ -26,7 +26,7 @@ class GzipStream:
     def __init__(self, file: ByteStream) -> None:
         self._file = file
         self._input = b""
-        self._member: Any = zlib.decompressobj(_GZIP_WBITS)  # None between two members
+        self._member: Any = zlib.decompressobj(_ANY_WBITS)  # None between two members
         self._error: Exception | None = None
 
     def read(self, size: int, /) -> bytes:
@@ -47,7 +47,7 @@ class GzipStream:
                 self._input = self._input.lstrip(b"\0")  # padding between and after members
                 if not self._input:
                     continue
-                self._member = zlib.decompressobj(_GZIP_WBITS)
+                self._member = zlib.decompressobj(_ANY_WBITS)
             output = self._decompress(size)
             if output:
                 return output

@@ -1,4 +1,5 @@
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -179,3 +180,21 @@ def test_a_command_ignores_the_warnings_of_pillow():
     with warnings.catch_warnings():
         run_command(lambda args: 0, [])
         warnings.warn_explicit("metadata", UserWarning, "file.py", 1, module="PIL.TiffImagePlugin")
+
+
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {}])
+def test_file_names_are_utf_8_under_any_locale(tmp_path, locale):
+    (tmp_path / "script.py").write_text(
+        "import os, sys\n"
+        "from pipeline.core.console import run_command\n"
+        "def command(args):\n"
+        "    print(ascii(args), ascii(os.listdir(args[0])), sys.getfilesystemencoding())\n"
+        "    return 5\n"
+        "sys.exit(run_command(command))\n"
+    )
+    (tmp_path / "é").mkdir()
+    (tmp_path / "é" / "ü.jpg").write_bytes(b"")
+    command = [sys.executable, tmp_path / "script.py", "é"]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), **locale}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (5, r"['\xe9'] ['\xfc.jpg'] utf-8" + "\n"), done.stderr

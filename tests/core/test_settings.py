@@ -117,7 +117,7 @@ DIGEST = "0123456789abcdef" * 4
         ),
         (
             lambda: InputConfig(("a",), input_format="jpeg"),
-            "--input_format='jpeg' is not one of its choices: auto, images, tfrecord, list",
+            "--input_format='jpeg' is not one of its choices: auto, images, tfrecord, webdataset, parquet, csv, list",
         ),
         (
             lambda: InputConfig(("a",), passthrough=("*", "label")),
@@ -230,7 +230,7 @@ def test_limits_are_allowed():
 
 def test_defaults_are_those_of_the_contract():
     assert InputConfig(("a",)) == InputConfig(
-        ("a",), input_format="auto", image_feature="image/encoded", key_feature=None, passthrough=()
+        ("a",), input_format="auto", image_feature=None, key_feature=None, passthrough=()
     )
     assert ModuleConfig("m") == ModuleConfig("m", signature=None, output_key=None, image_size=None)
     assert set(dataclasses.asdict(PreprocessConfig()).values()) == {None}

@@ -2,6 +2,7 @@ import gzip
 import logging
 import os
 import re
+import zlib
 from pathlib import Path
 
 import pytest
@@ -9,15 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.errors import InputError
-from pipeline.core.settings import InputConfig
 from pipeline.dataset.ownership import outputs_in
 from pipeline.images.formats.registry import EXTENSIONS
 from pipeline.inputs import image_files
 from pipeline.inputs.base import InputFile, InputKind
-from pipeline.inputs.find import check_records, find_inputs
 from pipeline.inputs.tasks import make_tasks
-from pipeline.storage import filesystem
-from pipeline.testing import make_example, make_tfrecord
+from pipeline.testing import make_example, make_tfrecord, png_bytes
+from tests.inputs.archives import make_tar
+from tests.inputs.finding import find, names
 
 RECORDS = make_tfrecord([make_example({"image/encoded": bytes([i])}) for i in range(5)])
 
@@ -43,14 +43,6 @@ def tree(tmp_path, monkeypatch):
         path.write_bytes(b"12345")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def find(*patterns, outputs=lambda folder: None, kinds=(), **options):
-    return find_inputs(InputConfig(tuple(map(str, patterns)), **options), outputs, kinds).by_path()
-
-
-def names(files):
-    return [file.name for file in files]
 
 
 class TestKeys:
@@ -208,6 +200,12 @@ class TestKinds:
             ("a.tfrecord-00000-of-00010", "tfrecord"),
             ("train-00000-of-01024", "tfrecord"),
             ("train-00000-of-01024.gz", "tfrecord"),
+            ("a.tar", "webdataset"),
+            ("a-00000-of-00010.tar", "webdataset"),
+            ("a.tar.gz", "webdataset"),
+            ("a.TGZ", "webdataset"),
+            ("a.parquet", "parquet"),
+            ("train-00000-of-00010.parquet", "parquet"),
         ],
     )
     def test_by_name(self, tmp_path, name, kind):
@@ -215,20 +213,48 @@ class TestKinds:
         (directory_finds,) = find(tmp_path)
         (path_finds,) = find(tmp_path / name)
         assert directory_finds.kind == path_finds.kind == kind
-        assert path_finds.is_compressed == name.endswith(".gz")
+        assert path_finds.is_compressed == name.lower().endswith("gz")
 
-    @pytest.mark.parametrize("name", ["a.md", "noextension", "a.jpg.bak", "jpg", "a-0-of-1", "a.csv", "a.tfrecord.idx"])
+    @pytest.mark.parametrize("name", ["a.md", "noextension", "a.jpg.bak", "jpg", "a-0-of-1", "a.xls", "a.tfrecord.idx"])
     def test_a_file_that_was_named_must_tell_what_it_is(self, tmp_path, name):
         (tmp_path / name).write_bytes(b"")
-        message = f"the name of {tmp_path / name} does not show its kind; use --input_format=images, tfrecord or list"
+        message = (
+            f"neither the name nor the first bytes of {tmp_path / name} show its kind; use --input_format=images, "
+            "tfrecord, webdataset, parquet, csv or list"
+        )
         with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
             find(tmp_path / name)
+
+    @pytest.mark.parametrize(
+        ("data", "kind"),
+        [
+            (png_bytes(), "images"),
+            (RECORDS, "tfrecord"),
+            (gzip.compress(RECORDS), "tfrecord"),
+            (zlib.compress(RECORDS), "tfrecord"),
+            (make_tar([("a.jpg", b"x")]), "webdataset"),
+            (gzip.compress(make_tar([("a.jpg", b"x")])), "webdataset"),
+            (b"PAR1...", "parquet"),
+        ],
+    )
+    def test_a_file_that_was_named_may_show_its_kind_by_its_first_bytes(self, tmp_path, data, kind):
+        (tmp_path / "part-7").write_bytes(data)
+        (file,) = find(tmp_path / "part-7")
+        assert file.kind == kind
+
+    def test_a_file_of_another_kind_says_so(self, tmp_path):
+        (tmp_path / "a.bin").write_bytes(b"PK\x03\x04")
+        with pytest.raises(
+            InputError, match=r"a\.bin show its kind \(it is a ZIP archive: unpack it\); use --input_for"
+        ):
+            find(tmp_path / "a.bin")
 
     def test_in_a_directory_other_files_and_hidden_ones_are_ignored_with_a_warning(self, tree, caplog):
         with caplog.at_level(logging.WARNING):
             assert names(find("photos")) == ["2024/c.jpeg", "2024/d.webp", "a.jpg", "b.PNG"]
-        assert "ignored 3 files that are neither images nor TFRecords by their names" in caplog.text
-        assert "1 of .md" in caplog.text
+        assert caplog.messages == [
+            "left out 3 files: 2 hidden, by names that begin with a dot; 1 of no known kind by their names (1 of .md)"
+        ]
 
     def test_hidden_directories_that_are_named_are_read(self, tree):
         assert names(find("photos/.thumbs")) == ["e.jpg"]
@@ -260,75 +286,15 @@ class TestKinds:
         assert {file.kind for file in files} == {kind}
 
 
-class TestLists:
-    def test_keys_are_the_lines_as_they_stand(self, tree):
-        lines = ["photos/a.jpg", f"{tree}/photos/2024/c.jpeg", "./other/f.tif", "gs://nowhere/x.jpg", "missing.jpg"]
-        (tree / "all.txt").write_text("\n".join(["", *lines, "   ", ""]))
-        files = find("all.txt")
-        assert sorted(names(files)) == sorted(lines)
-        assert {file.kind for file in files} == {"images"}
-        by_name = {file.name: file for file in files}
-        assert by_name["./other/f.tif"].path == f"{tree}/other/f.tif"
-        assert by_name["photos/a.jpg"].size_bytes == 5
-        assert (by_name["missing.jpg"].size_bytes, by_name["missing.jpg"].mtime_s) == (0, 0.0)
-
-    @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-    def test_lines_end_as_they_do_on_any_system(self, tree, end):
-        (tree / "all.lst").write_bytes(f"photos/a.jpg{end}other/f.tif{end}".encode())
-        assert names(find("all.lst")) == ["other/f.tif", "photos/a.jpg"]
-
-    def test_other_characters_end_no_line(self, tree):
-        line = "a\u2028b\x0bc\x85.jpg"
-        (tree / "all.list").write_text(line, encoding="utf-8")
-        assert names(find("all.list")) == [line]
-
-    def test_a_byte_order_mark_is_no_part_of_the_first_line(self, tree):
-        (tree / "all.txt").write_bytes("photos/a.jpg\n".encode("utf-8-sig"))
-        assert names(find("all.txt")) == ["photos/a.jpg"]
-
-    def test_lines_that_are_not_utf_8_name_files_all_the_same(self, tree):
-        (tree / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"123")
-        (tree / "all.txt").write_bytes(b"caf\xe9.jpg\n")
-        (file,) = find("all.txt")
-        assert (os.fsencode(file.name), file.size_bytes) == (b"caf\xe9.jpg", 3)
-
-    @pytest.mark.parametrize("line", ["nul\0.jpg", "x" * 5000, "photos", "*.jpg", "nosuch://a"])
-    def test_lines_that_name_no_file_stay_in_the_plan(self, tree, line):
-        (tree / "all.txt").write_text(line)
-        (file,) = find("all.txt")
-        assert (file.name, file.size_bytes) == (line, 0)
-
-    def test_any_name_may_be_said_to_be_a_list(self, tree):
-        (tree / "images.csv").write_text("photos/a.jpg\n")
-        assert names(find("images.csv", input_format="list")) == ["photos/a.jpg"]
-
-    def test_a_path_that_is_listed_twice_is_read_once(self, tree, caplog):
-        (tree / "all.txt").write_text("photos/a.jpg\nphotos/a.jpg\n./photos/a.jpg\n")
-        assert names(find("all.txt")) == ["photos/a.jpg"]
-        assert caplog.messages == [
-            "1 list lines name a file that an earlier line names differently; the earlier line gives the key"
-        ]
-
-    def test_a_list_that_cannot_be_read(self, tree, monkeypatch):
-        (tree / "all.txt").write_text("")
-
-        def fail(path):
-            raise PermissionError(13, "Permission denied", path)
-
-        monkeypatch.setattr(filesystem, "open_read", fail)
-        with pytest.raises(InputError, match=r"^list file .*/all.txt cannot be read: .*Permission denied"):
-            find("all.txt")
-
-
 class TestNothing:
     @pytest.mark.parametrize("pattern", ["nothing", "nothing/*.jpg", "photos/*.gif", "photos/nothing.jpg"])
     def test_no_match(self, tree, pattern):
-        message = f"no input matched {pattern}; expected image files or TFRecords"
+        message = f"no input matched {pattern}; expected image files, TFRecords, tar or Parquet files"
         with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
             find(pattern)
 
     def test_one_pattern_of_several_without_a_match(self, tree):
-        message = "no input matched nothing/*; expected image files or TFRecords"
+        message = "no input matched nothing/*; expected image files, TFRecords, tar or Parquet files"
         with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
             find("photos", "nothing/*")
 
@@ -342,8 +308,8 @@ class TestNothing:
 
     def test_nothing_but_other_files(self, tree):
         message = (
-            "no input matched photos/*.md; expected image files or TFRecords; "
-            "1 other files were ignored, name their --input_format"
+            "no input matched photos/*.md; expected image files, TFRecords, tar or Parquet files; "
+            "left out 1 files: 1 of no known kind by their names (1 of .md); name their --input_format"
         )
         with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
             find("photos/*.md")
@@ -356,67 +322,6 @@ class TestNothing:
     def test_a_store_that_cannot_be_listed(self):
         with pytest.raises(InputError, match=r"^--input=nosuch://b/\* cannot be listed: "):
             find("nosuch://b/*")
-
-
-def files_of(tmp_path, **contents):
-    files = []
-    for name, content in contents.items():
-        path = tmp_path / name.replace("_", ".")
-        path.write_bytes(content)
-        files += find(path, input_format="tfrecord")
-    return files
-
-
-class TestCheckRecords:
-    @pytest.mark.parametrize(
-        "contents",
-        [
-            {"a": RECORDS},
-            {"a_gz": gzip.compress(RECORDS)},
-            {"a": b"", "b": b"nonsense" * 10, "c": RECORDS},
-            {"a": b"x" + RECORDS},
-            {"a": b"\0" * 12 + RECORDS[12:]},
-            {"a": RECORDS[:-3]},
-            {"a_gz": gzip.compress(RECORDS)[:-10]},
-        ],
-    )
-    def test_something_to_read(self, tmp_path, contents):
-        check_records(files_of(tmp_path, **contents))
-
-    def test_images_are_not_looked_at(self, tmp_path):
-        check_records([InputFile("nowhere.jpg", "a", "images", 0, 0.0)])
-
-    @pytest.mark.parametrize(
-        ("contents", "what"),
-        [
-            ({"a": b""}, "a is empty"),
-            ({"a": b"nonsense" * 100}, "a is no TFRecord"),
-            ({"a": b"", "b": b"nonsense" * 100}, "a is empty, nor is any of the other 1 inputs"),
-            ({"a": RECORDS[:11]}, "a is no TFRecord"),
-            ({"a_gz": b"not gzip"}, "a.gz is no TFRecord"),
-            ({"a_gz": gzip.compress(b"nonsense" * 100)}, "a.gz is no TFRecord"),
-            ({"a_gz": gzip.compress(RECORDS)[:8]}, "a.gz is no TFRecord"),
-            ({"a": gzip.compress(RECORDS)}, "a is compressed, but its name does not end in .gz"),
-        ],
-    )
-    def test_nothing_to_read(self, tmp_path, contents, what):
-        message = (
-            f"no records: {tmp_path}/{what}; expected TFRecords of tf.train.Example; "
-            "for image files use --input_format=images"
-        )
-        with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
-            check_records(files_of(tmp_path, **contents))
-
-    def test_a_file_that_cannot_be_read_is_one_failure_among_others(self, tmp_path):
-        files = files_of(tmp_path, a=RECORDS, b=RECORDS)
-        (tmp_path / "a").unlink()
-        check_records(files)
-
-    def test_a_file_that_cannot_be_read(self, tmp_path):
-        (file,) = files_of(tmp_path, a=RECORDS)
-        (tmp_path / "a").unlink()
-        with pytest.raises(InputError, match=rf"^{tmp_path}/a cannot be read: .*No such file"):
-            check_records([file])
 
 
 def test_every_file_is_in_one_task():

@@ -2,16 +2,20 @@ import gzip
 import itertools
 import random
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.records import ImageRecord
 from pipeline.core.settings import InputConfig
 from pipeline.dataset.plan import make_plan
 from pipeline.inputs.base import InputFile, ReadSettings, ReadTask
+from pipeline.inputs.compressed import stored_bytes
 from pipeline.inputs.input_table import InputTable
 from pipeline.job.estimate import GroupSample, estimate
-from pipeline.job.sample import SAMPLE_TASKS, SampleReader, TaskGroup, compressed_bytes, share, summarize_plan
+from pipeline.job.sample import SAMPLE_TASKS, SampleReader, TaskGroup, share, summarize_plan
 from pipeline.testing import make_example, make_tfrecord
+from tests.inputs.archives import make_tar
 
 SETTINGS = ReadSettings(InputConfig(("in",)))
 
@@ -98,6 +102,16 @@ def test_mixed_image_sizes(tmp_path):
     assert estimated_records(group) == pytest.approx(2040, rel=0.1)
 
 
+def test_rows_of_tables_and_samples_of_archives(tmp_path):
+    images = [bytes([index % 251]) * 3000 for index in range(500)]
+    pq.write_table(pa.table({"image": images}), tmp_path / "a.parquet", compression="none", use_dictionary=False)
+    (tmp_path / "a.tar").write_bytes(make_tar((f"{index}.jpg", image) for index, image in enumerate(images)))
+    for name, kind in (("a.parquet", "parquet"), ("a.tar", "webdataset")):
+        path = tmp_path / name
+        (group,) = groups_of(InputFile(str(path), name, kind, path.stat().st_size, 1.0))
+        assert estimated_records(group) == pytest.approx(500, rel=0.1)
+
+
 def test_compressed_files(tmp_path):
     file = record_file(tmp_path / "a.tfrecord.gz", [2000] * 300, other_bytes=500)
     (group,) = groups_of(file)
@@ -116,10 +130,10 @@ def test_a_small_compressed_file_is_not_taken_for_complete(tmp_path):
 def test_the_compressed_size_of_the_first_bytes(tmp_path):
     contents = random.Random(0).randbytes(1_000_000)
     file = write(tmp_path / "a.tfrecord.gz", gzip.compress(contents))
-    assert compressed_bytes(file, 400_000) == pytest.approx(400_000, rel=0.1)
-    assert compressed_bytes(file, 1 << 40) == file.size_bytes
+    assert stored_bytes(file, 400_000) == pytest.approx(400_000, rel=0.1)
+    assert stored_bytes(file, 1 << 40) == file.size_bytes
     damaged = write(tmp_path / "b.tfrecord.gz", gzip.compress(contents)[:500_000])
-    assert compressed_bytes(damaged, 1 << 40) == 500_000
+    assert stored_bytes(damaged, 1 << 40) == 500_000
 
 
 def test_each_task_contributes_records_and_short_ones_leave_their_share(tmp_path):

@@ -1,3 +1,4 @@
+import datetime
 import itertools
 import math
 import struct
@@ -8,11 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.core.errors import UsageError
 from pipeline.core.failures import Failure
 from pipeline.core.quiet import import_tensorflow
-from pipeline.core.records import Feature, ImageRecord
+from pipeline.core.records import ColumnValue, Feature, ImageRecord
 from pipeline.testing import make_example
-from pipeline.tfrecords.examples import decode_rows, embedding_rows, encode_example, encode_rows, parse_example
+from pipeline.tfrecords.examples import (
+    decode_features,
+    decode_rows,
+    embedding_rows,
+    encode_example,
+    encode_rows,
+    parse_example,
+)
 
 WHERE = {"address": "dir/a.tfrecord@12", "source": "/data/dir/a.tfrecord@12", "image_feature": "image/encoded"}
 
@@ -331,3 +340,66 @@ class TestRows:
     def test_nothing(self):
         assert embedding_rows([], np.empty((0, 4), np.float32)) == ()
         assert decode_rows([]) == ()
+
+
+class TestColumns:
+    """Columns with types of their own, as a Parquet input has."""
+
+    @pytest.mark.parametrize(
+        ("kind", "value", "feature"),
+        [
+            (pa.int8(), -3, Feature("int64", (-3,))),
+            (pa.uint64(), 1 << 40, Feature("int64", (1 << 40,))),
+            (pa.bool_(), True, Feature("int64", (1,))),
+            (pa.float64(), 0.5, Feature("float", (0.5,))),
+            (pa.string(), "é", Feature("bytes", ("é".encode(),))),
+            (pa.large_string(), "é", Feature("bytes", ("é".encode(),))),
+            (pa.large_binary(), b"\xff", Feature("bytes", (b"\xff",))),
+            (pa.list_(pa.int16()), [1, 2], Feature("int64", (1, 2))),
+            (pa.large_list(pa.string()), ["a", "b"], Feature("bytes", (b"a", b"b"))),
+            (pa.list_(pa.float32(), 2), [1.0, 2.0], Feature("float", (1.0, 2.0))),
+        ],
+        ids=str,
+    )
+    def test_values_in_an_example(self, kind, value, feature):
+        records = [
+            ImageRecord(bytes([index]), "", b"", {"x": ColumnValue(kind, item)})
+            for index, item in enumerate((value, None, value))
+        ]
+        (batch,) = embedding_rows(records, np.zeros((3, 2), np.float32))
+        assert batch.schema.field("x").type == kind
+        found = [decode_features(data).get("x") for data in encode_rows(batch)]
+        assert found == [feature, None, feature]
+        assert [decode_features(data).get("x") for data in encode_rows(batch.slice(2))] == [feature]
+
+    @pytest.mark.parametrize(
+        ("kind", "value", "text"),
+        [
+            (
+                pa.timestamp("us"),
+                datetime.datetime(2024, 1, 1),
+                r"'x', whose type timestamp\[us\] a TFRecord cannot hold",
+            ),
+            (pa.struct([("a", pa.int64())]), {"a": 1}, r"'x', whose type struct<a: int64> a TFRecord cannot hold"),
+            (pa.list_(pa.list_(pa.int64())), [[1]], r"'x', whose type list<.*> a TFRecord cannot hold"),
+            (pa.uint64(), 1 << 63, r"'x', which has a value that a TFRecord cannot hold \(.*\)"),
+        ],
+    )
+    def test_values_that_an_example_cannot_hold(self, kind, value, text):
+        record = ImageRecord(b"k", "", b"", {"x": ColumnValue(kind, value)})
+        (batch,) = embedding_rows([record], np.zeros((1, 2), np.float32))
+        advice = "; leave it out, or write --output_format=parquet$"
+        with pytest.raises(UsageError, match=f"^--passthrough copies {text}{advice}"):
+            encode_rows(batch)
+
+
+def test_all_features_of_an_example():
+    data = make_example({"key": "k", "image/encoded": b"x", "n": [1, 2], "f": 0.5, "none": []})
+    assert decode_features(data) == {
+        "key": Feature("bytes", (b"k",)),
+        "image/encoded": Feature("bytes", (b"x",)),
+        "n": Feature("int64", (1, 2)),
+        "f": Feature("float", (0.5,)),
+        "none": Feature("bytes", ()),
+    }
+    assert decode_features(b"\xff" * 10) == {}

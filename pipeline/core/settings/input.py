@@ -27,30 +27,34 @@ class InputConfig:
         metavar="PATTERN",
     )
     input_format: str = flag(
-        "format of the inputs: tfrecord, images, list (a text file with one image path or URI per line) or auto "
-        "(by the file name). Default: auto",
+        "format of the inputs: tfrecord, images, webdataset (tar), parquet, csv (a table of image paths), list (a text "
+        "file with one image path or URI per line) or auto (by the file name; of a file that is named, also by its "
+        "first bytes). Default: auto",
         default="auto",
         choices=("auto", *_INPUT_KINDS),
     )
-    image_feature: str = flag(
-        "TFRecord: the feature that holds the encoded image. Default: image/encoded",
-        default="image/encoded",
+    image_feature: str | None = flag(
+        "what holds the encoded image. TFRecord: a feature, image/encoded by default; Parquet: a column, by default "
+        "the one that holds images; tar: the extension of a member, by default that of an image format",
+        default=None,
         metavar="NAME",
     )
     key_feature: str | None = flag(
-        "TFRecord: the feature that names the image. Default: none, the key is path@offset",
+        "what names the image: a feature (TFRecord), a column (Parquet), a member or a field of one such as json:id "
+        "(tar). Default: none, the key is path@offset, path@row or path/sample",
         default=None,
         metavar="NAME",
     )
     passthrough: tuple[str, ...] = flag(
-        "TFRecord: features copied to the output, a,b or * for all but the image. Default: none",
+        "features, columns or members copied to the output, a,b or * for all but the image. Default: none",
         default=(),
         parse=parse_names,
         metavar="NAMES",
     )
 
     on_corrupt: CorruptPolicy = flag(
-        "TFRecord: skip reports each damaged range as a failure and continues after it; fail ends the run. "
+        "damaged TFRecord, tar and Parquet files: skip reports each damaged range as a failure and continues after it; "
+        "fail ends the run. "
         "Default: skip",
         default="skip",
         choices=get_args(CorruptPolicy),
@@ -69,5 +73,5 @@ class InputConfig:
         for name in self.passthrough:
             if name in OUTPUT_FEATURES:
                 raise UsageError(f"--passthrough names '{name}', which every output record already has; leave it out")
-            if name == self.image_feature:
+            if name == (self.image_feature or "image/encoded"):
                 raise UsageError(f"--passthrough names '{name}', the image itself, which is never copied; leave it out")

@@ -47,6 +47,7 @@ class StagedShard:
       size_bytes: its size.
       crc32c: CRC-32C of its bytes.
       rows: number of its records.
+      schema: the Arrow schema of its columns, serialized, in formats whose files have one.
     """
 
     path: str
@@ -57,15 +58,21 @@ class StagedShard:
     size_bytes: int
     crc32c: int
     rows: int
+    schema: bytes = b""
 
     @classmethod
     def of(
-        cls, written: WrittenFile, kind: ShardKind, shard_format: str, extension: str, first_key: bytes
+        cls,
+        written: WrittenFile,
+        kind: ShardKind,
+        shard_format: str,
+        extension: str,
+        first_key: bytes,
+        schema: bytes = b"",
     ) -> StagedShard:
         """Returns the shard of a single file."""
-        return cls(
-            written.path, kind, shard_format, extension, first_key, written.size_bytes, written.crc32c, written.rows
-        )
+        size_bytes, crc32c, rows = written.size_bytes, written.crc32c, written.rows
+        return cls(written.path, kind, shard_format, extension, first_key, size_bytes, crc32c, rows, schema)
 
 
 class RowsWriter(Protocol):
@@ -75,8 +82,8 @@ class RowsWriter(Protocol):
         """Writes rows; returns the shards that became full.
 
         Args:
-          rows: columns `key` (binary), `embedding` (fixed_size_list<float32>[D]) and one list column for each copied
-            feature. Batches may have different features.
+          rows: columns `key` (binary), `embedding` (fixed_size_list<float32>[D]) and one column for each copied
+            feature, as in `EmbeddingBatch`. Batches may have different features.
         """
         ...
 
@@ -103,6 +110,16 @@ class Sink(Protocol):
     def stage(self, directory: LockedDirectory, wave: str, settings: SinkSettings) -> RowsWriter:
         """Returns a writer of shards below `directory.staged(wave)`."""
         ...
+
+    def unify(self, directory: LockedDirectory, wave: str, shards: Sequence[StagedShard]) -> Sequence[StagedShard]:
+        """Returns the shards of a wave, each rewritten if all together must agree, in the same order.
+
+        Deterministic: a second call for the same shards returns equal bytes.
+
+        Raises:
+          OSError: a shard cannot be rewritten.
+        """
+        return shards
 
     def publish(self, moves: Sequence[Move]) -> None:
         """Moves staged shards to their names in the data set; idempotent: a shard that was moved before is no error.

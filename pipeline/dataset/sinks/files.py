@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
@@ -46,6 +46,10 @@ class FileSink(Sink, Protocol):
     def encoder(self, file: BinaryIO, settings: SinkSettings) -> Encoder:
         """Returns an encoder that writes rows to a new file."""
         ...
+
+    def schema(self, encoder: Any) -> bytes:
+        """Returns the serialized schema of the file that an encoder has written, in formats whose files have one."""
+        return b""
 
     def stage(self, directory: LockedDirectory, wave: str, settings: SinkSettings) -> RowsWriter:
         """See `Sink`."""
@@ -115,4 +119,5 @@ class FileRowsWriter:
         written = file.staged.close()
         self._open.remove(file)
         extension = self._sink.extension(self._settings)
-        return StagedShard.of(written, "embeddings", self._sink.name, extension, file.first_key)
+        schema = self._sink.schema(file.encoder)
+        return StagedShard.of(written, "embeddings", self._sink.name, extension, file.first_key, schema)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.core.settings import TIMESTAMP_COLUMN
-from pipeline.dataset.sinks.base import SinkSettings
+from pipeline.dataset.sinks.base import SinkSettings, StagedShard
 from pipeline.dataset.sinks.files import FileSink
+from pipeline.dataset.sinks.parquet_schema import common_schema, to_schema
 from pipeline.storage import filesystem
+from pipeline.storage.locked import LockedDirectory
+from pipeline.storage.staged_file import StagedFile
 
 ROW_GROUP_ROWS = 4096
 """Rows of a Parquet row group: about 20 MB of vectors, large enough to read fast and small enough to skip."""
@@ -19,13 +22,27 @@ _ROWS_PER_BATCH = 1024
 
 
 class ParquetSink(FileSink):
-    """Columns `key` (string), `embedding`, the copied features (lists), and `event_timestamp`."""
+    """Columns `key` (string), `embedding`, the copied features, and `event_timestamp`; one schema for a wave."""
 
     name = "parquet"
 
     def encoder(self, file: BinaryIO, settings: SinkSettings) -> _Encoder:
         """See `FileSink`."""
         return _Encoder(file, settings)
+
+    def schema(self, encoder: _Encoder) -> bytes:
+        """See `FileSink`."""
+        return bytes(encoder.schema.remove_metadata().serialize())
+
+    def unify(self, directory: LockedDirectory, wave: str, shards: Sequence[StagedShard]) -> Sequence[StagedShard]:
+        """See `Sink`: gives the files of a wave one schema."""
+        if len({shard.schema for shard in shards}) < 2:
+            return shards
+        schema = common_schema(pa.ipc.read_schema(pa.py_buffer(shard.schema)) for shard in shards)
+        wanted = bytes(schema.serialize())
+        return [
+            shard if shard.schema == wanted else _rewrite(directory, wave, shard, schema, wanted) for shard in shards
+        ]
 
     def read(self, path: str) -> Iterator[pa.RecordBatch]:
         """See `Sink`."""
@@ -35,6 +52,26 @@ class ParquetSink(FileSink):
                 if not pa.types.is_fixed_size_list(columns["embedding"].type) or columns["embedding"].null_count:
                     raise ValueError("a row has no embedding")
                 yield pa.RecordBatch.from_pydict({**columns, "key": columns["key"].cast(pa.binary())})
+
+
+def _rewrite(
+    directory: LockedDirectory, wave: str, shard: StagedShard, schema: pa.Schema, serialized: bytes
+) -> StagedShard:
+    staged = StagedFile(directory, wave, "embeddings")
+    with filesystem.open_read(shard.path) as file, pq.ParquetFile(file) as source:
+        writer = _open_writer(staged.file, schema.with_metadata(source.schema_arrow.metadata))
+        for group in range(source.num_row_groups):
+            rows = source.read_row_group(group).combine_chunks().to_batches()
+            writer.write_table(pa.Table.from_batches([to_schema(batch, schema) for batch in rows], schema))
+        writer.close()
+    staged.rows = shard.rows
+    return StagedShard.of(staged.close(), shard.kind, shard.format, shard.extension, shard.first_key, serialized)
+
+
+def _open_writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        file, schema, compression="zstd", use_dictionary=False, use_byte_stream_split=["embedding.list.element"]
+    )
 
 
 class _Encoder:
@@ -52,6 +89,7 @@ class _Encoder:
         self._waiting_rows = 0
         self._fields: dict[str, pa.Field] = {}
         self._writer: pq.ParquetWriter | None = None
+        self.schema = pa.schema([])
 
     def accepts(self, rows: pa.RecordBatch) -> bool:
         for item in rows.schema:
@@ -83,14 +121,8 @@ class _Encoder:
         columns[TIMESTAMP_COLUMN] = pa.array([timestamp] * len(table), timestamp.type)
         table = pa.table(columns)
         if self._writer is None:
-            schema = table.schema.with_metadata({"spec.json": self._settings.spec_json})
-            self._writer = pq.ParquetWriter(
-                self._file,
-                schema,
-                compression="zstd",
-                use_dictionary=False,
-                use_byte_stream_split=["embedding.list.element"],
-            )
+            self.schema = table.schema.with_metadata({"spec.json": self._settings.spec_json})
+            self._writer = _open_writer(self._file, self.schema)
         self._writer.write_table(table.cast(self._writer.schema), row_group_size=ROW_GROUP_ROWS)
         self._waiting, self._waiting_rows = [], 0
 

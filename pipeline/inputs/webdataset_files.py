@@ -1,0 +1,344 @@
+"""WebDataset shards: tar archives in which consecutive members with the same name, up to an extension, are one sample.
+
+(https://github.com/webdataset/webdataset.) The name of a sample is the path of its members up to the first dot of the
+base name; the rest, in lower case, is the extension and names the member in the sample: `cats/001.jpg` and
+`cats/001.json` are the members `jpg` and `json` of the sample `cats/001`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import posixpath
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, BinaryIO
+
+from pipeline.core.failures import Failure, FailureReason
+from pipeline.core.keys import key_to_bytes
+from pipeline.core.records import Feature, ImageRecord
+from pipeline.core.settings import OUTPUT_FEATURES, InputConfig
+from pipeline.images.formats.registry import EXTENSIONS
+from pipeline.inputs.base import Claim, End, InputFile, InputKind, ReadSettings, ReadTask, TaskPart, unreadable
+from pipeline.inputs.compressed import Content, content_of, stored_bytes
+from pipeline.inputs.tar import Member, TarReader, is_tar
+from pipeline.storage import filesystem
+from pipeline.tfrecords.byte_window import ByteWindow
+from pipeline.tfrecords.tfrecord import CorruptRange
+
+_IMAGES = frozenset(extension[1:] for extension in EXTENSIONS)
+_NUMBERS = frozenset(("cls", "cls2", "class", "count", "index", "inx", "id"))
+"""Members that hold one integer as text, as in WebDataset's own decoders."""
+_PROBED_SAMPLES = 16
+_PROBED_BYTES = 16 << 20
+
+
+class WebDatasetFiles(InputKind):
+    """WebDataset shards, optionally compressed with gzip; the key of an image is `shard.tar/SAMPLE`.
+
+    The positions of a task are the byte offsets of its archive, or the indices of its ranges, if any. A compressed
+    archive has one position. A sample belongs to the part in which its first member begins, and damage to the sample
+    before it; with ranges, damage belongs to the range in which it begins.
+    """
+
+    name = "webdataset"
+    file_names = r"\.(?:tar|tar\.gz|tgz)$"
+    has_records = True
+
+    def matches(self, start: bytes) -> bool:
+        """See `InputKind`."""
+        return is_tar(start)
+
+    def describe_problem(self, file: InputFile) -> str:
+        """See `InputKind`."""
+        with filesystem.open_read(file.path) as stream:
+            content = content_of(stream, is_tar)
+            tar = TarReader(ByteWindow(content.stream, seekable=not content.is_compressed), _PROBED_BYTES)
+            items = itertools.islice(tar.items(0), 2)  # the first one may be damaged
+            if any(isinstance(item, Member) for item in items):
+                return ""
+        return "is no tar archive with files" if file.size_bytes else "is empty"
+
+    def describe_mismatch(self, file: InputFile, settings: ReadSettings) -> str:
+        """See `InputKind`."""
+        found: dict[str, None] = {}
+        reader = _Reader(file, replace(settings, max_image_bytes=_PROBED_BYTES))
+        with filesystem.open_read(file.path) as stream:
+            items = reader.walk(reader.content(stream), 0, sys.maxsize)
+            samples = (item for item in items if isinstance(item, _Sample))
+            for sample in itertools.islice(samples, _PROBED_SAMPLES):
+                if _image_of(sample.members, settings.config):
+                    return ""
+                found.update(dict.fromkeys(sample.members))
+        return _advice(tuple(found), settings.config) if found else ""
+
+    def positions(self, task: ReadTask) -> int:
+        """See `InputKind`."""
+        (file,) = task.files
+        if file.is_compressed:
+            return 1
+        return len(task.ranges) if task.ranges is not None else max(file.size_bytes, 1)
+
+    def size_bytes(self, task: ReadTask) -> int:
+        """See `InputKind`."""
+        (file,) = task.files
+        if task.ranges is not None and not file.is_compressed:
+            return sum(stop - start for start, stop in task.ranges)
+        return file.size_bytes
+
+    def stored_bytes(self, task: ReadTask, start: int) -> int:
+        """See `InputKind`."""
+        (file,) = task.files
+        return stored_bytes(file, start) if file.is_compressed else super().stored_bytes(task, start)
+
+    def read(
+        self, part: TaskPart, claim: Claim, settings: ReadSettings, end: End | None = None
+    ) -> Iterator[ImageRecord | Failure]:
+        """See `InputKind`."""
+        (file,) = part.task.files
+        if part.start >= part.stop:
+            return
+        if part.task.ranges is None:
+            items = _claimed(file, part.start, part.stop, claim, settings, end or (lambda: part.stop))
+        elif file.is_compressed:
+            items = _in_ranges(file, part.task.ranges, settings) if claim(0) else iter(())
+        else:
+            ranges = itertools.takewhile(claim, range(part.start, part.stop))
+            items = itertools.chain.from_iterable(
+                _in_ranges(file, (part.task.ranges[index],), settings) for index in ranges
+            )
+        yield from items
+
+
+def _claimed(
+    file: InputFile, start: int, stop: int, claim: Claim, settings: ReadSettings, end: End
+) -> Iterator[ImageRecord | Failure]:
+    """Yields the records of a part of an archive; claims each sample by its offset.
+
+    Damage belongs to the sample before it; only at the file's start there is none.
+    """
+    reader = _Reader(file, settings)
+    position, owned, claimed = start, start == 0, False
+    try:
+        with filesystem.open_read(file.path) as stream:
+            # Only the first part of a compressed archive finds samples.
+            for item in reader.walk(reader.content(stream) if start == 0 else Content(stream, False), start, stop):
+                if isinstance(item, _Sample):
+                    owned = item.offset >= start
+                if not owned:
+                    continue
+                if not claimed or (isinstance(item, _Sample) and not reader.has_one_position):
+                    if not claim(0 if reader.has_one_position else _offset(item)):
+                        return
+                    claimed = True
+                position = max(position, item.stop)
+                yield reader.to_record(item)
+    except OSError as error:
+        if claimed or claim(start):
+            if reader.has_one_position:
+                yield unreadable(file, error, position, None)
+            elif position < (stop := end()):
+                yield unreadable(file, error, position, stop, aligned=claimed)
+
+
+def _in_ranges(
+    file: InputFile, ranges: Sequence[tuple[int, int]], settings: ReadSettings
+) -> Iterator[ImageRecord | Failure]:
+    """Yields the records and the damage that begin in ranges of an archive."""
+    reader = _Reader(file, settings)
+    position, last = ranges[0][0], ranges[-1][1]
+    try:
+        with filesystem.open_read(file.path) as stream:
+            for item in reader.walk(reader.content(stream), position, last):
+                position = max(position, item.stop)
+                if any(start <= _offset(item) < stop for start, stop in ranges):
+                    yield reader.to_record(item)
+    except OSError as error:
+        if position < last:
+            yield unreadable(file, error, position, None if reader.has_one_position else last)
+
+
+@dataclass
+class _Sample:
+    """A sample.
+
+    Attributes:
+      offset: of its first member.
+      name: its name, without extension.
+      members: its members by extension; the last one of an extension replaces earlier ones, as in an archive.
+      data: the data of the members that are needed.
+    """
+
+    offset: int
+    name: str
+    members: dict[str, Member] = field(default_factory=dict)
+    data: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def stop(self) -> int:
+        """End offset of its members (exclusive)."""
+        return max(member.stop for member in self.members.values())
+
+
+def _split(name: str) -> tuple[str, str] | None:
+    """Returns the sample and the extension of a member; None for a hidden file or a name without extension."""
+    folder, base = posixpath.split(posixpath.normpath(name).lstrip("/"))
+    stem, _, extension = base.partition(".")
+    if not stem or not extension or any(part.startswith(".") for part in folder.split("/")):
+        return None
+    return posixpath.join(folder, stem), extension.lower()
+
+
+def _image_of(members: Iterable[str], config: InputConfig) -> str:
+    """Returns the extension of the image among those of a sample; empty if there is none, or more than one."""
+    if config.image_feature is not None:
+        return config.image_feature if config.image_feature in members else ""
+    images = [name for name in members if name in _IMAGES]
+    return images[0] if len(images) == 1 else ""
+
+
+def _advice(members: Sequence[str], config: InputConfig) -> str:
+    """Returns the reason why none of the members of a sample is its image, and what to do."""
+    images = [name for name in members if name in _IMAGES]
+    if config.image_feature is not None:
+        reason = f"but no {config.image_feature}"
+    else:
+        reason = "of which several are images" if images else "none of which is an image by its extension"
+    return f"has {', '.join(members)}, {reason}; say --image_feature={(images or members)[0]}"
+
+
+def _offset(item: _Sample | CorruptRange) -> int:
+    return item.offset if isinstance(item, _Sample) else item.start
+
+
+def _in_order(sample: _Sample | None, damage: Iterable[CorruptRange]) -> Iterator[_Sample | CorruptRange]:
+    if sample is not None:
+        yield sample
+    yield from damage
+
+
+class _Reader:
+    """Reads the samples of one archive.
+
+    Attributes:
+      has_one_position: whether the archive is compressed, or seemed to be when it was planned.
+    """
+
+    def __init__(self, file: InputFile, settings: ReadSettings) -> None:
+        self.has_one_position = file.is_compressed
+        self._file = file
+        self._config = settings.config
+        self._limit = settings.max_image_bytes
+        self._key_member = (settings.config.key_feature or "").partition(":")[0]
+        self._copied = {name.partition(":")[0] for name in settings.config.passthrough}
+
+    def content(self, stream: BinaryIO) -> Content:
+        """Returns the content of the archive, given as a stream at its start."""
+        content = content_of(stream, is_tar, is_named_so=self._file.is_compressed)
+        self.has_one_position = self.has_one_position or content.is_compressed
+        return content
+
+    def walk(self, content: Content, start: int, stop: int) -> Iterator[_Sample | CorruptRange]:
+        """Yields the samples from one that begins before `start`, if any, to the last one that begins before `stop`.
+
+        Each is followed by the damage after its first member. Of samples before `start`, no data is held. With one
+        position, `stop` has no meaning.
+        """
+        tar = TarReader(ByteWindow(content.stream, seekable=not content.is_compressed), self._limit)
+        begin = 0 if content.is_compressed else tar.boundary_before(start)
+        sample: _Sample | None = None
+        damage: list[CorruptRange] = []
+        for item in tar.items(begin):
+            if isinstance(item, CorruptRange):
+                damage.append(item)
+            elif (parts := _split(item.name)) is not None:
+                name, extension = parts
+                if sample is None or name != sample.name:
+                    yield from _in_order(sample, damage)
+                    if item.offset >= stop and not self.has_one_position:
+                        return
+                    sample, damage = _Sample(item.offset, name), []
+                sample.members[extension] = item
+                if sample.offset >= start and self._needs(extension) and not item.problem and item.size <= self._limit:
+                    sample.data[extension] = tar.data(item)
+        yield from _in_order(sample, damage)
+
+    def _needs(self, extension: str) -> bool:
+        is_image = (
+            extension in _IMAGES if self._config.image_feature is None else extension == self._config.image_feature
+        )
+        return is_image or extension == self._key_member or extension in self._copied or "*" in self._copied
+
+    def to_record(self, item: _Sample | CorruptRange) -> ImageRecord | Failure:
+        """Returns the record of a sample, or a failure."""
+        if isinstance(item, CorruptRange):
+            key = key_to_bytes(f"{self._file.name}@{item.start}")
+            text = f"no readable member in {item.stop - item.start} bytes: {item.message}"
+            return Failure(key, f"{self._file.path}@{item.start}-{item.stop}", "read", "corrupt_record", text)
+        key, source = key_to_bytes(f"{self._file.name}/{item.name}"), f"{self._file.path}@{item.offset}"
+
+        def failure(reason: FailureReason, text: str) -> Failure:
+            return Failure(key, source, "read", reason, text)
+
+        image = _image_of(item.members, self._config)
+        if not image:
+            return failure("missing_feature", f"no image: the sample {_advice(tuple(item.members), self._config)}")
+        for name, member in item.members.items():
+            if self._needs(name) and name not in item.data:
+                if member.problem:
+                    return failure("unsupported_format", f"the member {member.name} {member.problem}")
+                size = f"{member.size} bytes, more than the {self._limit} that --max_image_bytes allows"
+                return failure("too_large", f"the member {member.name} has {size}")
+        if self._config.key_feature is not None:
+            value = _feature(self._config.key_feature, item.data)
+            if value is None or len(value.values) != 1 or value.kind == "float":
+                return failure(
+                    "missing_feature", f"no key: the sample has no text or integer '{self._config.key_feature}'"
+                )
+            found = value.values[0]
+            key = found.strip() if isinstance(found, bytes) else str(found).encode()
+        return ImageRecord(key, source, item.data[image], self._features(item, image))
+
+    def _features(self, sample: _Sample, image: str) -> dict[str, Feature]:
+        names = self._config.passthrough
+        if "*" in names:
+            names = tuple(sorted(name for name in sample.members if name != image))
+        found = {name: _feature(name, sample.data) for name in names if name != image and name not in OUTPUT_FEATURES}
+        return {name: feature for name, feature in found.items() if feature is not None}
+
+
+def _feature(name: str, data: Mapping[str, bytes]) -> Feature | None:
+    """Returns a member, or a field of a JSON member, named as `json:field`; None if the sample lacks it."""
+    member, colon, path = name.partition(":")
+    if member not in data:
+        return None
+    if not colon:
+        text = data[member].strip()
+        is_number = member in _NUMBERS and re.fullmatch(rb"[+-]?\d{1,18}", text)
+        return Feature("int64", (int(text),)) if is_number else Feature("bytes", (data[member],))
+    try:
+        value: Any = json.loads(data[member])
+    except (ValueError, RecursionError):
+        return None
+    return json_feature(value.get(path)) if isinstance(value, dict) else None
+
+
+def json_feature(value: Any) -> Feature | None:
+    """Returns a JSON value as a feature: text, numbers and lists of them as they are, objects as their JSON text.
+
+    None for null and an empty list.
+    """
+    if value is None or value == []:
+        return None
+    values = value if isinstance(value, list) else [value]
+    if all(isinstance(item, int) and -(1 << 63) <= item < 1 << 63 for item in values):
+        return Feature("int64", tuple(map(int, values)))
+    if all(isinstance(item, int | float) for item in values):
+        with contextlib.suppress(OverflowError):
+            return Feature("float", tuple(map(float, values)))
+    return Feature(
+        "bytes", tuple(item.encode() if isinstance(item, str) else json.dumps(item).encode() for item in values)
+    )

@@ -1,0 +1,100 @@
+import pyarrow as pa
+import pytest
+
+from pipeline.core.failures import Failure
+from pipeline.core.records import ColumnValue, ImageRecord
+from pipeline.core.settings import InputConfig
+from pipeline.inputs.base import ReadSettings
+from pipeline.inputs.tasks import find_kind
+from tests.inputs.reading import make_task, read_between
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("1.jpg", "2.jpg", "a, b.jpg"):
+        (tmp_path / name).write_bytes(name.encode())
+    return tmp_path
+
+
+def write(folder, data, **options):
+    (folder / "a.csv").write_bytes(data.encode() if isinstance(data, str) else data)
+    return make_task(folder / "a.csv", "csv", **options)
+
+
+ROWS = 'file,label,caption\n1.jpg,3,"two\nlines, and ""quotes"""\n"a, b.jpg",4,\n\nmissing.jpg,5,x\n'
+
+
+def test_each_row_is_a_record(folder):
+    first, second, missing = read_between(write(folder, ROWS), passthrough=("label", "caption"))
+    assert first == ImageRecord(
+        b"a.csv@0",
+        f"{folder}/a.csv@0",
+        b"1.jpg",
+        {
+            "label": ColumnValue(pa.string(), "3"),
+            "caption": ColumnValue(pa.string(), 'two\nlines, and "quotes"'),
+        },
+    )
+    assert second.image == b"a, b.jpg"
+    assert missing == Failure(
+        b"a.csv@2", f"{folder}/a.csv@2", "read", "read_error", "missing.jpg: No such file or directory"
+    )
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_delimiters_and_encodings(folder, delimiter, encoding):
+    text = "id,path\r\né,1.jpg\r\nb,2.jpg\r\n".replace(",", delimiter)
+    found = read_between(write(folder, text.encode(encoding)), key_feature="id", passthrough=("*",))
+    assert [(item.key, item.image) for item in found] == [("é".encode(), b"1.jpg"), (b"b", b"2.jpg")]
+    assert list(found[0].features) == ["id"]
+
+
+def test_the_column_of_paths(folder):
+    task = write(folder, "small,large\n1.jpg,2.jpg\n")
+    assert [item.image for item in read_between(task, image_feature="large")] == [b"2.jpg"]
+    (failure,) = read_between(task)
+    text = "has small, large, of which several hold paths of images; say --image_feature=small"
+    assert (failure.reason, failure.message) == ("missing_feature", f"no image: the file {text}")
+    describe = find_kind("csv").describe_mismatch
+    assert describe(task.files[0], ReadSettings(InputConfig(("unused",)))) == text
+    settings = ReadSettings(InputConfig(("unused",), image_feature="x"))
+    assert describe(task.files[0], settings) == "has small, large, but no x; say --image_feature=small"
+
+
+def test_rows_that_lack_something(folder):
+    task = write(folder, "file,id\n,a\n1.jpg\n2.jpg,c\n")
+    no_image, no_key, good = read_between(task, key_feature="id", image_feature="file")
+    assert (no_image.key, no_image.message) == (b"a", "no image: the row has no value in column 'file'")
+    assert (no_key.key, no_key.message) == (b"a.csv@1", "no key: the row has no 'id'")
+    assert (good.key, good.image) == (b"c", b"2.jpg")
+
+
+def test_ranges_of_rows(folder):
+    rows = "file\n" + "1.jpg\n2.jpg\n" * 100
+    task = write(folder, rows, ranges=((3, 4), (150, 153)))
+    assert [item.source for item in read_between(task)] == [f"{folder}/a.csv@{row}" for row in (3, 150, 151, 152)]
+    assert len(read_between(write(folder, rows))) == 200
+
+
+def test_what_is_no_table(folder):
+    describe = find_kind("csv").describe_problem
+    assert describe(write(folder, "").files[0]) == "has no rows"
+    assert describe(write(folder, "file\n").files[0]) == "has no rows"
+    assert describe(write(folder, ROWS).files[0]) == ""
+
+
+def test_web_addresses(folder):
+    (failure,) = read_between(write(folder, "url,id\nhttps://example.com/1.jpg,1\n"))
+    assert failure.message.startswith("https://example.com/1.jpg is a web address, which is not fetched; download")
+
+
+def test_images_in_a_store(gcs, folder):
+    from pipeline.inputs.find import find_inputs
+    from pipeline.inputs.tasks import make_tasks
+
+    gcs.write("gs://bucket/csv/a.csv", b"file\n1.jpg\ngs://bucket/csv/d/2.jpg\n")
+    gcs.write("gs://bucket/csv/1.jpg", b"one")
+    gcs.write("gs://bucket/csv/d/2.jpg", b"two")
+    (task,) = make_tasks(find_inputs(InputConfig(("gs://bucket/csv/a.csv",))))
+    assert [item.image for item in read_between(task)] == [b"one", b"two"]
