@@ -23,7 +23,7 @@ from pipeline.hub.network_start import BatchStatistics, NetworkStart, read_start
 from pipeline.hub.preprocess import NamedTransform
 from pipeline.images.decoder import ImageDecoder
 from pipeline.images.transform import ImageTransform
-from pipeline.images.transforms.presets import IMAGENET_MEAN, IMAGENET_STD
+from pipeline.images.transforms.presets import CLIP, IMAGENET_MEAN, IMAGENET_STD
 from pipeline.images.transforms.registry import PRESETS
 from pipeline.savedmodel.freezing import freeze
 from pipeline.savedmodel.signatures import ImageSignature
@@ -38,7 +38,18 @@ _MAX_DIVERGENCE = 0.75
 """Of the right transform: images of another kind than those of the training have other statistics, too."""
 _MIN_RATIO = 3.0
 """Of the next transform's divergence; images of low contrast make one transform look like another."""
-_CAFFE_MEAN = PRESETS.load("keras_caffe").mean
+_TOLERANCE = 0.05
+"""Of the ends of a range; some networks divide by 128 instead of 127.5."""
+_BLACK_AND_WHITE = np.array([[0.0] * 3, [1.0] * 3])
+_USUAL: tuple[NDArray[np.float64], ...] = (
+    _BLACK_AND_WHITE,
+    2 * _BLACK_AND_WHITE - 1,
+    _BLACK_AND_WHITE - 0.5,
+    _BLACK_AND_WHITE - np.array(IMAGENET_MEAN),
+    (_BLACK_AND_WHITE - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD),
+    (_BLACK_AND_WHITE - np.array(CLIP.mean)) / np.array(CLIP.std),
+)
+"""Values of black and white that first layers are trained with, [2, 3]."""
 
 
 def detect_transform(path: str, signature: ImageSignature, images: Iterable[bytes] = ()) -> NamedTransform:
@@ -53,7 +64,7 @@ def detect_transform(path: str, signature: ImageSignature, images: Iterable[byte
       ModuleError: the module cannot be loaded, or shows no evidence.
     """
     start = read_start(freeze(path, signature))
-    found = _by_constants(start)
+    found: NamedTransform | str | None = _by_constants(start)
     if found is None and start.statistics is not None:
         found = _by_statistics(start.statistics, _levels(signature, images))
     if isinstance(found, NamedTransform):
@@ -79,22 +90,9 @@ def _by_constants(start: NetworkStart) -> NamedTransform | None:
 
 
 def _is_usual(start: NetworkStart, low: float, high: float) -> bool:
-    """Returns whether the constants bring a range to one that networks are trained with, in RGB order or reversed."""
+    """Returns whether the constants bring a range to one that networks are trained with, in RGB order."""
     ends = np.stack([start.scale * low + start.offset, start.scale * high + start.offset])
-    usual = [
-        np.float64([[0] * 3, [1] * 3]),
-        np.float64([[-1] * 3, [1] * 3]),
-        np.float64([[-0.5] * 3, [0.5] * 3]),
-        *(
-            (np.float64([[0] * 3, [1] * 3]) - mean) / std
-            for mean, std in (
-                (np.float64(IMAGENET_MEAN), np.float64(IMAGENET_STD)),
-                (np.float64(PRESETS.load("clip").mean), np.float64(PRESETS.load("clip").std)),
-                (np.float64(IMAGENET_MEAN), np.float64([1] * 3)),
-            )
-        ),
-    ]
-    return any(np.abs(ends - values[:, order]).max() < 0.05 for values in usual for order in ([0, 1, 2], [2, 1, 0]))
+    return any(np.abs(ends - values).max() < _TOLERANCE for values in _USUAL)
 
 
 def _by_statistics(statistics: BatchStatistics, levels: NDArray[np.float32]) -> NamedTransform | str:
@@ -117,8 +115,7 @@ def _by_statistics(statistics: BatchStatistics, levels: NDArray[np.float32]) -> 
 
 def _values(transform: ImageTransform, levels: NDArray[np.float32]) -> NDArray[np.float32]:
     ordered = levels[..., ::-1] if transform.channels == "bgr" else levels
-    values: NDArray[np.float32] = ordered * np.float32(transform.scale) + np.float32(transform.offset)
-    return values
+    return ordered * np.asarray(transform.scale, np.float32) + np.asarray(transform.offset, np.float32)
 
 
 def _divergence(statistics: BatchStatistics, values: NDArray[np.float32]) -> float:
@@ -166,5 +163,5 @@ def noise_photos(height: int, width: int) -> NDArray[np.float32]:
     spectrum = np.fft.rfft2(common + 0.3 * own, axes=(1, 2)) / frequency[..., None]
     noise = np.fft.irfft2(spectrum, s=(height, width), axes=(1, 2))
     noise = (noise - noise.mean()) / noise.std()
-    photos: NDArray[np.float32] = (255 * (np.float64(IMAGENET_MEAN) + 0.27 * noise)).clip(0, 255).astype(np.float32)
+    photos: NDArray[np.float32] = (255 * (np.array(IMAGENET_MEAN) + 0.27 * noise)).clip(0, 255).astype(np.float32)
     return photos

@@ -70,11 +70,14 @@ def _write(levels: npt.NDArray[Any], transform: ImageTransform, out: npt.NDArray
 @lru_cache(maxsize=16)
 def _table(transform: ImageTransform) -> npt.NDArray[np.float32]:
     """Returns the value of each level of each channel, float32 [1, 256, 3]."""
-    values = np.arange(256)[None, :, None] * np.float64(transform.scale) + np.float64(transform.offset)
-    return values.astype(np.float32)
+    levels = np.arange(256, dtype=np.float64)[None, :, None]
+    values = levels * np.asarray(transform.scale) + np.asarray(transform.offset)
+    table: npt.NDArray[np.float32] = values.astype(np.float32)
+    return table
 
 
 @lru_cache(maxsize=16)
 def _row(transform: ImageTransform, width: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Returns the scales and the offsets of a row of pixels, float32 [3 * width] each."""
-    return np.tile(np.float32(transform.scale), width), np.tile(np.float32(transform.offset), width)
+    scale, offset = (np.asarray(item, np.float32) for item in (transform.scale, transform.offset))
+    return np.tile(scale, width), np.tile(offset, width)

@@ -64,8 +64,10 @@ def gather(
       rows: the part's rows.
       columns: the part's columns.
     """
-    left, right, right_weight = (item[columns] for item in _neighbours(pixels.shape[1], width))
-    top, bottom, bottom_weight = (item[rows] for item in _neighbours(pixels.shape[0], height))
+    left, right, right_weight = _neighbours(pixels.shape[1], width)
+    left, right, right_weight = left[columns], right[columns], right_weight[columns]
+    top, bottom, bottom_weight = _neighbours(pixels.shape[0], height)
+    top, bottom, bottom_weight = top[rows], bottom[rows], bottom_weight[rows]
 
     def across(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         lines = pixels.take(rows, axis=0)

@@ -78,7 +78,7 @@ class ImageTransform:
             raise UsageError(f"mean={self.mean}: expected three numbers")
         if not _finite(self.std, 3) or min(self.std) <= 0:
             raise UsageError(f"std={self.std}: expected three numbers above 0")
-        if len(self.fill) != 3 or not all(0 <= level <= 255 for level in self.fill):
+        if not _finite(self.fill, 3) or min(self.fill) < 0 or max(self.fill) > 255:
             raise UsageError(f"fill={self.fill}: expected three levels from 0 to 255")
 
     @property

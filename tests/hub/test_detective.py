@@ -11,7 +11,8 @@ from pipeline.hub.detective import detect_transform, noise_photos
 from pipeline.hub.preprocess import declared_transform
 from pipeline.hub.resolve import resolve_module
 from pipeline.images.transforms.registry import PRESETS
-from pipeline.savedmodel.module import choose_signature, read_module
+from pipeline.savedmodel.module import read_module
+from pipeline.savedmodel.signatures import choose_signature
 from tests.images import photos
 
 pytestmark = pytest.mark.slow
