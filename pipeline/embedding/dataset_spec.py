@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.core.errors import OutputError
+from pipeline.core.json import OMITTED_IF_NONE
 from pipeline.images.transform import ImageTransform, Interpolation, Margins, ResizeMode, Triple
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class Spec:
     precision: str
     parity: float | None
     dtype: str = "float32"
-    pooling: str | None = None
+    pooling: str | None = field(default=None, metadata=OMITTED_IF_NONE)
     certificate: Certificate | None = None
     format_version: int = FORMAT_VERSION
     decoders: Mapping[str, str] = field(default_factory=dict)

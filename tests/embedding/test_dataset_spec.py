@@ -122,3 +122,10 @@ def test_an_embedder_around_a_bare_engine_has_no_spec():
         pytest.raises(UsageError, match=r"^this embedder was made from an engine and has no spec; make it with"),
     ):
         _ = embedder.dataset_spec
+
+
+@pytest.mark.parametrize(("pooling", "is_written"), [(None, False), ("mean", True)])
+def test_the_pooling_is_written_only_if_there_is_one(pooling, is_written):
+    spec = dataclasses.replace(SPEC, pooling=pooling)
+    assert (b"pooling" in to_json(spec)) == is_written
+    assert from_json(Spec, to_json(spec)) == spec
