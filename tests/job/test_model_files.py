@@ -1,0 +1,79 @@
+"""Runs with ONNX models, against ONNX Runtime on pixels that Pillow and TensorFlow compute."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from pipeline.commands.run import main
+from pipeline.core.quiet import import_tensorflow
+from pipeline.dataset.metadata import read_spec
+from pipeline.engines.parity import relative_difference
+from tests.datasets import embed, read_vectors
+from tests.image_samples import pixels, save
+from tests.model_formats.models import CNN, VIT, runtime_vectors, write_ir
+
+PHOTOS = 50
+
+
+@pytest.fixture(scope="module")
+def fifty_photos(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("fifty photos")
+    for index in range(PHOTOS):
+        sides = {"height": 40 + 7 * index, "width": 300 - 5 * index}
+        (directory / f"{index:02d}.jpg").write_bytes(save(pixels(seed=index, **sides), "JPEG"))
+    return directory
+
+
+def plain_pixels(photos, size):
+    """The photos as TensorFlow decodes and resizes them: float32 [N, 3, size, size], in [0, 1]."""
+    import_tensorflow()
+    import tensorflow as tf
+
+    images = []
+    for path in sorted(photos.iterdir()):
+        decoded = tf.io.decode_jpeg(path.read_bytes(), channels=3, dct_method="INTEGER_ACCURATE")
+        images.append(tf.image.resize(tf.cast(decoded, tf.float32) / 255, [size, size]).numpy())
+    return np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
+
+
+def vectors_of(out):
+    return np.stack([np.frombuffer(vector, np.float32) for vector in read_vectors(out).values()])
+
+
+@pytest.mark.slow
+def test_a_convolutional_network(fifty_photos, out, tmp_path):
+    summary = embed(fifty_photos, out, CNN, engine="auto")
+    assert (summary.embedded, summary.failed, summary.engine) == (PHOTOS, 0, "openvino")
+    expected = runtime_vectors(CNN, plain_pixels(fifty_photos, 64))
+    assert relative_difference(vectors_of(out), expected) < 1e-4
+    certificate = read_spec(str(out)).certificate
+    assert certificate.reference.startswith("onnxruntime ")
+    assert certificate.difference < 1e-4
+
+    ir = write_ir(tmp_path / "ir" / "cnn.xml", CNN)
+    embed(fifty_photos, tmp_path / "ir vectors", ir, engine="auto")
+    np.testing.assert_array_equal(vectors_of(tmp_path / "ir vectors"), vectors_of(out))
+
+
+@pytest.mark.slow
+def test_a_vision_transformer(fifty_photos, out, tmp_path):
+    path = shutil.copy(VIT, tmp_path / "vit.onnx")  # without the configuration beside it
+    assert embed(fifty_photos, out, path, engine="auto").embedded == PHOTOS
+    expected = runtime_vectors(VIT, plain_pixels(fifty_photos, 32), "image_embeds")
+    assert relative_difference(vectors_of(out), expected) < 1e-4
+
+
+def test_tensorflow_is_refused_in_one_line(photos, out, capsys):
+    code = main([f"--input={photos}", f"--module={CNN}", f"--output={out}", "--engine=tensorflow"])
+    assert code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"error: --engine=tensorflow cannot compute {CNN}, which is an ONNX model; use --engine=openvino"
+    )
+
+
+def test_a_later_run_goes_on_with_the_same_file(photos, out):
+    assert embed(photos, out, CNN, engine="auto").embedded == 5
+    (photos / "new.jpg").write_bytes((photos / "000.jpg").read_bytes())
+    summary = embed(photos, out, CNN, engine="auto")
+    assert (summary.embedded, summary.skipped) == (1, 5)
