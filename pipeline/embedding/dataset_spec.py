@@ -24,6 +24,7 @@ class Preprocessing:
       color: order of the channels.
       value_range: range of the input's values.
       resize: method of the resize.
+      icc: whether colour profiles were ignored (`ignore`), or colours converted to sRGB (`srgb`).
     """
 
     height: int
@@ -33,6 +34,7 @@ class Preprocessing:
     color: str = "RGB"
     value_range: tuple[float, float] = (0.0, 1.0)
     resize: str = "bilinear, half-pixel centres, no antialias"
+    icc: str = "ignore"
 
 
 @dataclass(frozen=True)

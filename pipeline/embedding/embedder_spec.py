@@ -66,6 +66,7 @@ class EmbedderSpec:
             max_pixels=decode.max_pixels,
             max_image_bytes=decode.max_image_bytes,
             on_damaged=decode.on_damaged,
+            icc=decode.icc,
         )
         return cls(function, decoder, engine.batch_size, engine.normalize)
 
@@ -90,6 +91,7 @@ class EmbedderSpec:
                 width=decoder.width,
                 decode=decoder.decode,
                 exif_orientation=decoder.exif_orientation,
+                icc=decoder.icc,
             ),
             normalization=self.normalize,
             engine=engine,
