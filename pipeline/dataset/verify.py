@@ -204,7 +204,10 @@ def check_shard(output: str, entry: OutputEntry, spec: Spec, wave: LiveWave | No
                 count.add(batch.num_rows, batch.num_rows if wave is None else wave.current(batch).num_rows)
                 count.add_vectors(batch, spec.dimension)
         else:
-            for line in read_lines(path, Failure if entry.kind == "failures" else DamagedImage):
+            lines: Iterator[Failure | DamagedImage] = (
+                read_lines(path, Failure) if entry.kind == "failures" else read_lines(path, DamagedImage)
+            )
+            for line in lines:
                 count.add(1, int(wave is None or wave.is_current(line)))
         problems.extend(count.problems(entry, spec.dimension))
     except (OSError, OutputError) as error:

@@ -42,6 +42,7 @@ class Preprocessing:
       std: see there.
       margins: see there.
       fill: see there.
+      icc: whether colour profiles were ignored (`ignore`), or colours converted to sRGB (`srgb`).
     """
 
     height: int
@@ -60,6 +61,7 @@ class Preprocessing:
     std: Triple = (1.0, 1.0, 1.0)
     margins: Margins = "floor"
     fill: tuple[int, int, int] = (0, 0, 0)
+    icc: str = "ignore"
 
     @classmethod
     def of(cls, decoder: ImageDecoder) -> Preprocessing:
@@ -90,6 +92,7 @@ class Preprocessing:
             std=transform.std,
             margins=transform.margins,
             fill=transform.fill,
+            icc=decoder.icc,
         )
 
     @property

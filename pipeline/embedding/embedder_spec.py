@@ -89,6 +89,7 @@ class EmbedderSpec:
             max_image_bytes=decode.max_image_bytes,
             transform=transform,
             on_damaged=decode.on_damaged,
+            icc=decode.icc,
         )
         return cls(function, decoder, engine.batch_size, engine.normalize)
 

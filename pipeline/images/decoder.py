@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DecodeMode = Literal["exact", "fast"]
 OnDamaged = Literal["embed", "fail"]
+Icc = Literal["ignore", "srgb"]
 Out = TypeVar("Out", npt.NDArray[np.float32], npt.NDArray[np.uint8])
 
 
@@ -46,6 +47,8 @@ class ImageDecoder:
       max_image_bytes: limit of the size of the encoded image.
       on_damaged: whether a damaged image that has pixels all the same is decoded, as TensorFlow does, and reported
         (`embed`), or refused (`fail`).
+      icc: whether the image's colour profile is ignored, as by TensorFlow, or the pixels are converted to sRGB
+        (`srgb`).
       formats: the formats to decode, in the order in which they are tried.
       transform: how the decoded pixels become the result.
     """
@@ -57,6 +60,7 @@ class ImageDecoder:
     max_pixels: int = 100_000_000
     max_image_bytes: int = 64 << 20
     on_damaged: OnDamaged = "embed"
+    icc: Icc = "ignore"
     formats: tuple[ImageFormat, ...] = FORMATS
     transform: ImageTransform = ImageTransform()
 
@@ -68,6 +72,8 @@ class ImageDecoder:
             raise UsageError(f"decode={self.decode!r}: expected 'exact' or 'fast'")
         if self.on_damaged not in ("embed", "fail"):
             raise UsageError(f"on_damaged={self.on_damaged!r}: expected 'embed' or 'fail'")
+        if self.icc not in ("ignore", "srgb"):
+            raise UsageError(f"icc={self.icc!r}: expected 'ignore' or 'srgb'")
 
     @overload
     def __call__(
@@ -122,11 +128,16 @@ class ImageDecoder:
         try:
             header = header_of(data, image_format)
             request.check_size(header.height, header.width)
-            return image_format.decode(data, request)
+            pixels = image_format.decode(data, request)
         except (ImageError, ImportError):  # a library that is not installed is no damage
             raise
         except Exception as error:  # Decoding libraries raise exceptions of any kind for damaged images.
             raise decoding_error(image_format.name, error) from error
+        if self.icc == "srgb":
+            from pipeline.images.profiles import to_srgb
+
+            pixels = to_srgb(pixels, data, image_format.name, request)
+        return pixels
 
 
 def _refuse_damage(message: str) -> NoReturn:

@@ -10,6 +10,7 @@ from pipeline.core.settings.flags import check_choices, flag, parse_bytes
 
 DecodeMode = Literal["exact", "fast"]
 OnDamaged = Literal["embed", "fail"]
+Icc = Literal["ignore", "srgb"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,12 @@ class DecodeConfig:
         "TensorFlow does, counted, and listed in OUT/damaged; fail: each is a failure, truncated. Default: embed",
         default="embed",
         choices=get_args(OnDamaged),
+    )
+    icc: Icc = flag(
+        "ignore: an image's colour profile is ignored, as by TensorFlow; srgb: its colours are converted to sRGB, "
+        "which changes the vectors. Default: ignore",
+        default="ignore",
+        choices=get_args(Icc),
     )
 
     def __post_init__(self) -> None:

@@ -103,11 +103,11 @@ class BitFields:
                 raise corrupt("bmp", "a colour has no bits")
             shift = (mask & -mask).bit_length() - 1
             length = (mask >> shift).bit_length()
-            values = (words & mask) >> shift
+            values = ((words & mask) >> shift).astype(np.uint32)
             if length > 8:
                 values = values >> (length - 8)
             elif length < 8:
-                values = values.astype(np.uint16) * 255 // ((1 << length) - 1)
+                values = values * 255 // ((1 << length) - 1)
             pixels[..., channel] = values
         return pixels if self.from_top else pixels[::-1]
 

@@ -92,7 +92,7 @@ def _decode_with_tifffile(data: bytes, page: TiffPage, feature: str) -> npt.NDAr
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         read = file.pages[0]
         try:
-            samples = read.asarray(maxworkers=1)
+            samples: npt.NDArray[Any] = read.asarray(maxworkers=1)
         except Exception as error:
             if "requires the 'imagecodecs'" in str(error):
                 raise ImageError("unsupported_format", f"a TIFF of {feature}: {_EXTRA}") from None
