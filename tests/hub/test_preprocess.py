@@ -9,7 +9,8 @@ from pipeline.core.settings import PreprocessConfig
 from pipeline.hub.preprocess import NamedTransform, declared_transform, named_transform, override
 from pipeline.images.transform import ImageTransform
 from pipeline.images.transforms.registry import PRESETS
-from pipeline.savedmodel.module import ImageSignature, Module, SignatureInfo, TensorInfo
+from pipeline.savedmodel.module import Module, SignatureInfo, TensorInfo
+from pipeline.savedmodel.signatures import ImageSignature
 
 DOCS = (Path(__file__).parents[2] / "docs/modules.md").read_text()
 
