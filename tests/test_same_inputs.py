@@ -22,8 +22,8 @@ PHOTOS = 20
 NAMES = [f"{index:03d}" for index in range(PHOTOS)]
 IMAGES = [jpeg_bytes(seed=index) for index in range(PHOTOS)]
 DAMAGED = {3: IMAGES[3][:400], 8: b"", 17: b"no image"}
-KINDS = ("images", "tfrecord", "webdataset", "parquet")
-KEYS = {"tfrecord": "id", "webdataset": "json:id", "parquet": "id"}
+KINDS = ("images", "tfrecord", "webdataset", "parquet", "csv")
+KEYS = {"tfrecord": "id", "webdataset": "json:id", "parquet": "id", "csv": "id"}
 
 
 def write_inputs(directory: Path, images: list[bytes], kind: str) -> Path:
@@ -32,9 +32,12 @@ def write_inputs(directory: Path, images: list[bytes], kind: str) -> Path:
     rows = list(zip(NAMES, images, strict=True))
     for index in range(3):
         mine = rows[index::3]
-        if kind == "images":
+        if kind in ("images", "csv"):
             for name, image in mine:
                 (directory / f"{name}.jpg").write_bytes(image)
+            if kind == "csv":
+                lines = ["path,id", *(f"{name}.jpg,{name}" for name, _ in mine)]
+                (directory / f"{index}.csv").write_text("\n".join(lines))
         elif kind == "tfrecord":
             examples = [make_example({"image/encoded": image, "id": name}) for name, image in mine]
             (directory / f"{index}.tfrecord").write_bytes(make_tfrecord(examples))
@@ -66,9 +69,11 @@ def check_kinds(folder, module, **flags):
     found = {}
     for kind in KINDS:
         source = write_inputs(folder / kind, images, kind)
-        embed(source, folder / f"{kind}.out", module, key_feature=KEYS.get(kind), **flags)
-        assert complete(folder / f"{kind}.out")
-        found[kind] = outcome(folder / f"{kind}.out")
+        out = folder / f"{kind}.out"
+        named = {"input_format": "csv"} if kind == "csv" else {}
+        embed(source / "*.csv" if named else source, out, module, key_feature=KEYS.get(kind), **named, **flags)
+        assert complete(out)
+        found[kind] = outcome(out)
     vectors, failures = found["images"]
     assert len(set(vectors.values())) == PHOTOS - len(DAMAGED)
     assert failures == {"003": "truncated", "008": "empty", "017": "not_an_image"}

@@ -6,9 +6,11 @@ Fields may be quoted (RFC 4180). Paths are relative to the directory of the file
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TextIO
 
 import pyarrow as pa
@@ -26,12 +28,17 @@ _ROWS = 64
 """Rows whose images are read at a time."""
 _PROBED_ROWS = 16
 _LARGEST_FIELD = 16 << 20
+_IMAGE_BYTES_PER_BYTE = 2048
+"""Assumed bytes of images for each byte of a file: a row of 128 bytes for an image of 256 KiB."""
+_LARGEST_TASK_BYTES = 4 << 30
+"""Bounds the number of parts of a file."""
 
 
 class CsvFiles(InputKind):
     """CSV files of image paths; the key of an image is `path@row`, unless a column holds the keys.
 
-    One worker reads all rows of a file, which has one position; with ranges of rows, the positions are their indices.
+    The positions of a task are the offsets of its file's rows, or the indices of its ranges of rows, if any. Whether a
+    line begins a row shows only from the start of the file: each part parses the rows before it, too.
     """
 
     name = "csv"
@@ -50,39 +57,79 @@ class CsvFiles(InputKind):
 
     def describe_mismatch(self, file: InputFile, settings: ReadSettings) -> str:
         """See `InputKind`."""
-        with open_text(file.path, newline="") as text:
+        with open_text(file.path, newline="") as text, contextlib.suppress(csv.Error):
             table = _Table(text)
             return "" if table.image_column(settings.config) is not None else table.advice(settings.config)
+        return ""
 
     def positions(self, task: ReadTask) -> int:
         """See `InputKind`."""
-        return 1 if task.ranges is None else len(task.ranges)
+        return max(1, task.files[0].size_bytes) if task.ranges is None else len(task.ranges)
+
+    def size_bytes(self, task: ReadTask) -> int:
+        """See `InputKind`: of the images, as the file has only their paths."""
+        return min(task.files[0].size_bytes * _IMAGE_BYTES_PER_BYTE, _LARGEST_TASK_BYTES)
 
     def stored_bytes(self, task: ReadTask, start: int) -> int:
         """See `InputKind`."""
-        with open_text(task.files[0].path, newline="") as text:
-            return sum(len(",".join(row)) + 1 for row in itertools.islice(_Table(text).rows(), start))
+        (file,) = task.files
+        with open_text(file.path, newline="") as text:
+            offset = next((row.offset for row in _Table(text).rows() if row.number >= start), file.size_bytes)
+        return self.size_bytes(task) * offset // max(1, file.size_bytes)
 
     def read(
         self, part: TaskPart, claim: Claim, settings: ReadSettings, end: End | None = None
     ) -> Iterator[ImageRecord | Failure]:
         """See `InputKind`."""
         (file,) = part.task.files
-        for index in range(part.start, part.stop):
-            if not claim(index):
-                return
-            first, last = (0, None) if part.task.ranges is None else part.task.ranges[index]
-            row = first
-            try:
-                with open_text(file.path, newline="") as text:
-                    for item in _read(_Table(text), file, first, last, settings):
-                        yield item
-                        row += 1
-            except csv.Error as error:
-                source = f"{file.path}@{row}"
-                yield Failure(key_to_bytes(f"{file.name}@{row}"), source, "read", "corrupt_record", f"no CSV: {error}")
-            except OSError as error:
-                yield unreadable(file, error, row, None)
+        if part.task.ranges is None:
+            chosen = _Chosen(part.start, part.stop, lambda row: row.offset, claim)
+            yield from _read(file, chosen, settings)
+            return
+        for index in itertools.takewhile(claim, range(part.start, part.stop)):
+            chosen = _Chosen(*part.task.ranges[index], lambda row: row.number, lambda _: True)
+            yield from _read(file, chosen, settings)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row.
+
+    Attributes:
+      number: of the row, from 0; the line of column names does not count.
+      offset: of its first byte, without a mark at the start of the file.
+      fields: its values.
+    """
+
+    number: int
+    offset: int
+    fields: list[str]
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Consecutive rows to read.
+
+    Attributes:
+      start: smallest place of a row.
+      stop: largest place of a row (exclusive).
+      place: returns the place of a row: its offset, or its number.
+      claim: is called with the place of each row before the row is read; False ends the reading.
+    """
+
+    start: int
+    stop: int
+    place: Callable[[_Row], int]
+    claim: Claim
+
+    def of(self, rows: Iterator[_Row]) -> Iterator[_Row]:
+        """Yields the chosen ones of all rows of a file."""
+        for row in rows:
+            place = self.place(row)
+            if place >= self.start:
+                if place >= self.stop or not self.claim(place):
+                    return
+                yield row
 
 
 class _Table:
@@ -92,14 +139,29 @@ class _Table:
         csv.field_size_limit(_LARGEST_FIELD)
         first = text.readline()
         text.seek(0)
-        delimiter = max(",;\t", key=first.count)
-        self._reader = csv.reader(text, delimiter=delimiter)
+        self._encoding = "utf-16-le" if text.encoding == "utf-16" else "utf-8"
+        self._offset = 0
+        self._reader = csv.reader(self._lines(text), delimiter=max(",;\t", key=first.count))
         self.names = next(self._reader, [])
-        self._probed = list(itertools.islice(self._reader, _PROBED_ROWS))
+        self._unread = self._rows()
+        self._probed = list(itertools.islice(self._unread, _PROBED_ROWS))
 
-    def rows(self) -> Iterator[list[str]]:
+    def _lines(self, text: TextIO) -> Iterator[str]:
+        for line in text:
+            self._offset += len(line.encode(self._encoding, "surrogateescape"))
+            yield line
+
+    def _rows(self) -> Iterator[_Row]:
+        start, number = self._offset, 0
+        for fields in self._reader:
+            if fields:  # no blank line
+                yield _Row(number, start, fields)
+                number += 1
+            start = self._offset
+
+    def rows(self) -> Iterator[_Row]:
         """Yields the rows, once; skips blank lines."""
-        return (row for row in itertools.chain(self._probed, self._reader) if row)
+        return itertools.chain(self._probed, self._unread)
 
     def image_column(self, config: InputConfig) -> int | None:
         """Returns the index of the column of image paths; None if there is none, or more than one."""
@@ -122,30 +184,42 @@ class _Table:
         return [
             index
             for index in range(len(self.names))
-            if any(index < len(row) and row[index].lower().endswith(EXTENSIONS) for row in self._probed)
+            if any(index < len(row.fields) and row.fields[index].lower().endswith(EXTENSIONS) for row in self._probed)
         ]
 
 
-def _read(
-    table: _Table, file: InputFile, first: int, last: int | None, settings: ReadSettings
-) -> Iterator[ImageRecord | Failure]:
-    """Yields the images of the rows [first, last)."""
-    rows = enumerate(table.rows())
-    chosen = itertools.islice(rows, first, last)
-    column = table.image_column(settings.config)
-    while batch := list(itertools.islice(chosen, _ROWS)):
-        yield from _read_batch(table, file, batch, column, settings)
+def _read(file: InputFile, chosen: _Chosen, settings: ReadSettings) -> Iterator[ImageRecord | Failure]:
+    """Yields the images of chosen rows. If the file cannot be read so far, a failure stands for the rest of it."""
+    number, claimed = 0, False
+
+    def claim(place: int) -> bool:
+        nonlocal claimed
+        is_mine = chosen.claim(place)
+        claimed = claimed or is_mine
+        return is_mine
+
+    try:
+        with open_text(file.path, newline="") as text:
+            table = _Table(text)
+            rows = replace(chosen, claim=claim).of(table.rows())
+            while batch := list(itertools.islice(rows, _ROWS)):
+                yield from _read_batch(table, file, batch, settings)
+                number = batch[-1].number + 1
+    except (csv.Error, OSError) as error:
+        if claimed or claim(chosen.start):
+            reason = error if isinstance(error, OSError) else OSError(f"the file is no CSV from here on: {error}")
+            yield unreadable(file, reason, number, None)
 
 
 def _read_batch(
-    table: _Table, file: InputFile, batch: Sequence[tuple[int, list[str]]], column: int | None, settings: ReadSettings
+    table: _Table, file: InputFile, batch: Sequence[_Row], settings: ReadSettings
 ) -> Iterator[ImageRecord | Failure]:
-    config = settings.config
-    paths = [row[column] if column is not None and column < len(row) else "" for _, row in batch]
+    config, column = settings.config, table.image_column(settings.config)
+    paths = [row.fields[column] if column is not None and column < len(row.fields) else "" for row in batch]
     images = read_referenced([path for path in paths if path], file, settings)
-    for (number, row), path in zip(batch, paths, strict=True):
-        values = dict(zip(table.names, row, strict=False))
-        key, source = key_to_bytes(f"{file.name}@{number}"), f"{file.path}@{number}"
+    for row, path in zip(batch, paths, strict=True):
+        values = dict(zip(table.names, row.fields, strict=False))
+        key, source = key_to_bytes(f"{file.name}@{row.number}"), f"{file.path}@{row.number}"
         image = next(images) if path else None
         if config.key_feature is not None:
             if not values.get(config.key_feature):
@@ -153,14 +227,15 @@ def _read_batch(
                 yield Failure(key, source, "read", "missing_feature", text)
                 continue
             key = key_to_bytes(values[config.key_feature])
-        if image is None:
-            no_value = f"row has no value in column '{table.names[column]}'" if column is not None else ""
-            text = no_value or f"file {table.advice(config)}"
-            yield Failure(key, source, "read", "missing_feature", f"no image: the {text}")
-        elif isinstance(image, Failure):
-            yield Failure(key, source, image.stage, image.reason, image.message)
-        else:
+        if isinstance(image, bytes):
             yield ImageRecord(key, source, image, _features(values, column, table.names, config))
+        elif image is not None:
+            yield Failure(key, source, image.stage, image.reason, image.message)
+        elif column is None:
+            yield Failure(key, source, "read", "missing_feature", f"no image: the file {table.advice(config)}")
+        else:
+            text = f"no image: the row has no value in column '{table.names[column]}'"
+            yield Failure(key, source, "read", "missing_feature", text)
 
 
 def _features(

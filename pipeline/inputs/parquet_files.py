@@ -256,6 +256,8 @@ class _Reader:
                         row = after
                         if row >= chosen[-1][1]:
                             return
+                    if row < stop:  # Arrow ends some damaged columns in silence
+                        raise pa.ArrowInvalid("the row group ends early")
                 except _ARROW_ERRORS as error:
                     if self._table.stream.error is not None:
                         raise self._table.stream.error from error

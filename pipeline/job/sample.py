@@ -10,7 +10,7 @@ from pipeline.core.failures import Failure
 from pipeline.core.records import Address, ImageRecord
 from pipeline.dataset.plan import Plan
 from pipeline.dataset.plan_files import to_tasks
-from pipeline.inputs.base import ReadSettings, ReadTask, TaskPart
+from pipeline.inputs.base import UNKNOWN_BYTES, ReadSettings, ReadTask, TaskPart
 from pipeline.inputs.tasks import find_kind, read_part
 from pipeline.job.estimate import TaskSample
 
@@ -94,7 +94,10 @@ class _Tally:
 
     def add(self, task: ReadTask) -> None:
         self.files += len(task.files)
-        self.size_bytes += find_kind(task.kind).size_bytes(task)
+        if task.ranges is None:
+            self.size_bytes += sum(file.size_bytes or UNKNOWN_BYTES for file in task.files)
+        else:
+            self.size_bytes += find_kind(task.kind).size_bytes(task)
         self.total += _task_size(task)
         if self.count % self.step == 0:
             self.kept.append(task)

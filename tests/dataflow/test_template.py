@@ -36,6 +36,7 @@ SAMPLES = {
     "output": "gs://bucket/out",
     "module": "untrained:mobilenet_v2_035_96",
     "module_sha256": "0" * 64,
+    "image_feature": "image/jpeg",
     "key_feature": "image/filename",
     "passthrough": "image/label,image/size",
 }

@@ -21,6 +21,7 @@ from pipeline.storage.checksum import crc32c
 from pipeline.storage.lock import DatasetLock
 from pipeline.testing import make_example, make_tfrecord
 from tests.datasets import add_wave, contents, entry, make_batch, make_failure
+from tests.inputs.archives import make_tar
 
 TFRECORD = "embeddings/embeddings-00000-00000-of-00001.tfrecord"
 PARQUET = "embeddings/embeddings-00000-00000-of-00001.parquet"
@@ -353,6 +354,23 @@ class TestShow:
             show_failure(out, "x", str(tmp_path / "shown"))
         with pytest.raises(OSError, match="No such file"):
             show_failure(out, "y", str(tmp_path / "shown"))
+
+    def test_records_of_tables_and_archives(self, tmp_path):
+        table, archive = tmp_path / "a.parquet", tmp_path / "a.tar"
+        pq.write_table(pa.table({"image": [b"zero", b"one"]}), table)
+        archive.write_bytes(make_tar([("a.jpg", b"a"), ("b.jpg", b"b")]))
+        out = self.commit(
+            tmp_path,
+            make_failure("row", source=f"{table}@1"),
+            make_failure("rows", source=f"{table}@0-2"),
+            make_failure("sample", source=f"{archive}@1024"),
+            make_failure("range", source=f"{archive}@512-513"),
+        )
+        for key, data in (("row", b"one"), ("sample", b"b"), ("range", b"a")):
+            show_failure(out, key, str(tmp_path / "shown"))
+            assert (tmp_path / "shown").read_bytes() == data
+        with pytest.raises(OSError, match=r"a\.parquet@0-2 are rows that cannot be read; there are no bytes to show"):
+            show_failure(out, "rows", str(tmp_path / "shown"))
 
     def test_a_key_that_did_not_fail(self, out):
         with pytest.raises(UsageError, match=r"--show=a: no failure has this key; see .*/failures"):

@@ -1,3 +1,5 @@
+import io
+
 import pyarrow as pa
 import pytest
 
@@ -5,8 +7,9 @@ from pipeline.core.failures import Failure
 from pipeline.core.records import ColumnValue, ImageRecord
 from pipeline.core.settings import InputConfig
 from pipeline.inputs.base import ReadSettings
-from pipeline.inputs.tasks import find_kind
-from tests.inputs.reading import make_task, read_between
+from pipeline.inputs.tasks import cut_task, find_kind
+from pipeline.storage import filesystem
+from tests.inputs.reading import check_split, make_task, read_between
 
 
 @pytest.fixture
@@ -75,6 +78,42 @@ def test_ranges_of_rows(folder):
     task = write(folder, rows, ranges=((3, 4), (150, 153)))
     assert [item.source for item in read_between(task)] == [f"{folder}/a.csv@{row}" for row in (3, 150, 151, 152)]
     assert len(read_between(write(folder, rows))) == 200
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_any_two_parts_are_the_whole(folder, encoding):
+    rows = "".join(f'{index % 2 + 1}.jpg,"é, {index}\nand more","x""y"\r\n\r\n' for index in range(90))
+    task = write(folder, f"file,text,more\n{rows}".encode(encoding))
+    whole = check_split(task, 97, passthrough=("text",))
+    assert [item.key for item in whole] == [f"a.csv@{row}".encode() for row in range(90)]
+    assert whole[7].features["text"].value == "é, 7\nand more"
+
+
+def test_a_large_file_has_several_parts(folder):
+    task = write(folder, "file\n" + "1.jpg\n" * 20_000)
+    parts = list(cut_task(task, 64 << 20))
+    assert 2 < len(parts) <= 64
+    assert sum(part.size_bytes for part in parts) <= find_kind("csv").size_bytes(task)
+
+
+def test_a_file_that_cannot_be_read_to_its_end(folder, monkeypatch):
+    data = b"file\n" + b"1.jpg\n" * 3000
+
+    class Broken(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() + (size if size > 0 else len(data)) > 12_000:
+                raise OSError(5, "Input/output error")
+            return super().read(size)
+
+        read1 = read
+
+    task = write(folder, data)
+    open_read = filesystem.open_read
+    monkeypatch.setattr(filesystem, "open_read", lambda path: Broken(data) if path.endswith("csv") else open_read(path))
+    *good, failure = read_between(task)
+    assert (failure.reason, failure.source) == ("read_error", f"{folder}/a.csv@{len(good)}")
+    (failure,) = read_between(task, 15_000)
+    assert (failure.reason, failure.source) == ("read_error", f"{folder}/a.csv")
 
 
 def test_what_is_no_table(folder):

@@ -259,6 +259,22 @@ class TestDamage:
         )
         assert problem.startswith(expected)
 
+    def test_a_row_group_that_ends_in_silence(self, tmp_path, monkeypatch):
+        read_all = pq.ParquetFile.iter_batches
+
+        def read_less(self, *args, row_groups, **options):
+            batches = read_all(self, *args, row_groups=row_groups, **options)
+            return (batch.slice(0, 4) if row_groups == [1] else batch for batch in batches)
+
+        monkeypatch.setattr(pq.ParquetFile, "iter_batches", read_less)
+        whole = check_split(write(tmp_path, {"image": hugging_face()}), 1999)
+        assert [item.image for item in whole if isinstance(item, ImageRecord)] == IMAGES[:11] + IMAGES[14:]
+        (damage,) = [item for item in whole if isinstance(item, Failure)]
+        assert (damage.source, damage.message) == (
+            f"{tmp_path}/a.parquet@11-14",
+            "3 rows cannot be read: the row group ends early",
+        )
+
     def test_texts_that_are_no_utf_8(self, tmp_path):
         texts = pa.Array.from_buffers(pa.string(), 2, pa.array([b"ok", b"\xff"], pa.binary()).buffers())
         task = write(tmp_path, {"image": IMAGES[:2], "text": texts}, row_group_size=1)
