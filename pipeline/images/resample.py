@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from pipeline.images.antialias import antialiased
+from pipeline.images.keys_kernel import keys_kernel
 from pipeline.images.resize import gather, resize_levels
 from pipeline.images.transform import Interpolation, Placement, Span
 
 if TYPE_CHECKING:
     from pipeline.images.formats.base import Pixels
 
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-_KEYS_A = -0.5
 _TABLE_SIZE = 1024
 
 
@@ -39,7 +38,7 @@ def resample(
     """
     rows, columns = place.rows, place.columns
     if antialias:
-        return _by_pillow(pixels, rows, columns, interpolation)
+        return antialiased(pixels, place, interpolation)
     if interpolation == "bicubic":
         return _cubic(_cubic(pixels, rows, axis=0), columns, axis=1)
     if rows.is_whole and columns.is_whole:
@@ -47,21 +46,6 @@ def resample(
     else:
         levels = gather(pixels, rows.resized, columns.resized, rows.part, columns.part)
     return np.minimum(levels, np.float32(255), out=levels)  # The sum of two weights may round to just above 1.
-
-
-def _by_pillow(pixels: Pixels, rows: Span, columns: Span, interpolation: Interpolation) -> npt.NDArray[np.uint8]:
-    """Resizes with Pillow; the kernel reaches beyond the part, as if the whole image had been resized."""
-    left, right = _source_range(pixels.shape[1], columns)
-    top, bottom = _source_range(pixels.shape[0], rows)
-    resized = Image.fromarray(pixels).resize(
-        (columns.length, rows.length), _FILTERS[interpolation], box=(left, top, right, bottom)
-    )
-    return np.asarray(resized)
-
-
-def _source_range(source: int, span: Span) -> tuple[float, float]:
-    """Returns where the part of an axis begins and ends in the source, in pixels."""
-    return span.first * source / span.resized, min(source, (span.first + span.length) * source / span.resized)
 
 
 def _cubic(values: npt.NDArray[Any], span: Span, *, axis: int) -> npt.NDArray[np.float32]:
@@ -90,16 +74,9 @@ def _cubic_neighbours(source: int, target: int) -> tuple[npt.NDArray[np.intp], n
     fraction = np.rint((place - floor) * _TABLE_SIZE)[:, None] / _TABLE_SIZE
     taps = np.arange(-1, 3)
     neighbours = floor.astype(np.intp)[:, None] + taps
-    weights = _keys_kernel(np.abs(taps - fraction.astype(np.float64)))
+    weights = keys_kernel(np.abs(taps - fraction.astype(np.float64)))
     inside = (neighbours >= 0) & (neighbours < source)
     weights = np.where(inside, weights, 0)
     total = weights.sum(axis=1, keepdims=True)
     weights = np.divide(weights, total, out=weights, where=total != 0)
     return neighbours.clip(0, source - 1), weights.astype(np.float32)
-
-
-def _keys_kernel(distance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Returns the cubic convolution kernel for distances in [0, 2] (Keys 1981, equation 15)."""
-    near = ((_KEYS_A + 2) * distance - (_KEYS_A + 3)) * distance**2 + 1
-    far = ((distance - 5) * distance + 8) * distance * _KEYS_A - 4 * _KEYS_A
-    return np.where(distance <= 1, near, far)

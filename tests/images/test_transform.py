@@ -111,6 +111,19 @@ def test_both_kernels_are_those_of_tensorflow(interpolation, antialias):
             np.testing.assert_allclose(found / 255, expected / 255, atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("mode", ["squash", "crop"])
+def test_matrices_and_pillow_resample_alike(interpolation, mode, monkeypatch):
+    transform = ImageTransform(mode, 0.9, interpolation, True, input_range=(0, 255))
+    chosen = [image for image in photos.photos()[::11] if max(image.shape) < 2000]
+    by_matrices = [transformed(image, transform, (96, 80)) for image in chosen]
+    monkeypatch.setattr("pipeline.images.antialias.MAX_PIXELS", 0)
+    for image, found in zip(chosen, by_matrices, strict=True):
+        difference = np.abs(transformed(image, transform, (96, 80)) - found)
+        assert difference.max() <= 1
+        assert difference.mean() < 0.01  # where a half was rounded
+
+
 def test_the_default_is_the_resize_of_hub_modules():
     for image in photos.photos()[::7]:
         expected = np.empty((160, 160, 3), np.float32)
