@@ -20,8 +20,9 @@ from benchmarks.torture_formats import OddImage
 OURS = "this pipeline"
 SCORES = ("right", "refused with the true reason", "refused wrongly", "wrong pixels", "crashed", "hung")
 # The decoders whose pixels a damaged image should have, by the first two bytes; the first that reads the image decides.
-# TensorFlow and OpenCV ignore the bit fields of a BMP.
-_REFERENCES = {b"BM": ("Pillow",)}
+# TensorFlow and OpenCV ignore the bit fields of a BMP, and paint the transparent pixels of a GIF. OpenCV returns pixels
+# of damaged TIFFs that it has not read.
+_REFERENCES = {b"BM": ("Pillow",), b"GI": ("Pillow",), b"II": ("tifffile",), b"MM": ("tifffile",)}
 _OTHER_REFERENCES = ("TensorFlow", "OpenCV", "Pillow")
 
 
@@ -81,7 +82,7 @@ def run_mutations(images: list[OddImage], count: int, seed: int) -> tuple[Counte
     outcomes: Counter[str] = Counter()
     silent = []
     with contextlib.ExitStack() as stack:
-        decoders = {name: stack.enter_context(Process(name)) for name in (OURS, *_OTHER_REFERENCES)}
+        decoders = {name: stack.enter_context(Process(name)) for name in (OURS, *_OTHER_REFERENCES, "tifffile")}
         for image in mutate(images, count, seed):
             answer = decoders[OURS](image.data)
             outcomes[answer.reason or ("damaged" if answer.message else answer.outcome)] += 1

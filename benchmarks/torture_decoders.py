@@ -73,6 +73,19 @@ def pillow(data: bytes) -> Answer:
     return Answer("pixels", np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
+def tifffile(data: bytes) -> Answer:
+    import tifffile as library
+
+    with library.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages[0]
+        found, axes = page.asarray(maxworkers=1), page.axes
+        if page.photometric not in (1, 2) or found.dtype not in (np.uint8, np.uint16):
+            return Answer("refused")
+    samples = np.moveaxis(found, 0, -1) if axes == "SYX" else found.reshape(*found.shape[:2], -1)
+    samples = samples if samples.dtype == np.uint8 else (samples >> 8).astype(np.uint8)
+    return Answer("pixels", samples[..., :3] if samples.shape[2] > 2 else np.repeat(samples[..., :1], 3, axis=2))
+
+
 def torchvision(data: bytes) -> Answer:
     import torch
     from torchvision.io import ImageReadMode, decode_image
@@ -97,6 +110,8 @@ DECODERS: dict[str, Callable[[bytes], Answer]] = {
     "torchvision": torchvision,
     "Daft": daft,
 }
+REFERENCES = {**DECODERS, "tifffile": tifffile}
+"""The decoders, and one of TIFF alone."""
 
 
 def installed() -> list[str]:
@@ -154,7 +169,7 @@ class Process:
 def _serve(connection: Connection, name: str) -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the libraries' own messages
-    decode = DECODERS[name]
+    decode = REFERENCES[name]
     with contextlib.suppress(Exception):
         decode(b"\xff\xd8\xff")  # imports the library
     connection.send(None)
