@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from pipeline.core.settings import Normalization
 from pipeline.embedding.dataset_spec import Spec
 from pipeline.embedding.embedder import BatchesInFlight, Embedder
 from pipeline.embedding.embedder_spec import EmbedderSpec, OwnEngine
-from pipeline.embedding.tally import Tally
+from pipeline.embedding.tally import Tally, TallyCounter
 from pipeline.engines.base import Engine
 from pipeline.images.decoder import ImageDecoder
 from pipeline.images.resize import resize_in_calling_thread
@@ -43,11 +42,13 @@ class EmbedImages(beam.PTransform):
       spec: settings from which each worker loads the embedder.
       shared: handle of the embedder. Pipelines of one process with the same handle load the module once.
       dataset_spec: describes the vectors, for `WriteEmbeddings`; None if unknown.
+      tally: handle of the counts for the display of a run's progress.
     """
 
     spec: EmbedderSpec
     shared: Shared = field(default_factory=Shared)
     dataset_spec: Spec | None = None
+    tally: Shared = field(default_factory=Shared)
 
     def __post_init__(self) -> None:
         """Lets Beam give the transform its label."""
@@ -109,14 +110,10 @@ class EmbedImages(beam.PTransform):
         assert embedder.spec is not None
         return cls(embedder.spec, dataset_spec=dataset_spec)
 
-    def process_tally(self) -> Tally:
-        """Returns what the embedder of this process has counted since it was loaded; loads it if this process has none.
-
-        Raises:
-          ModuleError: the module cannot be loaded.
-        """
-        embedder: Embedder = self.shared.acquire(functools.partial(Embedder.load, self.spec))
-        return embedder.tally.value
+    def process_tally(self) -> TallyCounter:
+        """Returns the counts of all workers that are threads of this process; hold it as long as they should count."""
+        counter: TallyCounter = self.tally.acquire(TallyCounter)
+        return counter
 
     def expand(self, records: beam.PCollection) -> beam.PCollection:
         """Applies the transform.
@@ -129,14 +126,15 @@ class EmbedImages(beam.PTransform):
                 f"EmbedImages got a PCollection with {type(records.windowing.windowfn).__name__}; "
                 "expected the global window; apply beam.WindowInto(GlobalWindows()) first"
             )
-        return records | "Embed" >> beam.ParDo(_EmbedFn(self.spec, self.shared))
+        return records | "Embed" >> beam.ParDo(_EmbedFn(self.spec, self.shared, self.tally))
 
 
 @carry_causes
 class _EmbedFn(beam.DoFn):
-    def __init__(self, spec: EmbedderSpec, shared: Shared) -> None:
+    def __init__(self, spec: EmbedderSpec, shared: Shared, tally: Shared) -> None:
         self._spec = spec
         self._shared = shared
+        self._shared_tally = tally
         self._loads = Metrics.counter(NAMESPACE, LOADS_COUNTER)
         self._tally = WorkerTally()
 
@@ -146,6 +144,7 @@ class _EmbedFn(beam.DoFn):
         # The counter increases in `start_bundle`: Beam keeps counts only while it processes a bundle.
         self._loaded = False
         self._embedder = self._shared.acquire(self._load)
+        self._process_tally = self._shared_tally.acquire(TallyCounter)
 
     def _load(self) -> Embedder:
         self._loaded = True
@@ -174,5 +173,5 @@ class _EmbedFn(beam.DoFn):
     def _counted(self, batch: EmbeddingBatch) -> EmbeddingBatch:
         tally = Tally(batch.num_rows, len(batch.failures), self._encoded_bytes)
         self._encoded_bytes = 0
-        self._tally.add(tally, self._embedder.tally)
+        self._tally.add(tally, self._process_tally)
         return batch

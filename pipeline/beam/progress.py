@@ -22,7 +22,7 @@ class WorkerTally:
 
         Args:
           tally: the counts.
-          shared: the counts of this process.
+          shared: the counts of this process, for a launcher that is this process too.
         """
         shared.add(tally)
         counts = (tally.embedded, tally.failed, tally.encoded_bytes)

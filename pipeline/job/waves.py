@@ -96,9 +96,10 @@ class WaveRunner:
           IntegrityError: the pipeline lost records or counted some twice; the wave was not committed.
         """
         if beam_options.runs_in_process(self.options):
-            # Its counters can be read at its end only, but this process has the embedder.
-            before = self.embed.process_tally()
-            progress.count_with(lambda: self.embed.process_tally() - before)
+            # The job's own counters can be read at its end only, but its workers are threads of this process.
+            counter = self.embed.process_tally()
+            before = counter.value
+            progress.count_with(lambda: counter.value - before)
             self.submit(name, wave)
         else:
             self.submit(name, wave, lambda result: progress.count_with(lambda: job_tally(result)))

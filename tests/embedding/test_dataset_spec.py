@@ -60,7 +60,7 @@ def test_specs_differ_in_each_field_of_the_preprocessing(name):
 
 def test_every_field_of_a_spec_is_either_compared_or_known_not_to_matter():
     fields = {item.name for item in dataclasses.fields(SPEC)}
-    assert fields - set(OTHER) == {"module", "parity", "certificate", "preprocessing", "format_version"}
+    assert fields - set(OTHER) == {"module", "parity", "certificate", "decoders", "preprocessing", "format_version"}
     assert {item.name for item in dataclasses.fields(SPEC.preprocessing)} == set(OTHER_PREPROCESSING)
     moved = dataclasses.replace(SPEC, module="elsewhere", parity=1e-6)
     assert differing_fields(SPEC, moved) == []
