@@ -10,13 +10,23 @@ import msgspec
 
 _T = TypeVar("_T")
 
+OMITTED_IF_NONE = {"omitted_if_none": True}
+"""Metadata of a field of a dataclass; see `to_json`."""
+
 
 def to_json(record: Any) -> bytes:
-    r"""Returns a record as indented JSON; equal records have equal bytes.
+    r"""Returns a record of a dataclass as indented JSON; equal records have equal bytes.
+
+    A field that is declared with the metadata `OMITTED_IF_NONE` is left out if its value is None, so that earlier
+    programs, which do not know the field, can read the record.
 
     Bytes outside UTF-8 appear as lone surrogates, `\udc80` to `\udcff`.
     """
-    return (json.dumps(msgspec.to_builtins(record), indent=2, ensure_ascii=True) + "\n").encode()
+    fields = msgspec.to_builtins(record)
+    for item in dataclasses.fields(record):
+        if item.metadata.keys() >= OMITTED_IF_NONE.keys() and fields.get(item.name) is None:
+            fields.pop(item.name, None)
+    return (json.dumps(fields, indent=2, ensure_ascii=True) + "\n").encode()
 
 
 def to_json_line(record: Any) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.core.errors import OutputError
+from pipeline.core.json import OMITTED_IF_NONE
 
 FORMAT_VERSION = 2
 """Version of the data set format."""
@@ -91,8 +92,8 @@ class Spec:
     precision: str
     parity: float | None
     dtype: str = "float32"
-    pooling: str | None = None
-    certificate: Certificate | None = None
+    pooling: str | None = field(default=None, metadata=OMITTED_IF_NONE)
+    certificate: Certificate | None = field(default=None, metadata=OMITTED_IF_NONE)
     format_version: int = FORMAT_VERSION
 
 

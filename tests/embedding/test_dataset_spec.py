@@ -4,6 +4,7 @@ import re
 import pytest
 
 from pipeline.core.errors import OutputError, UsageError
+from pipeline.core.json import from_json, to_json
 from pipeline.embedding.dataset_spec import Preprocessing, Spec, check_same_space, differing_fields
 from pipeline.embedding.embedder import Embedder
 from pipeline.images.decoder import ImageDecoder
@@ -89,3 +90,10 @@ def test_an_embedder_around_a_bare_engine_has_no_spec():
         pytest.raises(UsageError, match=r"^this embedder was made from an engine and has no spec; make it with"),
     ):
         _ = embedder.dataset_spec
+
+
+@pytest.mark.parametrize(("pooling", "is_written"), [(None, False), ("mean", True)])
+def test_the_pooling_is_written_only_if_there_is_one(pooling, is_written):
+    spec = dataclasses.replace(SPEC, pooling=pooling)
+    assert (b"pooling" in to_json(spec)) == is_written
+    assert from_json(Spec, to_json(spec)) == spec
