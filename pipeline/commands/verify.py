@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from pipeline.beam.internals import silence_raised_errors
 from pipeline.commands.runner import DatasetParser, remote_options
 from pipeline.core.console import print_line, run_command
+from pipeline.core.errors import UsageError
 from pipeline.storage import filesystem
 
 if TYPE_CHECKING:
+    from pipeline.dataset.recompute import Recomputation
     from pipeline.dataset.verify import Report
 
 
@@ -22,9 +24,46 @@ def _command(args: Sequence[str]) -> int:
     )
     parser.add_argument("--show", metavar="KEY", help="write the original bytes of the failure with this key to a file")
     parser.add_argument("--to", metavar="FILE", help="the file for --show. Default: failure.bin", default="failure.bin")
+    parser.add_argument(
+        "--recompute",
+        type=float,
+        metavar="SHARE",
+        help="embed this share of the rows again, such as 0.001, and compare the vectors, instead of the check; takes "
+        "--input and other flags of pipeline.run; those that the data set's spec determines can be left out",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-4,
+        metavar="DIFFERENCE",
+        help="--recompute: largest relative L2 difference that counts as equal. Default: 1e-4",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="--recompute: chooses the rows. Default: 0")
     given, beam_args = parser.parse_known_args(args)
+    if given.recompute is not None:
+        return _print_recomputation(_recompute(given, beam_args), given)
     report = _report(given, beam_args)
     return 0 if report is None else _print_report(report, given)
+
+
+def _recompute(given: argparse.Namespace, run_args: Sequence[str]) -> Recomputation:
+    if given.runner is not None:
+        raise UsageError(f"--recompute embeds in this process; leave --runner={given.runner} out")
+    from pipeline.dataset.recompute import Sample
+    from pipeline.job.recompute import recompute
+
+    return recompute(given.output, run_args, Sample(given.recompute, given.seed), given.tolerance)
+
+
+def _print_recomputation(found: Recomputation, given: argparse.Namespace) -> int:
+    for line in found.problems:
+        print_line(f"problem: {line}")
+    print_line(
+        f"recomputed {found.sampled} of {found.rows} rows: {found.identical} identical, {found.close} within "
+        f"{given.tolerance:g}, {found.different} different, {found.missing} missing; largest difference "
+        f"{found.largest:.1e}"
+    )
+    return 1 if found.problems else 0
 
 
 def _report(given: argparse.Namespace, beam_args: Sequence[str]) -> Report | None:

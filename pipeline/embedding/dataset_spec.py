@@ -148,8 +148,8 @@ class Spec:
       normalization: `none` or `l2`.
       engine: name of the engine that computed the vectors, such as `openvino`.
       precision: precision of the computation, such as `float32`.
-      parity: largest relative L2 difference of the engine's vectors from TensorFlow's over a few images; None for
-        TensorFlow itself. A measurement that may differ between machines.
+      parity: largest relative L2 difference of the engine's vectors, over a few images, from those of the module's own
+        framework; None for that framework itself, or if there is none. A measurement that may differ between machines.
       pooling: what made one vector of an output with more axes: `mean`, `cls` or `flatten`; None for an output of
         vectors.
       dtype: data type of a vector's values.
@@ -172,7 +172,8 @@ class Spec:
     parity: float | None
     dtype: str = "float32"
     pooling: str | None = field(default=None, metadata=OMITTED_IF_NONE)
-    certificate: Certificate | None = None
+    pooling: str | None = field(default=None, metadata=OMITTED_IF_NONE)
+    certificate: Certificate | None = field(default=None, metadata=OMITTED_IF_NONE)
     format_version: int = FORMAT_VERSION
     decoders: Mapping[str, str] = field(default_factory=dict)
 

@@ -49,3 +49,11 @@ def test_the_table_names_flags_and_handles_that_there_are():
         assert flag in ModuleConfig.__dataclass_fields__
     handles = {kind_of(handle.replace("[/VERSION]", "")) for handle in re.findall(r"--module=([^`]+)", typed)}
     assert handles >= {"LocalDirectoryHandle", "LocalArchiveHandle", "KaggleHandle", "UntrainedHandle"}
+
+
+@pytest.mark.parametrize(
+    "handle",
+    ["MODEL.onnx", "DIR/MODEL.xml", "https://example.com/onnx/model.onnx?download=true", "gs://bucket/model.onnx"],
+)
+def test_model_files(handle):
+    assert kind_of(handle) == "ModelFileHandle"

@@ -18,7 +18,8 @@ class ModuleConfig:
 
     module: str = flag(
         "local directory, local .tar.gz, https://...tar.gz, gs:// directory or tarball, a published name or the "
-        "address of its page, kaggle:OWNER/MODEL/FRAMEWORK/VARIATION, or untrained:mobilenet_v2_050_160. Required",
+        "address of its page, kaggle:OWNER/MODEL/FRAMEWORK/VARIATION, an .onnx or OpenVINO .xml file, or "
+        "untrained:mobilenet_v2_050_160. Required",
         metavar="HANDLE",
     )
     module_sha256: str | None = flag("refuse the module unless its digest is this", default=None, metavar="DIGEST")
