@@ -336,7 +336,7 @@ def test_signature_and_output_of_choice(run, two_outputs):
         ),
         (
             ["--module=MODULE", "--signature=lengths"],
-            r"signature 'lengths' takes no images: it takes .*; expected one input of float or uint8",
+            r"signature 'lengths' takes no images: it takes .*; expected one input of float or uint8 .*",
         ),
         (
             ["--module=MODULE", "--signature=extremes", "--output_key=middle"],
