@@ -172,7 +172,6 @@ class Spec:
     parity: float | None
     dtype: str = "float32"
     pooling: str | None = field(default=None, metadata=OMITTED_IF_NONE)
-    pooling: str | None = field(default=None, metadata=OMITTED_IF_NONE)
     certificate: Certificate | None = field(default=None, metadata=OMITTED_IF_NONE)
     format_version: int = FORMAT_VERSION
     decoders: Mapping[str, str] = field(default_factory=dict)

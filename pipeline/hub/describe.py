@@ -12,6 +12,7 @@ from pipeline.core.settings import PreprocessConfig
 from pipeline.hub.detective import detect_transform
 from pipeline.hub.preprocess import NamedTransform, check_size, declared_transform, named_transform
 from pipeline.hub.resolve import resolve_module
+from pipeline.model_formats.registry import SAVED_MODEL_FORMATS
 from pipeline.savedmodel.module import Module, TensorInfo
 from pipeline.savedmodel.safety import list_operations
 from pipeline.savedmodel.signatures import ImageSignature, choose_signature
@@ -101,6 +102,8 @@ class Description:
         return "\n".join(lines)
 
     def _preprocess_text(self) -> str:
+        if self.embedding is not None and self.embedding.is_encoded:
+            return "by the module"
         if self.preprocess is None:
             return f"unknown: {self.doubt}"
         return f"{self.preprocess.transform.describe()} ({self.preprocess.source})"
@@ -126,6 +129,8 @@ def describe(handle: str, *, sha256: str | None = None) -> Description:
         chosen = choose_signature(module, image_size=named.image_size if named and not module.image_size else None)
     except ModuleError as error:
         return Description(module, None, str(error))
+    if chosen.is_encoded:
+        return Description(module, chosen, "")
     try:
         check_size(named, chosen)
         if not doubt:
@@ -136,6 +141,8 @@ def describe(handle: str, *, sha256: str | None = None) -> Description:
 
 
 def _detected(module: Module, chosen: ImageSignature) -> NamedTransform:
+    if module.format not in SAVED_MODEL_FORMATS:
+        raise ModuleError("the module does not say it; say --preprocess")
     if module.unsafe_operations:  # a description must not run them
         raise ModuleError("its network is not looked at, because it has unsafe operations; say --preprocess")
     return detect_transform(module.path, chosen)

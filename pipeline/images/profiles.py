@@ -7,13 +7,13 @@ import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
 
 from pipeline.images import pillow, pillow_files
 from pipeline.images.damage import unpack
 from pipeline.images.formats.base import DecodeRequest
 from pipeline.images.formats.tiff_pages import find_picture, starting_with
-from pipeline.images.orientation import turn
+from pipeline.images.orientation import turn, turn_back
 
 if TYPE_CHECKING:
     from pipeline.images.formats.base import Pixels
@@ -70,7 +70,7 @@ def read_profile(data: bytes, name: str, request: DecodeRequest) -> bytes | None
     return _open(data, name, request).info.get("icc_profile")
 
 
-def _open(data: bytes, name: str, request: DecodeRequest) -> Image.Image:
+def _open(data: bytes, name: str, request: DecodeRequest) -> ImageFile.ImageFile:
     if name == "tiff":
         data = starting_with(data, find_picture(data))
     return pillow.open_image(name, _PLUGINS[name], data, request)
@@ -107,11 +107,12 @@ def _convert_ink(
 ) -> Pixels:
     """Returns the colours of the ink itself; `pixels` come from a formula without a profile."""
     image = _open(data, name, request)
-    orientation = pillow.orientation_of(image) if request.exif_orientation and name == "jpeg" else 1
-    is_light = name == "jpeg" and "adobe" not in image.info  # Pillow inverts the CMYK of every JPEG
+    orientation = pillow.orientation_of(image)
     image.load()
-    if image.mode != "CMYK" or (name == "tiff" and image.size != (pixels.shape[1], pixels.shape[0])):
+    if image.mode != "CMYK":
         return pixels
-    if is_light:
-        image = Image.fromarray(255 - np.asarray(image), "CMYK")
-    return turn(_convert(image, profile), orientation)
+    is_light = name == "jpeg" and "adobe" not in image.info  # Pillow inverts the CMYK of every JPEG
+    converted = _convert(Image.fromarray(255 - np.asarray(image), "CMYK") if is_light else image, profile)
+    if name == "tiff":  # Pillow turns every TIFF upright
+        return converted if request.exif_orientation else turn_back(converted, orientation)
+    return turn(converted, orientation) if request.exif_orientation else converted

@@ -157,3 +157,19 @@ def test_srgb_itself_changes_almost_nothing():
 def test_only_known_ways():
     with pytest.raises(UsageError, match=r"^icc='p3': expected 'ignore' or 'srgb'$"):
         ImageDecoder(5, 5, icc="p3")
+
+
+@pytest.mark.parametrize("turns", [False, True])
+def test_turned_ink(turns):
+    picture = Image.new("CMYK", (samples.WIDTH, samples.HEIGHT))
+    picture.paste((0, 0, 0, 255), (0, 0, 20, 10))
+    exif = Image.Exif()
+    exif[274] = 6
+    size = (samples.WIDTH, samples.HEIGHT) if turns else (samples.HEIGHT, samples.WIDTH)
+    decoded = []
+    for image_format in ("JPEG", "TIFF"):
+        data = samples.save(picture, image_format, icc_profile=INK, exif=exif)
+        decoded.append(bytes_of(ImageDecoder(*size, icc="srgb", exif_orientation=turns)(data)).astype(int))
+        plain = bytes_of(ImageDecoder(*size, exif_orientation=turns)(data)).astype(int)
+        assert np.abs(decoded[-1] - plain).mean() < 12
+    assert np.abs(decoded[0] - decoded[1]).mean() < 6

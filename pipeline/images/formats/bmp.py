@@ -103,7 +103,7 @@ class BitFields:
                 raise corrupt("bmp", "a colour has no bits")
             shift = (mask & -mask).bit_length() - 1
             length = (mask >> shift).bit_length()
-            values = ((words & mask) >> shift).astype(np.uint32)
+            values = ((words & mask) >> shift).astype(np.int64)
             if length > 8:
                 values = values >> (length - 8)
             elif length < 8:
