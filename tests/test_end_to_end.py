@@ -348,7 +348,7 @@ def test_signature_and_output_of_choice(run, two_outputs):
         (["--output=photos/photo-00.jpg"], r"--output=photos/photo-00\.jpg is a file; expected a directory"),
         (
             ["--input=photos/notes.md", "--input_format=tfrecord"],
-            r"no records: .*/photos/notes\.md is no TFRecord; expected TFRecords of tf\.train\.Example; .*",
+            r"no records: .*/photos/notes\.md is no TFRecord; expected image files, TFRecords .*",
         ),
     ],
 )
