@@ -86,8 +86,8 @@ def test_the_module_travels_through_the_temp_location(flags, gcs, tiny_module, t
 
 
 def test_a_worker_refuses_a_module_of_another_digest(flags, tiny_module, gcs, monkeypatch):
-    def stage_and_spoil(directory, sha256, location):
-        staged = stage_module(directory, sha256, location)
+    def stage_and_spoil(*args):
+        staged = stage_module(*args)
         filesystem.write_atomically(f"{staged}/variables/variables.index", b"spoilt")
         return staged
 
