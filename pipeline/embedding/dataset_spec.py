@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.core.errors import OutputError
-from pipeline.images.transform import ImageTransform, Interpolation, Margins, ResizeMode, Triple
+from pipeline.core.settings.preprocess import Interpolation, ResizeMode
+from pipeline.images.transform import ImageTransform, Margins, Triple
 
 if TYPE_CHECKING:
     from pipeline.images.decoder import ImageDecoder

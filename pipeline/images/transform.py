@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from pipeline.core.errors import UsageError
+from pipeline.core.settings.preprocess import Channels, Interpolation, ResizeMode
 
-ResizeMode = Literal["squash", "crop", "pad"]
-Interpolation = Literal["bilinear", "bicubic"]
-Channels = Literal["rgb", "bgr"]
 Margins = Literal["floor", "half_even"]
 Triple = tuple[float, float, float]
 
