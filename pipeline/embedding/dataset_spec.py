@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.core.errors import OutputError
 from pipeline.core.json import OMITTED_IF_NONE
-from pipeline.images.transform import ImageTransform, Interpolation, Margins, ResizeMode, Triple
+from pipeline.core.settings.preprocess import Interpolation, ResizeMode
+from pipeline.images.transform import ImageTransform, Margins, Triple
 
 if TYPE_CHECKING:
     from pipeline.images.decoder import ImageDecoder

@@ -126,7 +126,7 @@ def describe(handle: str, *, sha256: str | None = None) -> Description:
     except UsageError as error:
         named, doubt = None, str(error)
     try:
-        chosen = choose_signature(module, image_size=named.image_size if named and not module.image_size else None)
+        chosen = _choose(module, named.image_size if named else None)
     except ModuleError as error:
         return Description(module, None, str(error))
     if chosen.is_encoded:
@@ -138,6 +138,15 @@ def describe(handle: str, *, sha256: str | None = None) -> Description:
     except UsageError as error:
         named, doubt = None, str(error)
     return Description(module, chosen, "", named, doubt)
+
+
+def _choose(module: Module, default_size: tuple[int, int] | None) -> ImageSignature:
+    try:
+        return choose_signature(module)
+    except ModuleError:
+        if default_size is None:
+            raise
+        return choose_signature(module, image_size=default_size)  # for a module that does not state its size
 
 
 def _detected(module: Module, chosen: ImageSignature) -> NamedTransform:

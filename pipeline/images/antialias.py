@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pipeline.core.settings.preprocess import Interpolation
 from pipeline.images.keys_kernel import keys_kernel
-from pipeline.images.transform import Interpolation, Placement, Span
+from pipeline.images.transform import Placement, Span
 
 if TYPE_CHECKING:
     from pipeline.images.formats.base import Pixels

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.core.settings.preprocess import Interpolation
 from pipeline.images.antialias import antialiased
 from pipeline.images.keys_kernel import keys_kernel
 from pipeline.images.resize import gather, resize_levels
-from pipeline.images.transform import Interpolation, Placement, Span
+from pipeline.images.transform import Placement, Span
 
 if TYPE_CHECKING:
     from pipeline.images.formats.base import Pixels

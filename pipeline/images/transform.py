@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from pipeline.core.errors import UsageError
+from pipeline.core.settings.preprocess import Channels, Interpolation, ResizeMode
 
-ResizeMode = Literal["squash", "crop", "pad"]
-Interpolation = Literal["bilinear", "bicubic"]
-Channels = Literal["rgb", "bgr"]
 Margins = Literal["floor", "half_even"]
 Triple = tuple[float, float, float]
 
@@ -97,7 +95,7 @@ class ImageTransform:
     @property
     def keeps_levels(self) -> bool:
         """Whether the values, times 255 where the range is [0, 1], are the levels; a uint8 input needs that."""
-        return self.input_range in ((0, 1), (0, 255)) and not any(self.mean) and set(self.std) == {1}
+        return self.input_range in ((0.0, 1.0), (0.0, 255.0)) and not any(self.mean) and set(self.std) == {1}
 
     def box(self, height: int, width: int) -> tuple[int, int]:
         """Returns the height and width of which the input is the centre."""

@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -141,6 +142,22 @@ def test_hub_module_as_json(hub_module, capsys):
             "image_feature_vector": {"inputs": {"images": {"dtype": "float32", "shape": [None, 96, 96, 3]}}}
         },
     }
+
+
+def test_file_in_the_directory_is_described(tiny_module, tmp_path):
+    module = tmp_path / "module"
+    shutil.copytree(tiny_module, module)
+    text = str(describe(str(module)))
+    assert "\npreprocess  squash, bilinear, RGB in [0, 1] (names of TF Hub's image signatures)\n" in text
+    (module / "preprocess.yaml").write_text("preset: siglip\n")
+    described = describe(str(module))
+    assert (
+        "\npreprocess  squash, bicubic with antialiasing, RGB in [0, 1] minus 0.5 divided by 0.5 "
+        "(preprocess.yaml in the module's directory)\n"
+    ) in str(described)
+    assert json.loads(described.to_json())["preprocess"]["mean"] == [0.5, 0.5, 0.5]
+    (module / "preprocess.yaml").write_text("preset: clap\n")
+    assert "preprocess  unknown: " in str(describe(str(module)))
 
 
 def test_module_that_gives_no_embeddings_is_described_all_the_same(tmp_path):

@@ -64,8 +64,6 @@ def _convert(values: Mapping[str, Any], key: str) -> Any:
         if not isinstance(value, list) or len(value) != 2:
             raise UsageError(f"input_range={value!r}: expected a list of two numbers")
         return number({key: value[0]}, key), number({key: value[1]}, key)
-    if key == "antialias":
-        if not isinstance(value, bool):
-            raise UsageError(f"antialias={value!r}: expected true or false")
-        return value
+    if key == "antialias" and not isinstance(value, bool):
+        raise UsageError(f"antialias={value!r}: expected true or false")
     return value
