@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.settings import DecodeConfig, EngineConfig, ExecutionConfig, InputConfig, ModuleConfig, OutputConfig
+from pipeline.core.settings import (
+    DecodeConfig,
+    EngineConfig,
+    ExecutionConfig,
+    InputConfig,
+    ModuleConfig,
+    OutputConfig,
+    PreprocessConfig,
+)
 from pipeline.dataset.verify import verify
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -88,7 +96,15 @@ def test_the_embedder_works_without_beam(home: Path) -> None:
 def test_every_flag_is_in_the_table() -> None:
     flags = {
         name
-        for section in (InputConfig, ModuleConfig, DecodeConfig, EngineConfig, OutputConfig, ExecutionConfig)
+        for section in (
+            InputConfig,
+            ModuleConfig,
+            DecodeConfig,
+            PreprocessConfig,
+            EngineConfig,
+            OutputConfig,
+            ExecutionConfig,
+        )
         for name in section.__dataclass_fields__
     }
     table = README[README.index("| flag | meaning |") : README.index("Any option of Apache Beam")]

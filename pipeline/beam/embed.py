@@ -59,7 +59,8 @@ class EmbedImages(beam.PTransform):
 
         Args:
           handle: as in `--module`.
-          **settings: other fields of `pipeline.core.settings.ModuleConfig`, `DecodeConfig` and `EngineConfig`.
+          **settings: other fields of `pipeline.core.settings.ModuleConfig`, `PreprocessConfig`, `DecodeConfig` and
+            `EngineConfig`.
 
         Raises:
           UsageError: a setting is unknown or cannot be honoured.

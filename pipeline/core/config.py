@@ -23,6 +23,7 @@ from pipeline.core.settings import (
     InputConfig,
     ModuleConfig,
     OutputConfig,
+    PreprocessConfig,
 )
 
 _T = TypeVar("_T")
@@ -37,6 +38,7 @@ class RunConfig:
       module: the network that embeds the images.
       output: directory and format of the vectors.
       decode: how encoded images become pixels.
+      preprocess: how pixels become the network's input.
       engine: the inference engine, and the scale of the vectors.
       execution: waves, limits and resuming.
       beam_args: Beam's own options, as on a command line, such as `--runner=DirectRunner`.
@@ -46,6 +48,7 @@ class RunConfig:
     module: ModuleConfig
     output: OutputConfig
     decode: DecodeConfig = DecodeConfig()
+    preprocess: PreprocessConfig = PreprocessConfig()
     engine: EngineConfig = EngineConfig()
     execution: ExecutionConfig = ExecutionConfig()
     beam_args: tuple[str, ...] = ()
@@ -105,6 +108,7 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "module": ModuleConfig,
     "output": OutputConfig,
     "decode": DecodeConfig,
+    "preprocess": PreprocessConfig,
     "engine": EngineConfig,
     "execution": ExecutionConfig,
 }
@@ -165,7 +169,7 @@ def make_parser() -> argparse.ArgumentParser:
         for item in dataclasses.fields(section):
             flag = item.metadata
             name, text = f"--{item.name}", flag["help"].replace("%", "%%")
-            if item.type == "bool":
+            if str(item.type).split(" ")[0] == "bool":
                 group.add_argument(name, help=text, action=argparse.BooleanOptionalAction)
                 continue
             options: dict[str, Any] = {

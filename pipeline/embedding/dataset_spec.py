@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from pipeline.core.errors import OutputError
 from pipeline.core.json import OMITTED_IF_NONE
+from pipeline.images.transform import ImageTransform, Interpolation, Margins, ResizeMode, Triple
+
+if TYPE_CHECKING:
+    from pipeline.images.decoder import ImageDecoder
 
 FORMAT_VERSION = 2
 """Version of the data set format."""
@@ -16,14 +21,26 @@ FORMAT_VERSION = 2
 class Preprocessing:
     """The preprocessing from encoded bytes to the network's input.
 
+    Older specs lack the fields from `resize_mode` on; their defaults are what was done then. An older program, which
+    ignores these fields, sees another transform in `color`, `value_range` or `resize`.
+
     Attributes:
       height: height of the input in pixels.
       width: width of the input in pixels.
       decode: `exact` or `fast`.
       exif_orientation: whether images were rotated by their EXIF orientation.
       color: order of the channels.
-      value_range: range of the input's values.
-      resize: method of the resize.
+      value_range: range of the input's values, over all channels.
+      resize: the resize in words.
+      resize_mode: as all following fields, see `pipeline.images.transform.ImageTransform`, whose `resize` this is.
+      crop_fraction: see there.
+      interpolation: see there.
+      antialias: see there.
+      input_range: see there.
+      mean: see there.
+      std: see there.
+      margins: see there.
+      fill: see there.
     """
 
     height: int
@@ -33,6 +50,62 @@ class Preprocessing:
     color: str = "RGB"
     value_range: tuple[float, float] = (0.0, 1.0)
     resize: str = "bilinear, half-pixel centres, no antialias"
+    resize_mode: ResizeMode = "squash"
+    crop_fraction: float = 1.0
+    interpolation: Interpolation = "bilinear"
+    antialias: bool = False
+    input_range: tuple[float, float] = (0.0, 1.0)
+    mean: Triple = (0.0, 0.0, 0.0)
+    std: Triple = (1.0, 1.0, 1.0)
+    margins: Margins = "floor"
+    fill: tuple[int, int, int] = (0, 0, 0)
+
+    @classmethod
+    def of(cls, decoder: ImageDecoder) -> Preprocessing:
+        """Returns the preprocessing that a decoder does."""
+        transform = decoder.transform
+        ends = [
+            (value - mean) / std
+            for mean, std in zip(transform.mean, transform.std, strict=True)
+            for value in transform.input_range
+        ]
+        antialias = "antialias" if transform.antialias else "no antialias"
+        kernel = f"{transform.interpolation}, half-pixel centres, {antialias}"
+        is_plain = transform.resize == "squash" and transform.crop_fraction == 1
+        return cls(
+            height=decoder.height,
+            width=decoder.width,
+            decode=decoder.decode,
+            exif_orientation=decoder.exif_orientation,
+            color=transform.channels.upper(),
+            value_range=(min(ends), max(ends)),
+            resize=kernel if is_plain else f"{transform.resize} {transform.crop_fraction:g}, {kernel}",
+            resize_mode=transform.resize,
+            crop_fraction=transform.crop_fraction,
+            interpolation=transform.interpolation,
+            antialias=transform.antialias,
+            input_range=transform.input_range,
+            mean=transform.mean,
+            std=transform.std,
+            margins=transform.margins,
+            fill=transform.fill,
+        )
+
+    @property
+    def transform(self) -> ImageTransform:
+        """The transform from decoded pixels to the input."""
+        return ImageTransform(
+            resize=self.resize_mode,
+            crop_fraction=self.crop_fraction,
+            interpolation=self.interpolation,
+            antialias=self.antialias,
+            channels="bgr" if self.color == "BGR" else "rgb",
+            input_range=self.input_range,
+            mean=self.mean,
+            std=self.std,
+            margins=self.margins,
+            fill=self.fill,
+        )
 
 
 BY_MODULE = Preprocessing(height=0, width=0, decode="module", exif_orientation=False, resize="module")

@@ -19,12 +19,12 @@ from typing import Any
 from pipeline.core.cores import usable_cores
 from pipeline.core.errors import UsageError
 from pipeline.core.records import EmbeddingBatch, ImageRecord
-from pipeline.core.settings import DecodeConfig, EngineConfig, ModuleConfig, Normalization
+from pipeline.core.settings import DecodeConfig, EngineConfig, ModuleConfig, Normalization, PreprocessConfig
 from pipeline.core.timing import log_step, timed
 from pipeline.embedding.batching import BatchFeeder
 from pipeline.embedding.certificate import certify
 from pipeline.embedding.dataset_spec import Certificate, Spec
-from pipeline.embedding.embedder_spec import EmbedderSpec, find_function
+from pipeline.embedding.embedder_spec import EmbedderSpec, find_embedder
 from pipeline.embedding.feeding import ByteBudget, DirectFeeder, Feeder
 from pipeline.embedding.rows import make_batch
 from pipeline.engines.base import Engine, ModuleFunction
@@ -112,22 +112,30 @@ class Embedder:
 
         Args:
           handle: as in `--module`.
-          **settings: other fields of `pipeline.core.settings.ModuleConfig`, `DecodeConfig` and `EngineConfig`.
+          **settings: other fields of `pipeline.core.settings.ModuleConfig`, `PreprocessConfig`, `DecodeConfig` and
+            `EngineConfig`.
 
         Raises:
           UsageError: a setting is unknown or cannot be honoured.
           ModuleError: the module cannot be found, trusted or used.
         """
-        sections = (ModuleConfig, DecodeConfig, EngineConfig)
+        sections = (ModuleConfig, PreprocessConfig, DecodeConfig, EngineConfig)
         names = [{item.name for item in dataclasses.fields(section)} for section in sections]
         known = sorted(set().union(*names))
         unknown = sorted(set(settings) - set(known))
         if unknown:
             raise UsageError(f"unknown setting '{unknown[0]}'; expected some of {', '.join(known)}")
-        module, decode, engine = ({name: settings[name] for name in found if name in settings} for found in names)
-        config = EngineConfig(**engine)
-        function = find_function(ModuleConfig(os.fspath(handle), **module), config)
-        return cls.choose(EmbedderSpec.of(function, DecodeConfig(**decode), config))
+        module, preprocess, decode, engine = (
+            {name: settings[name] for name in found if name in settings} for found in names
+        )
+        return cls.choose(
+            find_embedder(
+                ModuleConfig(os.fspath(handle), **module),
+                PreprocessConfig(**preprocess),
+                DecodeConfig(**decode),
+                EngineConfig(**engine),
+            )
+        )
 
     @classmethod
     def choose(cls, spec: EmbedderSpec) -> Embedder:

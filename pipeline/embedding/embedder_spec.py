@@ -7,16 +7,32 @@ an engine, and `Embedder` the loaded result.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from pipeline.core.settings import DecodeConfig, EngineConfig, ModuleConfig, Normalization
+from pipeline.core.errors import ModuleError, UsageError
+from pipeline.core.settings import DecodeConfig, EngineConfig, ModuleConfig, Normalization, PreprocessConfig
 from pipeline.embedding.dataset_spec import BY_MODULE, Certificate, Preprocessing, Spec
-from pipeline.engines.base import Engine, ModuleFunction
+from pipeline.engines.base import SAVED_MODEL_FORMATS, Engine, ModuleFunction
+from pipeline.hub.detective import detect_transform
+from pipeline.hub.preprocess import (
+    NamedTransform,
+    check_size,
+    declared_transform,
+    named_transform,
+    override,
+    undeclared,
+)
 from pipeline.hub.resolve import resolve_module
 from pipeline.images.decoder import ImageDecoder
+from pipeline.images.transform import ImageTransform
+from pipeline.savedmodel.module import Module
 from pipeline.savedmodel.safety import check_operations
 from pipeline.savedmodel.signatures import choose_signature
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,7 +60,7 @@ class EmbedderSpec:
 
     Attributes:
       source: loads the engine.
-      decoder: turns encoded bytes into pixels.
+      decoder: turns encoded bytes into the network's input.
       batch_size: records in a group, or None for the engine's default.
       normalize: whether vectors are scaled to length 1 (`l2`) or not (`none`).
     """
@@ -55,8 +71,22 @@ class EmbedderSpec:
     normalize: Normalization = "none"
 
     @classmethod
-    def of(cls, function: ModuleFunction, decode: DecodeConfig, engine: EngineConfig) -> EmbedderSpec:
-        """Returns the spec of a module's function under some settings."""
+    def of(
+        cls, function: ModuleFunction, transform: ImageTransform, decode: DecodeConfig, engine: EngineConfig
+    ) -> EmbedderSpec:
+        """Returns the spec of a module's function under some settings.
+
+        Raises:
+          UsageError: the function takes levels, and the transform changes them.
+        """
+        if function.signature.dtype == "uint8":
+            if not transform.keeps_levels:
+                raise UsageError(
+                    f"module {function.handle} takes levels from 0 to 255 (uint8), and the transform makes "
+                    f"{transform.describe()}; leave --input_range, --mean and --std out, or say --preprocess=raw255"
+                )
+            # The adapted function takes values in [0, 1], and makes levels of them.
+            transform = dataclasses.replace(transform, input_range=(0.0, 1.0))
         decoder = ImageDecoder(
             # A function of encoded images resizes them itself: the decoder only checks them.
             height=function.signature.height or 1,
@@ -65,6 +95,7 @@ class EmbedderSpec:
             exif_orientation=decode.exif_orientation,
             max_pixels=decode.max_pixels,
             max_image_bytes=decode.max_image_bytes,
+            transform=transform,
         )
         return cls(function, decoder, engine.batch_size, engine.normalize)
 
@@ -79,17 +110,11 @@ class EmbedderSpec:
           parity: see `Spec`.
           certificate: see `Spec`.
         """
-        source, decoder = self.source, self.decoder
+        source = self.source
         function = source if isinstance(source, ModuleFunction) else None
         signature = function.signature if function else None
-        preprocessing = Preprocessing(
-            height=decoder.height,
-            width=decoder.width,
-            decode=decoder.decode,
-            exif_orientation=decoder.exif_orientation,
-        )
-        if signature and signature.is_encoded:
-            preprocessing = BY_MODULE
+        is_encoded = signature is not None and signature.is_encoded
+        preprocessing = BY_MODULE if is_encoded else Preprocessing.of(self.decoder)
         return Spec(
             module=source.handle,
             module_sha256=function.sha256 if function else "",
@@ -112,21 +137,81 @@ class EmbedderSpec:
         return dataclasses.replace(self, source=dataclasses.replace(self.source, engine=name))
 
 
+@dataclass(frozen=True)
+class Context:
+    """What a run knows besides its settings, for a module that declares no preprocessing.
+
+    Attributes:
+      existing: returns the spec of the data set that the run extends; None if it starts a new one.
+      images: returns encoded images of the run's input.
+    """
+
+    existing: Callable[[], Spec | None] = lambda: None
+    images: Callable[[], Iterable[bytes]] = tuple
+
+
+def find_embedder(
+    module: ModuleConfig,
+    preprocess: PreprocessConfig,
+    decode: DecodeConfig,
+    engine: EngineConfig,
+    *,
+    threads: int | None = None,
+    context: Context = Context(),
+) -> EmbedderSpec:
+    """Resolves a module, and chooses its function and the transform of its images; the engine is not chosen yet.
+
+    The transform is the first that is known of: `--preprocess`; a file in the module's directory; the module's own
+    declaration; that of the existing data set, if the module is the same; that for which the network was made, as
+    `detect_transform` finds it. The flags for single values then override its values.
+
+    Raises:
+      ModuleError: the module cannot be found or trusted, or has no suitable function; or its transform is unknown.
+      UsageError: the named transform cannot be honoured.
+    """
+    found = _find_module(module)
+    named = named_transform(found, preprocess)
+    function = _function(found, module, engine, threads, named.image_size if named else None)
+    check_size(named, function.signature)
+    named = named or declared_transform(found, function.signature) or _undeclared(function, context)
+    return EmbedderSpec.of(function, override(named.transform, preprocess), decode, engine)
+
+
 def find_function(module: ModuleConfig, engine: EngineConfig, *, threads: int | None = None) -> ModuleFunction:
     """Resolves a module and chooses its function, without loading the module.
 
     Raises:
       ModuleError: the module cannot be found or trusted, or has no suitable function.
     """
+    return _function(_find_module(module), module, engine, threads)
+
+
+def _find_module(module: ModuleConfig) -> Module:
     found = resolve_module(module.module, sha256=module.module_sha256)
     check_operations(found.handle, found.unsafe_operations, allow=module.allow_unsafe_module)
-    signature = choose_signature(
+    return found
+
+
+def _function(
+    found: Module,
+    module: ModuleConfig,
+    engine: EngineConfig,
+    threads: int | None,
+    default_size: tuple[int, int] | None = None,
+) -> ModuleFunction:
+    choose = functools.partial(
+        choose_signature,
         found,
         signature=module.signature,
         output_key=module.output_key,
-        image_size=module.image_size,
         pooling=module.pooling,
     )
+    try:
+        signature = choose(image_size=module.image_size)
+    except ModuleError:
+        if default_size is None or module.image_size is not None:
+            raise
+        signature = choose(image_size=default_size)  # for a module that does not state its size
     return ModuleFunction(
         handle=found.handle,
         path=found.path,
@@ -139,3 +224,15 @@ def find_function(module: ModuleConfig, engine: EngineConfig, *, threads: int | 
         format=found.format,
         model_file=found.model_file,
     )
+
+
+def _undeclared(function: ModuleFunction, context: Context) -> NamedTransform:
+    """Returns the transform for a module that declares none: that of its data set, or what its network shows."""
+    existing = context.existing()
+    if existing is not None and existing.module_sha256 == function.sha256:
+        return NamedTransform(existing.preprocessing.transform, "data set")
+    if function.format not in SAVED_MODEL_FORMATS:
+        raise undeclared(function.handle)
+    detected = detect_transform(function.path, function.signature, context.images())
+    _log.info("%s", detected)
+    return detected

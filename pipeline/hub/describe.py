@@ -7,7 +7,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.core.errors import ModuleError
+from pipeline.core.errors import ModuleError, UsageError
+from pipeline.core.settings import PreprocessConfig
+from pipeline.hub.detective import detect_transform
+from pipeline.hub.preprocess import NamedTransform, check_size, declared_transform, named_transform, undeclared
 from pipeline.hub.resolve import resolve_module
 from pipeline.savedmodel.module import Module, TensorInfo
 from pipeline.savedmodel.safety import list_operations
@@ -24,11 +27,16 @@ class Description:
       module: the module.
       embedding: the function that `pipeline.run` would call; None if the module computes no embeddings of images.
       obstacle: why there is no `embedding`; empty if there is one.
+      preprocess: the transform that `pipeline.run` would use by default; None if there is no `embedding`, or the
+        transform is unknown.
+      doubt: why the transform is unknown; empty if it is known.
     """
 
     module: Module
     embedding: ImageSignature | None
     obstacle: str
+    preprocess: NamedTransform | None = None
+    doubt: str = ""
 
     def to_json(self) -> str:
         """Returns the description as a JSON object of several lines; unknown dimensions are null."""
@@ -43,6 +51,8 @@ class Description:
                 "image_size": (embedding.height, embedding.width) if embedding else module.image_size,
                 "embedding": dataclasses.asdict(embedding) if embedding else None,
                 "obstacle": self.obstacle or None,
+                "preprocess": dataclasses.asdict(self.preprocess.transform) if self.preprocess else None,
+                "preprocess_source": self.preprocess.source if self.preprocess else self.doubt or None,
                 "unsafe_operations": [dataclasses.asdict(operation) for operation in module.unsafe_operations],
                 "signatures": {
                     name: {"inputs": _as_dict(signature.inputs), "outputs": _as_dict(signature.outputs)}
@@ -72,6 +82,7 @@ class Description:
             lines += [
                 f"image size  {'any, the module takes encoded images and resizes them' if chosen.is_encoded else size}",
                 f"embedding   {dimension} values (signature {chosen.signature}, output {chosen.output_key})",
+                f"preprocess  {self._preprocess_text()}",
             ]
             if chosen.is_adapted or chosen.switches:
                 lines.append(f"fed with    {_feed(chosen)}")
@@ -89,6 +100,11 @@ class Description:
             lines += ["", f"signature {', '.join(names)}", tensors_text]
         return "\n".join(lines)
 
+    def _preprocess_text(self) -> str:
+        if self.preprocess is None:
+            return f"unknown: {self.doubt}"
+        return f"{self.preprocess.transform.describe()} ({self.preprocess.source})"
+
 
 def describe(handle: str, *, sha256: str | None = None) -> Description:
     """Resolves a module and describes it.
@@ -102,9 +118,29 @@ def describe(handle: str, *, sha256: str | None = None) -> Description:
     """
     module = resolve_module(handle, sha256=sha256)
     try:
-        return Description(module, choose_signature(module), "")
+        named = named_transform(module, PreprocessConfig())
+        doubt = ""
+    except UsageError as error:
+        named, doubt = None, str(error)
+    try:
+        chosen = choose_signature(module, image_size=named.image_size if named and not module.image_size else None)
     except ModuleError as error:
         return Description(module, None, str(error))
+    try:
+        check_size(named, chosen)
+        if not doubt:
+            named = named or declared_transform(module, chosen) or _detected(module, chosen)
+    except UsageError as error:
+        named, doubt = None, str(error)
+    return Description(module, chosen, "", named, doubt)
+
+
+def _detected(module: Module, chosen: ImageSignature) -> NamedTransform:
+    if module.unsafe_operations:  # a description must not run them
+        raise ModuleError("its network is not looked at, because it has unsafe operations; say --preprocess")
+    if module.format not in ("tf1_hub", "tf2"):
+        raise undeclared(module.handle)
+    return detect_transform(module.path, chosen)
 
 
 def _feed(chosen: ImageSignature) -> str:

@@ -22,18 +22,25 @@ def resize(pixels: Pixels, out: npt.NDArray[np.float32] | npt.NDArray[np.uint8])
         times 255, rounded to the nearest level.
     """
     height, width, _ = out.shape
-    # Both branches compute the same bilinear resize, up to rounding. OpenCV is faster for images up to a few times
-    # the size of the result; for larger ones, gathering only the needed pixels is faster.
-    if pixels.shape[0] <= 6 * height and pixels.shape[1] <= 6 * width:
-        resized = cv2.resize(pixels.astype(np.float32, order="C"), (width, height), interpolation=cv2.INTER_LINEAR)
-    else:
-        resized = _gather(pixels, height, width)
+    resized = resize_levels(pixels, height, width)
     if out.dtype == np.uint8:
         np.rint(resized, out=resized)
         np.copyto(out, resized, casting="unsafe")
     else:
         np.multiply(resized, np.float32(1 / 255), out=out)
         np.minimum(out, np.float32(1), out=out)  # The sum of two weights may round to just above 1.
+
+
+def resize_levels(pixels: Pixels, height: int, width: int) -> npt.NDArray[np.float32]:
+    """Returns an image, resized like by `resize`: float32 [height, width, 3] in [0, 255], up to rounding."""
+    # Both branches compute the same bilinear resize, up to rounding. OpenCV is faster for images up to a few times
+    # the size of the result; for larger ones, gathering only the needed pixels is faster.
+    if pixels.shape[0] <= 6 * height and pixels.shape[1] <= 6 * width:
+        resized: npt.NDArray[np.float32] = cv2.resize(
+            pixels.astype(np.float32, order="C"), (width, height), interpolation=cv2.INTER_LINEAR
+        )
+        return resized
+    return gather(pixels, height, width)
 
 
 def resize_in_calling_thread() -> None:
@@ -45,10 +52,22 @@ def resize_in_calling_thread() -> None:
     cv2.setNumThreads(1)
 
 
-def _gather(pixels: Pixels, height: int, width: int) -> npt.NDArray[np.float32]:
-    """Returns `pixels` resized to float32 [height, width, 3] in [0, 255], from the needed pixels only."""
+def gather(
+    pixels: Pixels, height: int, width: int, rows: slice = slice(None), columns: slice = slice(None)
+) -> npt.NDArray[np.float32]:
+    """Returns a part of `resize_levels(pixels, height, width)`, computed from the needed pixels only.
+
+    Args:
+      pixels: the image, uint8 [h, w, 3].
+      height: of the whole resized image.
+      width: of the whole resized image.
+      rows: the part's rows.
+      columns: the part's columns.
+    """
     left, right, right_weight = _neighbours(pixels.shape[1], width)
+    left, right, right_weight = left[columns], right[columns], right_weight[columns]
     top, bottom, bottom_weight = _neighbours(pixels.shape[0], height)
+    top, bottom, bottom_weight = top[rows], bottom[rows], bottom_weight[rows]
 
     def across(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         lines = pixels.take(rows, axis=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from apache_beam.io.filesystems import FileSystems
@@ -14,13 +14,16 @@ from pipeline.beam import options as beam_options
 from pipeline.core.config import RunConfig
 from pipeline.core.console import describe_os_error
 from pipeline.core.errors import OutputError
+from pipeline.core.records import ImageRecord
 from pipeline.core.timing import timed
 from pipeline.dataset import metadata, ownership
 from pipeline.embedding.dataset_spec import Spec, check_same_space
-from pipeline.embedding.embedder_spec import EmbedderSpec, find_function
+from pipeline.embedding.embedder_spec import Context, EmbedderSpec, find_embedder
 from pipeline.engines.base import ModuleFunction
+from pipeline.inputs.base import ReadSettings
 from pipeline.inputs.find import check_records, find_inputs
 from pipeline.inputs.input_table import InputTable
+from pipeline.inputs.tasks import make_tasks, read_tasks
 from pipeline.job.prepare import threads_per_process
 from pipeline.storage import filesystem
 
@@ -35,7 +38,7 @@ class CheckedRun:
       options: Beam's.
       output: directory of the data set, absolute if it is local.
       files: all inputs that the data set should cover.
-      embedder: the module's function, decoding and batch size; the engine is not chosen yet.
+      embedder: the module's function, decoding, preprocessing and batch size; the engine is not chosen yet.
     """
 
     options: PipelineOptions
@@ -58,9 +61,33 @@ def check_run(config: RunConfig) -> CheckedRun:
         files = find_inputs(config.input, ownership.outputs_in(output))
         check_records(files)
     with timed("finding the module"):
-        function = find_function(config.module, config.engine, threads=threads_per_process(options))
+        embedder = find_embedder(
+            config.module,
+            config.preprocess,
+            config.decode,
+            config.engine,
+            threads=threads_per_process(options),
+            context=Context(lambda: _existing_spec(config), lambda: _some_images(config, files)),
+        )
     check_directory(filesystem.normalize(config.output.output))
-    return CheckedRun(options, output, files, EmbedderSpec.of(function, config.decode, config.engine))
+    return CheckedRun(options, output, files, embedder)
+
+
+def _existing_spec(config: RunConfig) -> Spec | None:
+    """Returns the spec of the data set that a run extends; None if there is none, or the run replaces it."""
+    if config.execution.overwrite:
+        return None
+    check_directory(filesystem.normalize(config.output.output))
+    return metadata.read_spec(filesystem.absolute(config.output.output))
+
+
+def _some_images(config: RunConfig, files: InputTable) -> Iterator[bytes]:
+    """Yields encoded images of the input, one after the other."""
+    settings = ReadSettings(config.input, config.decode.max_image_bytes)
+    for file in files:
+        for item in read_tasks(make_tasks([file]), settings):
+            if isinstance(item, ImageRecord):
+                yield item.image
 
 
 def check_directory(output: str) -> None:

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from pipeline.core.config import RunConfig, make_parser, option_name, suggest_flag
 from pipeline.core.errors import UsageError
-from pipeline.core.settings import DecodeConfig, EngineConfig, ExecutionConfig, InputConfig, ModuleConfig, OutputConfig
+from pipeline.core.settings import (
+    DecodeConfig,
+    EngineConfig,
+    ExecutionConfig,
+    InputConfig,
+    ModuleConfig,
+    OutputConfig,
+    PreprocessConfig,
+)
 
 REQUIRED = {"input": "photos", "module": "m.tar.gz", "output": "out"}
 REQUIRED_ARGS = [f"--{name}={value}" for name, value in REQUIRED.items()]
@@ -57,6 +65,15 @@ FULL = {
     "exif_orientation": True,
     "max_pixels": 1000,
     "max_image_bytes": 4096,
+    "preprocess": "clip",
+    "input_range": [0, 255],
+    "mean": [0.5, 0.4, 0.3],
+    "std": 0.2,
+    "resize": "pad",
+    "crop_fraction": 0.9,
+    "interpolation": "bicubic",
+    "antialias": False,
+    "channels": "bgr",
     "batch_size": 5,
     "normalize": "l2",
     "output": "o",
@@ -71,6 +88,9 @@ FULL_CONFIG = RunConfig(
     input=InputConfig(("a/*.jpg", "gs://b/c"), "images", "jpeg", "id", ("label", "text")),
     module=ModuleConfig("m", "0f" * 32, "s", "k", (96, 128)),
     decode=DecodeConfig("fast", True, 1000, 4096),
+    preprocess=PreprocessConfig(
+        "clip", (0.0, 255.0), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), "pad", 0.9, "bicubic", False, "bgr"
+    ),
     engine=EngineConfig(batch_size=5, normalize="l2"),
     output=OutputConfig("o", ("parquet",), compression="gzip"),
     execution=ExecutionConfig(overwrite=True, max_failure_rate=0.25),
@@ -92,6 +112,15 @@ FULL_ARGS = [
     "--exif_orientation",
     "--max_pixels=1000",
     "--max_image_bytes=4KiB",
+    "--preprocess=clip",
+    "--input_range=0,255",
+    "--mean=0.5,0.4,0.3",
+    "--std=0.2",
+    "--resize=pad",
+    "--crop_fraction=0.9",
+    "--interpolation=bicubic",
+    "--no-antialias",
+    "--channels=bgr",
     "--batch_size=5",
     "--normalize=l2",
     "--output=o",

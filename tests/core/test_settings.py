@@ -14,12 +14,22 @@ from pipeline.core.settings import (
     InputConfig,
     ModuleConfig,
     OutputConfig,
+    PreprocessConfig,
     parse_bytes,
     parse_image_size,
     parse_names,
 )
+from pipeline.core.settings.preprocess import parse_range, parse_triple
 
-SECTIONS = (InputConfig, ModuleConfig, DecodeConfig, EngineConfig, OutputConfig, ExecutionConfig)
+SECTIONS = (
+    InputConfig,
+    ModuleConfig,
+    DecodeConfig,
+    PreprocessConfig,
+    EngineConfig,
+    OutputConfig,
+    ExecutionConfig,
+)
 UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -144,6 +154,24 @@ DIGEST = "0123456789abcdef" * 4
         (lambda: DecodeConfig(max_pixels=0), "--max_pixels=0 leaves no image; it must be at least 1"),
         (lambda: DecodeConfig(max_image_bytes=-5), "--max_image_bytes=-5 leaves no image; it must be at least 1"),
         (lambda: DecodeConfig(decode="quick"), "--decode='quick' is not one of its choices: exact, fast"),
+        (
+            lambda: PreprocessConfig(resize="stretch"),
+            "--resize='stretch' is not one of its choices: squash, crop, pad",
+        ),
+        (
+            lambda: PreprocessConfig(crop_fraction=0.0),
+            "--crop_fraction=0.0 is not a share; it must be above 0 and at most 1",
+        ),
+        (lambda: PreprocessConfig(std=(1.0, 0.0, 1.0)), "--std=1,0,1 must be above 0"),
+        (
+            lambda: PreprocessConfig(""),
+            "--preprocess is empty; expected a file or one of hub, keras_tf, keras_torch, keras_caffe, raw255, "
+            "imagenet, clip, siglip",
+        ),
+        (lambda: parse_triple("1,2"), "'1,2' is not a number for each channel; write it like 0.5 or 0.485,0.456,0.406"),
+        (lambda: parse_triple("nan"), "'nan' is not a number for each channel; write it like 0.5 or 0.485,0.456,0.406"),
+        (lambda: parse_range("1,-1"), "'1,-1' is not a low and a high value; write it like -1,1"),
+        (lambda: parse_range("a,b"), "'a,b' is not a low and a high value; write it like -1,1"),
         (lambda: EngineConfig(batch_size=0), "--batch_size=0 is not a batch size; it must be between 1 and 4096"),
         (lambda: EngineConfig(batch_size=4097), "--batch_size=4097 is not a batch size; it must be between 1 and 4096"),
         (lambda: OutputConfig(""), "no output: --output=DIRECTORY is required"),
@@ -205,6 +233,7 @@ def test_defaults_are_those_of_the_contract():
         ("a",), input_format="auto", image_feature="image/encoded", key_feature=None, passthrough=()
     )
     assert ModuleConfig("m") == ModuleConfig("m", signature=None, output_key=None, image_size=None)
+    assert set(dataclasses.asdict(PreprocessConfig()).values()) == {None}
     assert DecodeConfig() == DecodeConfig("exact", exif_orientation=False, max_pixels=10**8, max_image_bytes=64 * 2**20)
     assert OutputConfig("o") == OutputConfig("o", output_format=("tfrecord",), compression="none")
     assert ExecutionConfig() == ExecutionConfig(

@@ -91,7 +91,7 @@ def test_other_pixels_are_sent_to_the_reference_once(embedder, module_cache, mon
 
 def test_without_a_reference_there_is_a_digest_only(tmp_path):
     path = write_ir(tmp_path / "net.xml", CNN)
-    with Embedder.from_module(path) as embedder:
+    with Embedder.from_module(path, preprocess="hub") as embedder:
         certificate = embedder.dataset_spec.certificate
     assert (certificate.reference, certificate.difference) == (None, None)
     assert len(certificate.probe_sha256) == 64

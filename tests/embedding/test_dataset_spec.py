@@ -8,6 +8,7 @@ from pipeline.core.json import from_json, to_json
 from pipeline.embedding.dataset_spec import Preprocessing, Spec, check_same_space, differing_fields
 from pipeline.embedding.embedder import Embedder
 from pipeline.images.decoder import ImageDecoder
+from pipeline.images.transforms.registry import PRESETS
 from pipeline.savedmodel.digest import module_digest
 from pipeline.testing import TINY_DIMENSION, FakeEngine
 from tests.datasets import SPEC
@@ -31,6 +32,15 @@ OTHER_PREPROCESSING = {
     "color": "BGR",
     "value_range": (-1.0, 1.0),
     "resize": "area",
+    "resize_mode": "crop",
+    "crop_fraction": 0.875,
+    "interpolation": "bicubic",
+    "antialias": True,
+    "input_range": (0.0, 255.0),
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.25, 0.25, 0.25),
+    "margins": "half_even",
+    "fill": (1, 2, 3),
 }
 
 
@@ -82,6 +92,26 @@ def test_the_spec_of_a_loaded_module(tiny_module):
             precision="float32",
             parity=None,
         )
+
+
+@pytest.mark.parametrize("name", PRESETS.names)
+def test_a_spec_tells_the_whole_transform(name):
+    """Also to older programs, which know only three of its fields."""
+    decoder = ImageDecoder(height=32, width=48, transform=PRESETS.load(name))
+    preprocessing = Preprocessing.of(decoder)
+    assert from_json(Preprocessing, to_json(preprocessing)) == preprocessing
+    assert preprocessing.transform == decoder.transform
+    hub = Preprocessing(height=32, width=48, decode="exact", exif_orientation=False)
+    assert (preprocessing == hub) == (name == "hub")
+    known = ("color", "value_range", "resize")
+    assert all(getattr(preprocessing, item) == getattr(hub, item) for item in known) == (name == "hub")
+
+
+def test_a_transform_in_words_in_a_spec():
+    preprocessing = Preprocessing.of(ImageDecoder(height=8, width=8, transform=PRESETS.load("imagenet")))
+    assert preprocessing.resize == "crop 0.875, bilinear, half-pixel centres, antialias"
+    assert preprocessing.value_range == pytest.approx((-2.1179, 2.64), abs=1e-4)
+    assert Preprocessing.of(ImageDecoder(height=8, width=8, transform=PRESETS.load("keras_caffe"))).color == "BGR"
 
 
 def test_an_embedder_around_a_bare_engine_has_no_spec():

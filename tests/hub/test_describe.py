@@ -42,7 +42,7 @@ def tf2_module(tmp_path_factory):
 
 def test_hub_module_in_words(hub_module):
     lines = str(describe(str(hub_module))).splitlines()
-    assert lines[:7] == [
+    assert lines[:8] == [
         f"module      {hub_module}",
         f"files       {hub_module}",
         f"sha256      {module_digest(hub_module)}",
@@ -50,14 +50,20 @@ def test_hub_module_in_words(hub_module):
         "tags        [], [train]",
         "image size  96x96 (attachment image_module_info)",
         "embedding   1280 values (signature image_feature_vector, output default)",
+        "preprocess  squash, bilinear, RGB in [0, 1] (attachment image_module_info)",
     ]
-    assert lines[7:10] == ["", "signature default, image_feature_vector", "  in   images: float32[?,96,96,3]"]
+    assert lines[8:11] == ["", "signature default, image_feature_vector", "  in   images: float32[?,96,96,3]"]
     assert "  out  default: float32[?,1280]" in lines
     assert "  out  MobilenetV2/layer_19: float32[?,3,3,1280]" in lines
 
 
 def test_tf2_module_in_words(tf2_module):
-    assert str(describe(str(tf2_module))).splitlines()[3:] == [
+    lines = str(describe(str(tf2_module))).splitlines()
+    assert lines.pop(7).startswith(
+        f"preprocess  unknown: module {tf2_module} does not say how its images are scaled, and its network does not "
+        "show it: "
+    )
+    assert lines[3:] == [
         "format      TF2 SavedModel",
         "tags        [serve]",
         "image size  32x48 (shape of the signature's input)",
@@ -87,7 +93,7 @@ def test_how_a_signature_is_fed(odd_module, signature, size, fed):
     module = read_module(odd_module)
     lines = str(Description(module, choose_signature(module, signature=signature), "")).splitlines()
     assert lines[5] == f"image size  {size}"
-    assert lines[7] == f"fed with    {fed}"
+    assert f"fed with    {fed}" in lines
 
 
 def test_hub_module_as_json(hub_module, capsys):
@@ -117,6 +123,19 @@ def test_hub_module_as_json(hub_module, capsys):
             "pooling": None,
         },
         "obstacle": None,
+        "preprocess": {
+            "resize": "squash",
+            "crop_fraction": 1.0,
+            "interpolation": "bilinear",
+            "antialias": False,
+            "channels": "rgb",
+            "input_range": [0.0, 1.0],
+            "mean": [0.0, 0.0, 0.0],
+            "std": [1.0, 1.0, 1.0],
+            "margins": "floor",
+            "fill": [0, 0, 0],
+        },
+        "preprocess_source": "attachment image_module_info",
         "unsafe_operations": [],
         "signatures": {
             "image_feature_vector": {"inputs": {"images": {"dtype": "float32", "shape": [None, 96, 96, 3]}}}

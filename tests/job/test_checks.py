@@ -1,8 +1,10 @@
 import errno
+import json
 import os
 import re
 import shutil
 
+import numpy as np
 import pytest
 
 import pipeline
@@ -10,10 +12,13 @@ from pipeline.core.config import RunConfig
 from pipeline.core.errors import ModuleError, OutputError, UsageError
 from pipeline.dataset.metadata import read_manifests, read_spec
 from pipeline.engines import gpu
+from pipeline.images.decoder import ImageDecoder
+from pipeline.images.transforms.registry import PRESETS
 from pipeline.job.dry_run import preview
 from pipeline.run import main
 from pipeline.storage import filesystem
 from pipeline.storage.lock import DatasetLock
+from pipeline.testing import tiny_vectors
 from tests.datasets import complete, contents, embed, make_photos, read_rows, snapshot
 
 
@@ -171,3 +176,100 @@ class TestOutput:
             pipeline.run(RunConfig.from_flags(input=photos, output=f"{scheme}://b/x", module=tiny_module))
         assert error.value.exit_code == 2
         assert caplog.messages == []
+
+
+@pytest.fixture(scope="module")
+def undeclared(tiny_module, tmp_path_factory):
+    """The tiny module with a signature that follows no convention; nothing in it shows how it is fed."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(tiny_module))
+    serve = loaded.signatures["serving_default"]
+    call = tf.function(
+        lambda x: {"y": serve(images=x)["default"]},
+        input_signature=[tf.TensorSpec([None, 32, 32, 3], tf.float32, name="x")],
+        autograph=False,
+    )
+    wrapper = tf.Module()
+    wrapper.loaded, wrapper.call = loaded, call
+    directory = tmp_path_factory.mktemp("undeclared") / "module"
+    tf.saved_model.save(wrapper, str(directory), signatures={"serving_default": call})
+    return directory
+
+
+class TestPreprocessing:
+    def test_each_source_overrides_the_next(self, photos, out, undeclared, tmp_path):
+        module = tmp_path / "module"
+        shutil.copytree(undeclared, module)
+        (module / "preprocess.yaml").write_text("preset: raw255\n")
+        embed(photos, out, module)
+        spec = read_spec(str(out)).preprocessing
+        assert (spec.value_range, spec.mean) == ((0, 255), (0, 0, 0))
+        embed(photos, tmp_path / "flag", module, preprocess="keras_caffe", channels="rgb", std="2,2,2")
+        spec = read_spec(str(tmp_path / "flag")).preprocessing
+        assert (spec.color, spec.mean, spec.std) == ("RGB", (103.939, 116.779, 123.68), (2, 2, 2))
+        embed(photos, tmp_path / "range", module, input_range="-1,1", resize="pad", antialias=True)
+        spec = read_spec(str(tmp_path / "range")).preprocessing
+        assert (spec.input_range, spec.resize_mode, spec.antialias) == ((-1, 1), "pad", True)
+
+    def test_the_vectors_are_those_of_the_transformed_pixels(self, photos, out, tiny_module):
+        embed(photos, out, tiny_module, preprocess="keras_caffe")
+        decoder = ImageDecoder(32, 32, transform=PRESETS.load("keras_caffe"))
+        images = np.stack([decoder(path.read_bytes()) for path in sorted(photos.iterdir())])
+        rows = read_rows(out)
+        found = [rows[key]["embedding"] for key in sorted(rows)]
+        np.testing.assert_allclose(found, tiny_vectors(images), rtol=1e-4, atol=1e-3)
+
+    def test_another_preprocessing_is_another_kind_of_vectors(self, photos, out, tiny_module):
+        embed(photos, out, tiny_module)
+        before = snapshot(out)
+        with pytest.raises(OutputError) as raised:
+            embed(photos, out, tiny_module, preprocess="keras_tf")
+        assert "(value_range: (0.0, 1.0), now (-1.0, 1.0); input_range: (0.0, 1.0), now (-1.0, 1.0))" in str(
+            raised.value
+        )
+        assert (raised.value.exit_code, snapshot(out)) == (2, before)
+
+    def test_a_module_that_shows_nothing_is_refused(self, photos, out, undeclared):
+        with pytest.raises(ModuleError) as raised:
+            embed(photos, out, undeclared)
+        assert str(raised.value) == (
+            f"module {undeclared} does not say how its images are scaled, and its network does not show it: it has "
+            "neither scaling constants at its input nor a batch normalisation after its first layer; say "
+            "--preprocess=hub|keras_tf|keras_torch|keras_caffe|raw255|imagenet|clip|siglip, or a file, as the network "
+            "was trained"
+        )
+        assert (raised.value.exit_code, out.exists()) == (2, False)
+
+    def test_a_data_set_of_an_older_program_goes_on_as_it_was(self, photos, out, undeclared):
+        """Its spec lacks the fields of the transform, and decides for a module that shows nothing."""
+        embed(photos, out, undeclared, preprocess="hub")
+        spec = json.loads((out / "spec.json").read_text())
+        known = ("height", "width", "decode", "exif_orientation", "color", "value_range", "resize")
+        spec["preprocessing"] = {name: spec["preprocessing"][name] for name in known}
+        (out / "spec.json").write_text(json.dumps(spec))
+        make_photos(photos, 1, first=5)
+        summary = embed(photos, out, undeclared)
+        assert (summary.embedded, summary.skipped) == (1, 5)
+
+    def test_a_file_gives_the_size_that_a_module_does_not_state(self, photos, out, tmp_path):
+        import tensorflow as tf
+
+        module = tmp_path / "module"
+        signature = tf.function(lambda images: {"default": tf.reduce_mean(images, [1, 2])}, autograph=False)
+        images = tf.TensorSpec([None, None, None, 3], tf.float32, "images")
+        tf.saved_model.save(tf.Module(), str(module), signatures=signature.get_concrete_function(images))
+        (module / "config.json").write_text('{"pretrained_cfg": {"input_size": [3, 24, 40]}}')
+        embed(photos, out, module)
+        spec = read_spec(str(out)).preprocessing
+        assert (spec.height, spec.width, spec.crop_fraction) == (24, 40, 0.875)
+
+    def test_a_file_for_another_size_is_refused(self, photos, out, tiny_module, tmp_path):
+        (tmp_path / "my.yaml").write_text("image_size: [64, 64]\n")
+        text = f"the file {tmp_path / 'my.yaml'} is for images of 64x64 pixels, and the module takes 32x32"
+        with pytest.raises(ModuleError, match=re.escape(text)):
+            embed(photos, out, tiny_module, preprocess=tmp_path / "my.yaml")
+
+    def test_what_is_neither_a_preset_nor_a_file_is_refused(self, photos, out, tiny_module):
+        with pytest.raises(UsageError, match=r"^--preprocess=clap is neither a preset nor a file; expected"):
+            embed(photos, out, tiny_module, preprocess="clap")

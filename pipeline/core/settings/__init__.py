@@ -11,6 +11,7 @@ from pipeline.core.settings.flags import parse_bytes, parse_image_size, parse_na
 from pipeline.core.settings.input import CorruptPolicy, InputConfig
 from pipeline.core.settings.module import ModuleConfig, Pooling
 from pipeline.core.settings.output import OUTPUT_FEATURES, TIMESTAMP_COLUMN, Compression, OutputConfig
+from pipeline.core.settings.preprocess import PreprocessConfig
 
 __all__ = [
     "OUTPUT_FEATURES",
@@ -27,6 +28,7 @@ __all__ = [
     "OutputConfig",
     "Pooling",
     "Precision",
+    "PreprocessConfig",
     "parse_bytes",
     "parse_image_size",
     "parse_names",

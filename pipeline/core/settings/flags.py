@@ -36,7 +36,7 @@ def check_choices(config: Any) -> None:
     """
     for item in dataclasses.fields(config):
         value, choices = getattr(config, item.name), item.metadata["choices"]
-        if choices and value not in choices:
+        if choices and value not in choices and (value is not None or item.default is not None):
             raise UsageError(f"--{item.name}={value!r} is not one of its choices: {', '.join(choices)}")
 
 
