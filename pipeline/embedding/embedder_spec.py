@@ -25,11 +25,11 @@ from pipeline.hub.preprocess import (
     named_transform,
     override,
     refuse_transform,
+    undeclared,
 )
 from pipeline.hub.resolve import resolve_module
 from pipeline.images.decoder import ImageDecoder
 from pipeline.images.transform import ImageTransform
-from pipeline.images.transforms.registry import PRESETS
 from pipeline.images.versions import decoder_versions
 from pipeline.model_formats.registry import SAVED_MODEL_FORMATS
 from pipeline.savedmodel.module import Module
@@ -78,7 +78,19 @@ class EmbedderSpec:
     def of(
         cls, function: ModuleFunction, transform: ImageTransform, decode: DecodeConfig, engine: EngineConfig
     ) -> EmbedderSpec:
-        """Returns the spec of a module's function under some settings."""
+        """Returns the spec of a module's function under some settings.
+
+        Raises:
+          UsageError: the function takes levels, and the transform changes them.
+        """
+        if function.signature.dtype == "uint8":
+            if not transform.keeps_levels:
+                raise UsageError(
+                    f"module {function.handle} takes levels from 0 to 255 (uint8), and the transform makes "
+                    f"{transform.describe()}; leave --input_range, --mean and --std out, or say --preprocess=raw255"
+                )
+            # The adapted function takes values in [0, 1], and makes levels of them.
+            transform = dataclasses.replace(transform, input_range=(0.0, 1.0))
         decoder = ImageDecoder(
             # A function of encoded images resizes them itself: the decoder only checks them.
             height=function.signature.height or 1,
@@ -231,10 +243,7 @@ def _undeclared(function: ModuleFunction, context: Context) -> NamedTransform:
     if existing is not None and existing.module_sha256 == function.sha256:
         return NamedTransform(existing.preprocessing.transform, "data set")
     if function.format not in SAVED_MODEL_FORMATS:
-        raise ModuleError(
-            f"module {function.handle} does not say how its images are scaled; say --preprocess="
-            f"{'|'.join(PRESETS.names)}, or a file, as the network was trained"
-        )
+        raise undeclared(function.handle)
     detected = detect_transform(function.path, function.signature, context.images())
     _log.info("%s", detected)
     return detected

@@ -13,17 +13,13 @@ from pipeline.core.settings import Precision
 from pipeline.engines.registry import ENGINES
 from pipeline.hub.resolve import resolve_module
 from pipeline.hub.staging import not_seen
-from pipeline.model_formats.registry import MODEL_FORMATS
+from pipeline.model_formats.registry import MODEL_FORMATS, SAVED_MODEL_FORMATS
 from pipeline.savedmodel.digest import SAVED_MODEL
 from pipeline.savedmodel.signatures import ImageSignature
 from pipeline.storage import filesystem
 
 if TYPE_CHECKING:
     from pipeline.engines.conversion import StagedConversion
-
-
-SAVED_MODEL_FORMATS = ("tf1_hub", "tf2")
-"""The formats that TensorFlow computes; see `Module.format`."""
 
 
 class Engine(Protocol):

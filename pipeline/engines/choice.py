@@ -7,9 +7,10 @@ import logging
 
 from pipeline.core.errors import ModuleError
 from pipeline.engines import gpu
-from pipeline.engines.base import SAVED_MODEL_FORMATS, Engine, ModuleFunction
+from pipeline.engines.base import Engine, ModuleFunction
 from pipeline.hub.cache import CacheError
 from pipeline.model_formats.openvino_package import ADVICE, OpenVINOError
+from pipeline.model_formats.registry import SAVED_MODEL_FORMATS
 
 _log = logging.getLogger(__name__)
 

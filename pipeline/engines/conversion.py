@@ -31,13 +31,13 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import ModuleError
 from pipeline.core.timing import timed
-from pipeline.engines.base import SAVED_MODEL_FORMATS, ModuleFunction
+from pipeline.engines.base import ModuleFunction
 from pipeline.engines.batches import in_batches
 from pipeline.engines.parity import plain_pixels, probe_images
 from pipeline.hub.cache import CacheEntry, ModuleCache, cache_directory
 from pipeline.hub.staging import fetch_staged, stage_directory
 from pipeline.model_formats.openvino_package import ADVICE, OpenVINOError, import_openvino, one_line, openvino_errors
-from pipeline.model_formats.registry import MODEL_FORMATS
+from pipeline.model_formats.registry import MODEL_FORMATS, SAVED_MODEL_FORMATS
 from pipeline.savedmodel.signatures import ImageSignature
 
 _log = logging.getLogger(__name__)

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from pipeline.core.cores import usable_cores
 from pipeline.core.errors import ModuleError
-from pipeline.engines.base import SAVED_MODEL_FORMATS, Engine, ModuleFunction
+from pipeline.engines.base import Engine, ModuleFunction
 from pipeline.engines.batches import fill_up, in_batches
 from pipeline.engines.conversion import advice, call_size, check_vectors, converted
 from pipeline.engines.parity import PARITY_LIMIT, REDUCED_PARITY_LIMIT, probe_images, relative_difference
 from pipeline.engines.references import compute_reference
 from pipeline.model_formats.openvino_package import OpenVINOError, import_openvino, one_line, openvino_errors
-from pipeline.model_formats.registry import MODEL_FORMATS
+from pipeline.model_formats.registry import MODEL_FORMATS, SAVED_MODEL_FORMATS
 
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pipeline.core.errors import ModuleError, UsageError
 from pipeline.core.settings import PreprocessConfig
 from pipeline.hub.detective import detect_transform
-from pipeline.hub.preprocess import NamedTransform, check_size, declared_transform, named_transform
+from pipeline.hub.preprocess import NamedTransform, check_size, declared_transform, named_transform, undeclared
 from pipeline.hub.resolve import resolve_module
 from pipeline.model_formats.registry import SAVED_MODEL_FORMATS
 from pipeline.savedmodel.module import Module, TensorInfo
@@ -151,9 +151,11 @@ def _choose(module: Module, default_size: tuple[int, int] | None) -> ImageSignat
 
 def _detected(module: Module, chosen: ImageSignature) -> NamedTransform:
     if module.format not in SAVED_MODEL_FORMATS:
-        raise ModuleError("the module does not say it; say --preprocess")
+        raise undeclared(module.handle)
     if module.unsafe_operations:  # a description must not run them
         raise ModuleError("its network is not looked at, because it has unsafe operations; say --preprocess")
+    if module.format not in ("tf1_hub", "tf2"):
+        raise undeclared(module.handle)
     return detect_transform(module.path, chosen)
 
 

@@ -83,6 +83,14 @@ def declared_transform(module: Module, signature: ImageSignature) -> NamedTransf
     return None
 
 
+def undeclared(handle: str) -> ModuleError:
+    """Returns the error for a model that does not say how its images are scaled, and whose network is not looked at."""
+    return ModuleError(
+        f"module {handle} does not say how its images are scaled; say --preprocess={'|'.join(PRESETS.names)}, or a "
+        "file such as preprocessor_config.json, as the network was trained"
+    )
+
+
 def override(transform: ImageTransform, config: PreprocessConfig) -> ImageTransform:
     """Returns a transform with the flags for single values applied.
 

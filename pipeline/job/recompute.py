@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -47,7 +48,8 @@ def recompute(output: str, args: Sequence[str], sample: Sample, tolerance: float
     config = RunConfig.from_args([*([] if is_configured else _known_args(output)), *args, f"--output={output}"])
     checked = check_run(config)
     stored = StoredSample(output, sample)
-    with Embedder.choose(checked.embedder) as embedder:
+    decoder = dataclasses.replace(checked.embedder.decoder, transform=spec.preprocessing.transform)
+    with Embedder.choose(dataclasses.replace(checked.embedder, decoder=decoder)) as embedder:
         check_same_space(output, spec, embedder.dataset_spec)
         settings = ReadSettings(config.input, config.decode.max_image_bytes)
         for batch in embedder.stream(_records(checked.files, settings, stored)):

@@ -37,6 +37,7 @@ def test_verbose_tells_the_steps_of_starting_up(verbose, tmp_path, tiny_module, 
         "finding the inputs",
         "finding the module",
         "planning",
+        "of that, comparing the vectors of probe images",
         "loading the module",
         "from there to the first batch",
     ]

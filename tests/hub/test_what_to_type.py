@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from pipeline.core.settings import ModuleConfig
+from pipeline.core.settings import ModuleConfig, PreprocessConfig
 from pipeline.hub.handles.registry import HANDLES
 from tests.environments import REPOSITORY
 
@@ -46,9 +46,15 @@ def test_kinds_of_handles(typed, kind):
 def test_the_table_names_flags_and_handles_that_there_are():
     typed = " ".join(row[1] for row in ROWS)
     for flag in re.findall(r"--(\w+)", typed):
-        assert flag in ModuleConfig.__dataclass_fields__
-    handles = {kind_of(handle.replace("[/VERSION]", "")) for handle in re.findall(r"--module=([^`]+)", typed)}
-    assert handles >= {"LocalDirectoryHandle", "LocalArchiveHandle", "KaggleHandle", "UntrainedHandle"}
+        assert flag in {**ModuleConfig.__dataclass_fields__, **PreprocessConfig.__dataclass_fields__}
+    handles = {kind_of(handle.replace("[/VERSION]", "")) for handle in re.findall(r"--module=([^` ]+)", typed)}
+    assert handles >= {
+        "LocalDirectoryHandle",
+        "LocalArchiveHandle",
+        "KaggleHandle",
+        "ModelFileHandle",
+        "UntrainedHandle",
+    }
 
 
 @pytest.mark.parametrize(
