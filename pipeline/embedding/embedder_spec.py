@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from pipeline.core.errors import ModuleError
+from pipeline.core.errors import ModuleError, UsageError
 from pipeline.core.settings import DecodeConfig, EngineConfig, ModuleConfig, Normalization, PreprocessConfig
 from pipeline.embedding.dataset_spec import BY_MODULE, Certificate, Preprocessing, Spec
 from pipeline.engines.base import Engine, ModuleFunction
@@ -21,7 +21,6 @@ from pipeline.hub.preprocess import (
     NamedTransform,
     check_size,
     declared_transform,
-    for_levels,
     named_transform,
     override,
     refuse_transform,
@@ -182,10 +181,7 @@ def find_embedder(
         return EmbedderSpec.of(function, ImageTransform(), decode, engine)
     check_size(named, function.signature)
     named = named or declared_transform(found, function.signature) or _undeclared(function, context)
-    transform = override(named.transform, preprocess)
-    if function.signature.dtype == "uint8":
-        transform = for_levels(transform)
-    return EmbedderSpec.of(function, transform, decode, engine)
+    return EmbedderSpec.of(function, override(named.transform, preprocess), decode, engine)
 
 
 def find_function(module: ModuleConfig, engine: EngineConfig, *, threads: int | None = None) -> ModuleFunction:

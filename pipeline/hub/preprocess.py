@@ -73,7 +73,7 @@ def declared_transform(module: Module, signature: ImageSignature) -> NamedTransf
     images = module.signatures[signature.signature].inputs[signature.input_key]
     hub: ImageTransform = PRESETS.load("hub")
     if images.dtype == "uint8":
-        return NamedTransform(hub, "uint8 input")
+        return NamedTransform(PRESETS.load("raw255"), "uint8 input")
     if module.image_size is not None:
         return NamedTransform(hub, "attachment image_module_info")
     if module.format == "tf1_hub":
@@ -104,20 +104,6 @@ def override(transform: ImageTransform, config: PreprocessConfig) -> ImageTransf
     if "input_range" in changes:
         transform = dataclasses.replace(transform, mean=ImageTransform.mean, std=ImageTransform.std)
     return dataclasses.replace(transform, **changes)
-
-
-def for_levels(transform: ImageTransform) -> ImageTransform:
-    """Returns the transform for an input of uint8: the module's function itself turns [0, 1] into levels from 0 to 255.
-
-    Raises:
-      UsageError: the values of the transform are no levels.
-    """
-    if not transform.keeps_levels:
-        raise UsageError(
-            f"the module takes uint8 levels from 0 to 255, and the preprocessing is {transform.describe()}; leave "
-            "--preprocess, --input_range, --mean and --std out"
-        )
-    return dataclasses.replace(transform, input_range=ImageTransform.input_range)
 
 
 def refuse_transform(config: PreprocessConfig) -> None:

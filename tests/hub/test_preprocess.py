@@ -39,7 +39,7 @@ def test_the_table_says_what_each_preset_feeds(name):
         (make_module("images", "default"), "hub", "names of TF Hub's image signatures"),
         (make_module(kind="tf1_hub"), "hub", "TF1 Hub format"),
         (make_module(image_size=(8, 8)), "hub", "attachment image_module_info"),
-        (make_module("images", "default", dtype="uint8"), "hub", "uint8 input"),
+        (make_module("images", "default", dtype="uint8"), "raw255", "uint8 input"),
     ],
 )
 def test_what_a_module_declares(module, preset, source):
