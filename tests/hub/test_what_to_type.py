@@ -48,13 +48,8 @@ def test_the_table_names_flags_and_handles_that_there_are():
     for flag in re.findall(r"--(\w+)", typed):
         assert flag in {**ModuleConfig.__dataclass_fields__, **PreprocessConfig.__dataclass_fields__}
     handles = {kind_of(handle.replace("[/VERSION]", "")) for handle in re.findall(r"--module=([^` ]+)", typed)}
-    assert handles >= {
-        "LocalDirectoryHandle",
-        "LocalArchiveHandle",
-        "KaggleHandle",
-        "ModelFileHandle",
-        "UntrainedHandle",
-    }
+    kinds = ("LocalDirectory", "LocalArchive", "Kaggle", "ModelFile", "Untrained")
+    assert handles >= {f"{kind}Handle" for kind in kinds}
 
 
 @pytest.mark.parametrize(
