@@ -34,8 +34,8 @@ class ImageDecoder:
     transform, the result is these pixels divided by 255 and `tf.image.resize(method="bilinear",
     antialias=False)`, up to the rounding of float32. Grey becomes
     RGB, alpha is dropped, CMYK is converted, 16-bit samples keep their upper 8 bits. Only the first of several
-    frames or pages is decoded; the others may be incomplete. Samples of 12, 32 or 64 bits, floats and Lab colours
-    are refused.
+    frames or pages is decoded, except for a TIFF that begins with a thumbnail; the others may be incomplete.
+    Samples of 12, 32 or 64 bits, floats and Lab colours are refused.
 
     Attributes:
       height: rows of the result.
