@@ -58,12 +58,8 @@ IMAGES: dict[str, tuple[bytes, str]] = {
     "zeros.png": (bytes(5000), "not_an_image"),
     "noise.jpg": (np.random.default_rng(0).bytes(5000), "not_an_image"),
     "drawing.jpg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "unsupported_format"),
-<<<<<<< HEAD
-    "photo.heic.jpg": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "not_an_image"),
-=======
     "header.heic.jpg": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "not_an_image"),
     "photo.jxl.jpg": (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(200), "unsupported_format"),
->>>>>>> images
     "bad-header-checksum.png": (flip(PNG, PNG.index(b"IHDR") + 13 + 4), "not_an_image"),
     "bad-pixels-checksum.png": (flip(PNG, PNG.index(b"IEND") - 8), "not_an_image"),
     "damaged-pixels.png": (flip(PNG, PNG.index(b"IDAT") + 30), "not_an_image"),
