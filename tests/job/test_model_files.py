@@ -13,20 +13,10 @@ from pipeline.core.quiet import import_tensorflow
 from pipeline.dataset.metadata import read_spec
 from pipeline.engines.parity import relative_difference
 from tests.datasets import embed, read_vectors
-from tests.image_samples import pixels, save
 from tests.model_formats.models import CNN, VIT, runtime_vectors, write_ir
 
 PHOTOS = 50
 CONFIGURATION = json.loads((VIT.parent / "preprocessor_config.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def fifty_photos(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("fifty photos")
-    for index in range(PHOTOS):
-        sides = {"height": 40 + 7 * index, "width": 300 - 5 * index}
-        (directory / f"{index:02d}.jpg").write_bytes(save(pixels(seed=index, **sides), "JPEG"))
-    return directory
 
 
 def plain_pixels(photos, size):

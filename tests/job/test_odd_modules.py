@@ -12,18 +12,8 @@ from pipeline.dataset.metadata import read_spec
 from pipeline.engines.parity import relative_difference
 from pipeline.job.dry_run import preview
 from tests.datasets import embed, read_vectors
-from tests.image_samples import pixels, save
 
 PHOTOS = 50
-
-
-@pytest.fixture(scope="module")
-def fifty_photos(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("fifty photos")
-    for index in range(PHOTOS):
-        sides = {"height": 40 + 7 * index, "width": 300 - 5 * index}
-        (directory / f"{index:02d}.jpg").write_bytes(save(pixels(seed=index, **sides), "JPEG"))
-    return directory
 
 
 def of_tensorflow(module: str, name: str, photos: Path) -> dict[bytes, np.ndarray]:
