@@ -41,4 +41,4 @@ def test_verbose_tells_the_steps_of_starting_up(verbose, tmp_path, tiny_module, 
         "loading the module",
         "from there to the first batch",
     ]
-    assert [step for step in steps if not re.match("converting|of that, ", step)] == (expected if verbose else [])
+    assert [step for step in steps if "converting" not in step] == (expected if verbose else [])
