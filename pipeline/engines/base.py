@@ -32,8 +32,8 @@ class Engine(Protocol):
       name: `openvino`, `tensorflow`, ...
       dimension: length D of a vector.
       batch_size: the largest number of images in one call. Smaller batches take the same time.
-      dtype: data type of the images for `infer`: `float32`, values in [0, 1]; `uint8`, 0 to 255; or `encoded`, the
-        bytes of the files.
+      dtype: data type of the images for `infer`: `float32`, the values of the image transform (by default [0, 1]);
+        `uint8`, 0 to 255; or `encoded`, the bytes of the files.
       concurrent_calls: number of threads that may call `infer` at the same time. None: any number, and each thread
         decodes and infers its own images; suits a CPU. A number: that many threads call `infer` with full batches,
         which all decoding threads fill; suits an accelerator.
@@ -55,7 +55,7 @@ class Engine(Protocol):
         """Returns the vectors of some images.
 
         Args:
-          images: `dtype` [N, height, width, 3], RGB, with 1 <= N <= batch_size; an array of N `bytes` objects if the
+          images: `dtype` [N, height, width, 3], with 1 <= N <= batch_size; an array of N `bytes` objects if the
             dtype is `encoded`. The caller overwrites the array after the call.
 
         Returns:
