@@ -23,7 +23,7 @@ from pipeline.core.settings import Normalization
 from pipeline.embedding.dataset_spec import Spec
 from pipeline.embedding.embedder import BatchesInFlight, Embedder
 from pipeline.embedding.embedder_spec import EmbedderSpec, OwnEngine
-from pipeline.embedding.tally import Tally, TallyCounter
+from pipeline.embedding.tally import Tally
 from pipeline.engines.base import Engine
 from pipeline.images.decoder import ImageDecoder
 from pipeline.images.resize import resize_in_calling_thread
@@ -42,13 +42,11 @@ class EmbedImages(beam.PTransform):
       spec: settings from which each worker loads the embedder.
       shared: handle of the embedder. Pipelines of one process with the same handle load the module once.
       dataset_spec: describes the vectors, for `WriteEmbeddings`; None if unknown.
-      tally: handle of the counts for the display of a run's progress.
     """
 
     spec: EmbedderSpec
     shared: Shared = field(default_factory=Shared)
     dataset_spec: Spec | None = None
-    tally: Shared = field(default_factory=Shared)
 
     def __post_init__(self) -> None:
         """Lets Beam give the transform its label."""
@@ -110,10 +108,10 @@ class EmbedImages(beam.PTransform):
         assert embedder.spec is not None
         return cls(embedder.spec, dataset_spec=dataset_spec)
 
-    def process_tally(self) -> TallyCounter:
-        """Returns the counts of all workers that are threads of this process; hold it as long as they should count."""
-        counter: TallyCounter = self.tally.acquire(TallyCounter)
-        return counter
+    def process_tally(self) -> Tally:
+        """Returns what the embedder of this process has counted; zeros if this process has none."""
+        embedder: Embedder | None = self.shared.acquire(lambda: None)
+        return embedder.tally.value if embedder is not None else Tally()
 
     def expand(self, records: beam.PCollection) -> beam.PCollection:
         """Applies the transform.
@@ -126,15 +124,14 @@ class EmbedImages(beam.PTransform):
                 f"EmbedImages got a PCollection with {type(records.windowing.windowfn).__name__}; "
                 "expected the global window; apply beam.WindowInto(GlobalWindows()) first"
             )
-        return records | "Embed" >> beam.ParDo(_EmbedFn(self.spec, self.shared, self.tally))
+        return records | "Embed" >> beam.ParDo(_EmbedFn(self.spec, self.shared))
 
 
 @carry_causes
 class _EmbedFn(beam.DoFn):
-    def __init__(self, spec: EmbedderSpec, shared: Shared, tally: Shared) -> None:
+    def __init__(self, spec: EmbedderSpec, shared: Shared) -> None:
         self._spec = spec
         self._shared = shared
-        self._shared_tally = tally
         self._loads = Metrics.counter(NAMESPACE, LOADS_COUNTER)
         self._tally = WorkerTally()
 
@@ -144,7 +141,6 @@ class _EmbedFn(beam.DoFn):
         # The counter increases in `start_bundle`: Beam keeps counts only while it processes a bundle.
         self._loaded = False
         self._embedder = self._shared.acquire(self._load)
-        self._process_tally = self._shared_tally.acquire(TallyCounter)
 
     def _load(self) -> Embedder:
         self._loaded = True
@@ -173,5 +169,5 @@ class _EmbedFn(beam.DoFn):
     def _counted(self, batch: EmbeddingBatch) -> EmbeddingBatch:
         tally = Tally(batch.num_rows, len(batch.failures), self._encoded_bytes)
         self._encoded_bytes = 0
-        self._tally.add(tally, self._process_tally)
+        self._tally.add(tally, self._embedder.tally)
         return batch

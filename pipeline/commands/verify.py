@@ -49,6 +49,8 @@ def _command(args: Sequence[str]) -> int:
 def _recompute(given: argparse.Namespace, run_args: Sequence[str]) -> Recomputation:
     if given.runner is not None:
         raise UsageError(f"--recompute embeds in this process; leave --runner={given.runner} out")
+    if given.delete_strays or given.show is not None:
+        raise UsageError("--recompute checks no files; leave --delete_strays and --show out")
     from pipeline.dataset.recompute import Sample
     from pipeline.job.recompute import recompute
 

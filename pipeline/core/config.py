@@ -240,7 +240,7 @@ def _read_config_file(parser: argparse.ArgumentParser, path: str) -> tuple[dict[
     import yaml
 
     try:
-        loaded = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
+        loaded = yaml.safe_load(Path(os.path.expanduser(path)).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise UsageError(f"--config={path} cannot be read: {reason}") from None

@@ -27,6 +27,7 @@ from pipeline.embedding.dataset_spec import Certificate, Spec
 from pipeline.embedding.embedder_spec import EmbedderSpec, find_embedder
 from pipeline.embedding.feeding import ByteBudget, DirectFeeder, Feeder
 from pipeline.embedding.rows import make_batch
+from pipeline.embedding.tally import TallyCounter
 from pipeline.engines.base import Engine, ModuleFunction
 from pipeline.engines.choice import choose_engine
 from pipeline.images.decoder import ImageDecoder
@@ -60,6 +61,7 @@ class Embedder:
       spec: the spec of the embedder; None for an embedder that was made from an engine.
       threads: number of decoding threads.
       group_size: number of records in a full group, the unit of work of a thread.
+      tally: counts for the display of a run's progress; the callers add to it.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Embedder:
         """
         self.engine = engine
         self.spec = spec
+        self.tally = TallyCounter()
         self.threads = threads or THREADS_PER_CORE * usable_cores()
         rows = functools.partial(make_batch, normalize=normalize)
         budget = ByteBudget(MAX_BYTES_PER_THREAD * self.threads)

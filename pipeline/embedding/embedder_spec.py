@@ -12,13 +12,14 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from pipeline.core.errors import ModuleError, UsageError
+from pipeline.core.errors import ModuleError
 from pipeline.core.settings import DecodeConfig, EngineConfig, ModuleConfig, Normalization, PreprocessConfig
 from pipeline.embedding.dataset_spec import BY_MODULE, Certificate, Preprocessing, Spec
 from pipeline.engines.base import Engine, ModuleFunction
 from pipeline.hub.detective import detect_transform
 from pipeline.hub.preprocess import (
     NamedTransform,
+    check_levels,
     check_size,
     declared_transform,
     named_transform,
@@ -82,12 +83,8 @@ class EmbedderSpec:
         Raises:
           UsageError: the function takes levels, and the transform changes them.
         """
+        check_levels(function.handle, transform, function.signature)
         if function.signature.dtype == "uint8":
-            if not transform.keeps_levels:
-                raise UsageError(
-                    f"module {function.handle} takes levels from 0 to 255 (uint8), and the transform makes "
-                    f"{transform.describe()}; leave --input_range, --mean and --std out, or say --preprocess=raw255"
-                )
             # The adapted function takes values in [0, 1], and makes levels of them.
             transform = dataclasses.replace(transform, input_range=(0.0, 1.0))
         decoder = ImageDecoder(

@@ -269,7 +269,14 @@ def convert(function: ModuleFunction, directory: Path) -> None:
         raise OpenVINOError(text + advice(function)) from error
     if network.has_reference:
         probes = probe_images(signature.height, signature.width)
-        reference = in_batches(network.reference_vectors, probes, call_size(signature))
+        try:
+            reference = in_batches(network.reference_vectors, probes, call_size(signature))
+        except ModuleError as error:
+            if function.format in SAVED_MODEL_FORMATS:
+                raise
+            # The reference is optional there, and may know less than OpenVINO.
+            _log.warning("the vectors of %s cannot be compared: %s", function.path, error)
+            return
         check_vectors(reference, len(probes))
         np.save(directory / _PROBE, reference)
         chain = plain_pixels(signature.height, signature.width)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipeline.core.errors import ModuleError, OutputError
+from pipeline.core.settings import PreprocessConfig
 from pipeline.finetune import curve
 from pipeline.finetune.batches import steps_per_epoch
 from pipeline.finetune.config import FinetuneConfig
@@ -23,7 +24,10 @@ from pipeline.finetune.epochs import EpochRunner, Schedule
 from pipeline.finetune.state import Epoch, State, restore
 from pipeline.finetune.trainable import load_trainable
 from pipeline.finetune.training import Trainer
+from pipeline.hub.detective import detect_transform
+from pipeline.hub.preprocess import declared_transform, named_transform
 from pipeline.hub.resolve import resolve_module
+from pipeline.images.transform import ImageTransform
 from pipeline.savedmodel.module import Module
 from pipeline.savedmodel.publish import ARCHIVE_SUFFIXES, check_output, publish
 from pipeline.savedmodel.safety import check_operations
@@ -86,6 +90,7 @@ def finetune(config: FinetuneConfig, stream: TextIO | None = None) -> FinetunedM
             f"{chosen.dtype} {chosen.layout}, {chosen.fixed_batch_size or 'any number of'} images; expected any number "
             "of images float32 [height,width,3]; take another module"
         )
+    _check_transform(module, chosen)
     if chosen.dimension is None:
         raise ModuleError(
             f"module {config.module} does not say how long the vectors of signature '{chosen.signature}' are; choose "
@@ -106,6 +111,23 @@ def finetune(config: FinetuneConfig, stream: TextIO | None = None) -> FinetunedM
     finally:
         with contextlib.suppress(OSError):  # there is a checkpoint in it
             files.work.rmdir()
+
+
+def _check_transform(module: Module, chosen: ImageSignature) -> None:
+    """Checks that a module takes the images that it would be trained with.
+
+    Raises:
+      ModuleError: its images are scaled, cut or ordered in another way.
+    """
+    named = named_transform(module, PreprocessConfig()) or declared_transform(module, chosen)
+    if named is None:
+        with contextlib.suppress(ModuleError):  # no evidence against it
+            named = detect_transform(module.path, chosen)
+    if named is not None and named.transform != ImageTransform():
+        raise ModuleError(
+            f"module {module.handle} cannot be fine-tuned: its preprocessing is {named.transform.describe()} "
+            f"({named.source}); expected {ImageTransform().describe()}; take another module"
+        )
 
 
 def _finetune(

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pipeline.core.errors import ModuleError, UsageError
 from pipeline.core.settings import PreprocessConfig
 from pipeline.hub.detective import detect_transform
-from pipeline.hub.preprocess import NamedTransform, check_size, declared_transform, named_transform, undeclared
+from pipeline.hub.preprocess import (
+    NamedTransform,
+    check_levels,
+    check_size,
+    declared_transform,
+    named_transform,
+    undeclared,
+)
 from pipeline.hub.resolve import resolve_module
 from pipeline.model_formats.registry import SAVED_MODEL_FORMATS
 from pipeline.savedmodel.module import Module, TensorInfo
@@ -78,6 +85,8 @@ class Description:
         if self.embedding:
             chosen = self.embedding
             source = "attachment image_module_info" if module.image_size else "shape of the signature's input"
+            if not module.image_size and self.preprocess and self.preprocess.image_size:
+                source = self.preprocess.source
             size = f"{chosen.height}x{chosen.width} ({source})"
             dimension = "an unknown number of" if chosen.dimension is None else str(chosen.dimension)
             lines += [
@@ -135,6 +144,7 @@ def describe(handle: str, *, sha256: str | None = None) -> Description:
         check_size(named, chosen)
         if not doubt:
             named = named or declared_transform(module, chosen) or _detected(module, chosen)
+            check_levels(module.handle, named.transform, chosen)
     except UsageError as error:
         named, doubt = None, str(error)
     return Description(module, chosen, "", named, doubt)
@@ -154,8 +164,6 @@ def _detected(module: Module, chosen: ImageSignature) -> NamedTransform:
         raise undeclared(module.handle)
     if module.unsafe_operations:  # a description must not run them
         raise ModuleError("its network is not looked at, because it has unsafe operations; say --preprocess")
-    if module.format not in ("tf1_hub", "tf2"):
-        raise undeclared(module.handle)
     return detect_transform(module.path, chosen)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.core.errors import ModuleError, UsageError
 from pipeline.core.settings import PreprocessConfig
@@ -55,7 +55,7 @@ def named_transform(module: Module, config: PreprocessConfig) -> NamedTransform 
 def _by_flag(text: str) -> NamedTransform:
     if text in PRESETS.names:
         return NamedTransform(PRESETS.load(text), f"preset {text}")
-    if not Path(text).expanduser().exists():
+    if not os.path.exists(os.path.expanduser(text)):
         raise UsageError(
             f"--preprocess={text} is neither a preset nor a file; expected one of {', '.join(PRESETS.names)}, or the "
             "path of a file"
@@ -115,6 +115,19 @@ def refuse_transform(config: PreprocessConfig) -> None:
     asked = [item.name for item in dataclasses.fields(config) if getattr(config, item.name) is not None]
     if asked:
         raise UsageError(f"the module takes encoded images and preprocesses them itself; leave --{asked[0]} out")
+
+
+def check_levels(handle: str, transform: ImageTransform, signature: ImageSignature) -> None:
+    """Checks that a module of uint8 gets levels.
+
+    Raises:
+      UsageError: the transform changes them.
+    """
+    if signature.dtype == "uint8" and not transform.keeps_levels:
+        raise UsageError(
+            f"module {handle} takes levels from 0 to 255 (uint8), and the transform makes {transform.describe()}; "
+            "leave --input_range, --mean and --std out, or say --preprocess=raw255"
+        )
 
 
 def check_size(named: NamedTransform | None, signature: ImageSignature) -> None:

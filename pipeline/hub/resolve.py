@@ -22,8 +22,8 @@ def resolve_module(handle: str, *, sha256: str | None = None, cache_dir: Path | 
     Args:
       handle: a local directory or its `saved_model.pb` (also `~/…` and `file://…`), a local `.tar.gz` or `.tgz`, the
         `http(s)://` address of a `.tar.gz`, a directory or tarball with a scheme that Beam's file systems read, such
-        as `gs://`, a published name or the address of its page, `kaggle:OWNER/MODEL/FRAMEWORK/VARIATION[/VERSION]`, or
-        `untrained:NAME`.
+        as `gs://`, an `.onnx` or `.xml` file in any of these places, a published name or the address of its page,
+        `kaggle:OWNER/MODEL/FRAMEWORK/VARIATION[/VERSION]`, or `untrained:NAME`.
       sha256: the digest that the module must have, whatever kind of handle it is.
       cache_dir: takes the place of `cache_directory()`.
 

@@ -51,11 +51,9 @@ def resample(
 
 def _cubic(values: npt.NDArray[Any], span: Span, *, axis: int) -> npt.NDArray[np.float32]:
     """Returns the part of an image that was resized along one axis, without antialiasing; float32."""
-    places, weights = _cubic_neighbours(values.shape[axis], span.resized)
+    places, weights = _cubic_neighbours(values.shape[axis], span.resized, span.first, span.first + span.length)
     shape = (-1, 1, 1) if axis == 0 else (1, -1, 1)
-    terms = (
-        values.take(places[span.part, tap], axis=axis) * weights[span.part, tap].reshape(shape) for tap in range(4)
-    )
+    terms = (values.take(places[:, tap], axis=axis) * weights[:, tap].reshape(shape) for tap in range(4))
     total: npt.NDArray[np.float32] = next(terms)
     for term in terms:
         total += term
@@ -63,14 +61,16 @@ def _cubic(values: npt.NDArray[Any], span: Span, *, axis: int) -> npt.NDArray[np
 
 
 @lru_cache(maxsize=64)
-def _cubic_neighbours(source: int, target: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-    """Returns the four neighbours in `source` of each of `target` places, and their weights; [target, 4] each.
+def _cubic_neighbours(
+    source: int, target: int, first: int, stop: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    """Returns the four neighbours in `source` of the places `first` to `stop` of `target`, and their weights; [N, 4].
 
     As `tf.image.resize(method="bicubic", antialias=False)`: half-pixel centres in float32, Keys' kernel at multiples
     of 1/1024, and no weight for neighbours outside of the image.
     """
     half = np.float32(0.5)
-    place = (np.arange(target, dtype=np.float32) + half) * (np.float32(source) / np.float32(target)) - half
+    place = (np.arange(first, stop, dtype=np.float32) + half) * (np.float32(source) / np.float32(target)) - half
     floor = np.floor(place)
     fraction = np.rint((place - floor) * _TABLE_SIZE)[:, None] / _TABLE_SIZE
     taps = np.arange(-1, 3)

@@ -64,10 +64,8 @@ def gather(
       rows: the part's rows.
       columns: the part's columns.
     """
-    left, right, right_weight = _neighbours(pixels.shape[1], width)
-    left, right, right_weight = left[columns], right[columns], right_weight[columns]
-    top, bottom, bottom_weight = _neighbours(pixels.shape[0], height)
-    top, bottom, bottom_weight = top[rows], bottom[rows], bottom_weight[rows]
+    left, right, right_weight = _neighbours(pixels.shape[1], width, *columns.indices(width)[:2])
+    top, bottom, bottom_weight = _neighbours(pixels.shape[0], height, *rows.indices(height)[:2])
 
     def across(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         lines = pixels.take(rows, axis=0)
@@ -79,13 +77,15 @@ def gather(
 
 
 @lru_cache(maxsize=1024)
-def _neighbours(source: int, target: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-    """Returns, for each of `target` places: its lower and upper neighbour of `source`, and the upper's weight.
+def _neighbours(
+    source: int, target: int, first: int, stop: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    """Returns, for the places `first` to `stop` of `target`: the lower and upper neighbour, and the upper's weight.
 
     Half-pixel centres in float32, as in `tf.image.resize`.
     """
     half = np.float32(0.5)
-    place = (np.arange(target, dtype=np.float32) + half) * (np.float32(source) / np.float32(target)) - half
+    place = (np.arange(first, stop, dtype=np.float32) + half) * (np.float32(source) / np.float32(target)) - half
     floor = np.floor(place)
     lower = np.maximum(floor, 0).astype(np.intp)
     upper = np.minimum(np.ceil(place), source - 1).astype(np.intp)

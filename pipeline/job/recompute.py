@@ -14,6 +14,7 @@ from pipeline.core.errors import OutputError
 from pipeline.core.failures import Failure
 from pipeline.core.keys import key_to_bytes
 from pipeline.core.records import ImageRecord
+from pipeline.core.settings import PreprocessConfig
 from pipeline.dataset.metadata import live, read_manifests, require_spec
 from pipeline.dataset.recompute import Recomputation, Sample, StoredSample
 from pipeline.embedding.dataset_spec import check_same_space
@@ -48,8 +49,11 @@ def recompute(output: str, args: Sequence[str], sample: Sample, tolerance: float
     config = RunConfig.from_args([*([] if is_configured else _known_args(output)), *args, f"--output={output}"])
     checked = check_run(config)
     stored = StoredSample(output, sample)
-    decoder = dataclasses.replace(checked.embedder.decoder, transform=spec.preprocessing.transform)
-    with Embedder.choose(dataclasses.replace(checked.embedder, decoder=decoder)) as embedder:
+    embedder_spec = checked.embedder
+    if config.preprocess == PreprocessConfig():
+        decoder = dataclasses.replace(embedder_spec.decoder, transform=spec.preprocessing.transform)
+        embedder_spec = dataclasses.replace(embedder_spec, decoder=decoder)
+    with Embedder.choose(embedder_spec) as embedder:
         check_same_space(output, spec, embedder.dataset_spec)
         settings = ReadSettings(config.input, config.decode.max_image_bytes)
         for batch in embedder.stream(_records(checked.files, settings, stored)):
@@ -85,6 +89,9 @@ def _known_args(output: str) -> list[str]:
         "engine": spec.engine,
         "precision": spec.precision,
         "decode": spec.preprocessing.decode if spec.preprocessing.decode == "fast" else None,
+        "icc": spec.preprocessing.icc if spec.preprocessing.icc != "ignore" else None,
+        # A module that takes encoded images has no size.
+        "image_size": f"{spec.preprocessing.height},{spec.preprocessing.width}" if spec.preprocessing.height else None,
     }
     for name in ("key_feature", "image_feature"):
         found = {getattr(manifest, name) for manifest in manifests}

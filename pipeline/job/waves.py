@@ -97,9 +97,8 @@ class WaveRunner:
         """
         if beam_options.runs_in_process(self.options):
             # The job's own counters can be read at its end only, but its workers are threads of this process.
-            counter = self.embed.process_tally()
-            before = counter.value
-            progress.count_with(lambda: counter.value - before)
+            before = self.embed.process_tally()
+            progress.count_with(lambda: self.embed.process_tally() - before)
             self.submit(name, wave)
         else:
             self.submit(name, wave, lambda result: progress.count_with(lambda: job_tally(result)))

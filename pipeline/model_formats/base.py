@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-CONFIGURATIONS = ("preprocessor_config.json", "config.json")
-"""Files beside a model file that say how images are preprocessed: of Hugging Face, and of timm."""
+CONFIGURATIONS = ("preprocess.yaml", "preprocessor_config.json", "config.json")
+"""Files beside a model file that say how images are preprocessed: our own, of Hugging Face, and of timm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Network(Protocol):
         """Returns the vectors of the module's own framework, if `has_reference`.
 
         Args:
-          images: float32 [N, height, width, 3], in [0, 1].
+          images: float32 [N, height, width, 3], as the function takes them; in [0, 1] for an input of uint8.
 
         Returns:
           float32 [N, D].
@@ -136,7 +136,11 @@ def find_one(names: Collection[str], suffix: str, preferred: Collection[str], fo
     """
     for prefix in ("", f"{folder}/"):
         found = sorted(
-            name for name in names if name.lower().endswith(suffix) and name[: name.rfind("/") + 1] == prefix
+            name
+            for name in names
+            if name.lower().endswith(suffix)
+            and name[: name.rfind("/") + 1] == prefix
+            and not name.removeprefix(prefix).startswith(".")  # such as `._model.onnx`, which macOS leaves
         )
         chosen = [name for name in found if name.removeprefix(prefix) in preferred]
         if len(chosen or found) > 1:

@@ -135,7 +135,7 @@ def fed_array(images: NDArray[np.float32], signature: ImageSignature) -> NDArray
     """Returns images as a model takes them.
 
     Args:
-      images: float32 [N, height, width, 3], in [0, 1].
+      images: float32 [N, height, width, 3], as the function takes them; in [0, 1] for an input of uint8.
       signature: the function; its dtype is one of NumPy's.
     """
     import numpy as np

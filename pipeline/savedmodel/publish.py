@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import tarfile
 import tempfile
 from collections.abc import Callable
@@ -20,7 +21,7 @@ def check_output(output: str) -> Path:
     Raises:
       OutputError: there is something already.
     """
-    path = Path(output).expanduser()
+    path = Path(os.path.expanduser(output))
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise OutputError(f"{path} exists, and no module replaces anything; name another --output or remove it first")
     return path

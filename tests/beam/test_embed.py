@@ -179,7 +179,7 @@ def test_a_worker_resizes_in_its_own_threads_without_warnings_of_pillow(spec):
     cv2.setNumThreads(3)
     try:
         with warnings.catch_warnings():
-            _EmbedFn(spec, Shared(), Shared()).setup()
+            _EmbedFn(spec, Shared()).setup()
             assert cv2.getNumThreads() == 1
             warnings.warn_explicit("metadata", UserWarning, "file.py", 1, module="PIL.TiffImagePlugin")
     finally:

@@ -141,8 +141,8 @@ def _http_chunks(url: str, origin: str, advice: Advice, expected: str) -> Iterat
             raise _ConnectionLostError(f"the connection was lost ({reason})") from error
         where = "" if url == origin else f" at {url}"
         raise ModuleError(
-            f"module {origin}: {reason or type(error).__name__}, expected a server{where} that answers with a .tar.gz; "
-            "check the address and the network"
+            f"module {origin}: {reason or type(error).__name__}, expected a server{where} that answers with "
+            f"{expected}; check the address and the network"
         ) from error
 
 

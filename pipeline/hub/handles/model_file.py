@@ -76,8 +76,9 @@ def _local(request: Request) -> Module:
 
 def _remote(request: Request) -> Module:
     directory, _, name = request.handle.rpartition("/")
-    weights = f"{name.rpartition('.')[0]}.bin"
-    known = {other: _find_remote(f"{directory}/{other}") for other in (name, weights, *CONFIGURATIONS)}
+    # Of OpenVINO's models, and as exporters name the external data of ONNX.
+    weights = (f"{name.rpartition('.')[0]}.bin", f"{name}.data", f"{name}_data")
+    known = {other: _find_remote(f"{directory}/{other}") for other in (name, *weights, *CONFIGURATIONS)}
     if known[name] is None:
         raise request.not_found()
 

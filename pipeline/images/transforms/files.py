@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def read_transform(path: str) -> FileTransform:
     Raises:
       UsageError: the file cannot be read, is of no known kind, or cannot be honoured.
     """
-    values = _load(Path(path).expanduser())
+    values = _load(Path(os.path.expanduser(path)))
     for name in FILES.names:
         kind: TransformFile = FILES.load(name)()
         if kind.matches(values):
@@ -78,7 +79,12 @@ def find_transform(directory: str) -> tuple[str, FileTransform] | None:
         if not path.is_file():
             continue
         kind: TransformFile = FILES.load(name)()
-        values = _load(path)
+        try:
+            values = _load(path)
+        except UsageError:
+            if kind.shares_name:
+                continue
+            raise
         if kind.matches(values) or not kind.shares_name:
             with _errors_of(str(path), kind):
                 return name, kind.read(values)

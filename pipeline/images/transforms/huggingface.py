@@ -149,6 +149,8 @@ def _convnext(values: Mapping[str, Any]) -> _Geometry:
     if edge >= _CONVNEXT_SQUASH_SIZE:
         return _Geometry((edge, edge), keeps_ratio=False)
     crop_pct = number(values, "crop_pct") if values.get("crop_pct") is not None else 224 / 256
+    if not 0 < crop_pct <= 1:
+        raise UsageError(f"crop_pct={crop_pct}: expected a number above 0, and at most 1")
     return _Geometry((edge, edge), keeps_ratio=True, crop_fraction=_fraction(edge, int(edge / crop_pct)))
 
 
