@@ -316,7 +316,8 @@ def two_outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_signature_and_output_of_choice(run, two_outputs):
-    result = run("--input=photos", f"--module={two_outputs}", "--signature=extremes", "--output_key=high")
+    flags = ["--signature=extremes", "--output_key=high", "--preprocess=hub"]
+    result = run("--input=photos", f"--module={two_outputs}", *flags)
     assert result.code == 0
     found = np.array([result.rows[key]["embedding"] for key in KEYS], np.float32)
     assert relative_l2(found, tf_images(16).max(axis=(1, 2))) < 1e-4
