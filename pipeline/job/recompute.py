@@ -23,6 +23,7 @@ from pipeline.engines.registry import ENGINES
 from pipeline.inputs.base import ReadSettings
 from pipeline.inputs.input_table import InputTable
 from pipeline.inputs.tasks import find_kind, make_tasks, read_tasks
+from pipeline.inputs.tfrecord_files import DEFAULT_IMAGE_FEATURE
 from pipeline.job.checks import check_run
 from pipeline.storage import filesystem
 
@@ -96,6 +97,8 @@ def _known_args(output: str) -> list[str]:
     for name in ("key_feature", "image_feature"):
         found = {getattr(manifest, name) for manifest in manifests}
         values[name] = found.pop() if len(found) == 1 else None
+    if values["image_feature"] == DEFAULT_IMAGE_FEATURE:  # of TFRecords; other inputs have no such feature
+        values["image_feature"] = None
     args = [f"--{name}={value}" for name, value in values.items() if value]
     return [*args, "--exif_orientation"] if spec.preprocessing.exif_orientation else args
 

@@ -6,6 +6,7 @@ import pytest
 from pipeline.commands.verify import main
 from pipeline.testing import jpeg_bytes, make_example, make_tfrecord
 from tests.datasets import embed, make_photos, read_rows
+from tests.inputs.archives import make_tar
 
 
 @pytest.fixture
@@ -43,6 +44,26 @@ def test_records_are_found_by_their_keys(records, out, tiny_module, key_feature,
     embed(records, out, tiny_module, key_feature=key_feature, output_format="parquet")
     code, (line,) = verify(capsys, out, "--recompute=1", f"--input={records}")
     assert (code, line[:47]) == (0, "recomputed 6 of 6 rows: 6 identical, 0 within 0")
+
+
+def test_samples_of_a_tar_are_found_by_their_keys(out, tiny_module, tmp_path, capsys):
+    archive = tmp_path / "shard.tar"
+    archive.write_bytes(make_tar((f"{index}.jpg", jpeg_bytes(seed=index)) for index in range(3)))
+    embed(archive, out, tiny_module)
+    code, (line,) = verify(capsys, out, "--recompute=1", f"--input={archive}")
+    assert (code, line[:38]) == (0, "recomputed 3 of 3 rows: 3 identical, 0")
+
+
+@pytest.mark.parametrize("flags", [{"icc": "srgb"}, {"preprocess": "clip"}], ids=["icc", "transform"])
+def test_the_preprocessing_is_that_of_the_data_set(photos, out, tiny_module, flags, capsys):
+    embed(photos, out, tiny_module, **flags)
+    assert verify(capsys, out, "--recompute=1", f"--input={photos}")[0] == 0
+
+
+def test_another_preprocessing_is_refused(photos, out, tiny_module, capsys):
+    embed(photos, out, tiny_module)
+    assert main([str(out), "--recompute=1", f"--input={photos}", "--preprocess=clip"]) == 2
+    assert "holds vectors of another kind" in capsys.readouterr().err
 
 
 def test_other_images_under_the_same_names_are_different(photos, out, tiny_module, capsys, tmp_path):
