@@ -13,11 +13,11 @@ if [ $# -gt 0 ]; then
   exec .venv/bin/python -m pytest "$@"
 fi
 
-# Most slow tests run in parallel with the other checks; their report comes last. Those of Dataflow wait for the answers
-# of a service most of the time, and follow the fast tests: so both halves take about as long.
+# The slow tests of whole runs are in tests/test_*.py. They run in parallel with the other checks and with the slow tests
+# of single folders: so both halves take about as long. Their report comes last.
 report=$(mktemp)
 set -m # puts the slow tests into one process group, so that an interruption ends all of them
-.venv/bin/python -m pytest -p no:cacheprovider -m 'slow and not cluster' --ignore=tests/dataflow --durations=25 \
+.venv/bin/python -m pytest -p no:cacheprovider -m 'slow and not cluster' --durations=25 tests/test_*.py \
   </dev/null >"$report" 2>&1 &
 slow=$!
 set +m
@@ -27,7 +27,7 @@ trap 'exit 130' INT TERM
 status=0
 scripts/check.sh || status=1
 .venv/bin/python -m pytest -m 'not slow' --durations=10 || status=1
-.venv/bin/python -m pytest -m slow --durations=10 tests/dataflow || status=1
+.venv/bin/python -m pytest -m 'slow and not cluster' --durations=25 --ignore-glob='tests/test_*.py' || status=1
 echo "The slow tests:"
 wait "$slow" || status=1
 cat "$report"

@@ -41,6 +41,8 @@ def resample(
     if antialias:
         return antialiased(pixels, place, interpolation)
     if interpolation == "bicubic":
+        if rows.length > pixels.shape[0]:  # else a thin image would be repeated at its whole length
+            return _cubic(_cubic(pixels, columns, axis=1), rows, axis=0)
         return _cubic(_cubic(pixels, rows, axis=0), columns, axis=1)
     if rows.is_whole and columns.is_whole:
         levels = resize_levels(pixels, rows.resized, columns.resized)

@@ -72,8 +72,12 @@ def gather(
         begin = lines.take(left, axis=1).astype(np.float32)
         return begin + (lines.take(right, axis=1) - begin) * right_weight[:, None]
 
-    upper = across(top)
-    return upper + (across(bottom) - upper) * bottom_weight[:, None, None]
+    if pixels.shape[0] < len(top):  # else a thin image would be repeated at its whole length
+        lines = across(np.arange(pixels.shape[0]))
+        upper, lower = lines.take(top, axis=0), lines.take(bottom, axis=0)
+    else:
+        upper, lower = across(top), across(bottom)
+    return upper + (lower - upper) * bottom_weight[:, None, None]
 
 
 @lru_cache(maxsize=1024)

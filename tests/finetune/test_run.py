@@ -3,6 +3,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -382,3 +383,11 @@ def test_signatures_that_must_be_adapted_are_refused(signature, takes, odd_modul
     message = f"cannot be fine-tuned: signature '{signature}' takes {takes}; expected any number of images float32"
     with pytest.raises(ModuleError, match=message):
         run(make_config(odd_module, records, tmp_path / "new", signature=signature))
+
+
+def test_a_module_with_another_preprocessing_is_refused(modules, records, tmp_path):
+    module = shutil.copytree(modules["tf2"], tmp_path / "module")
+    (module / "preprocess.yaml").write_text("preset: raw255")
+    message = r"cannot be fine-tuned: its preprocessing is squash, bilinear, RGB in \[0, 255\] \(preprocess\.yaml in"
+    with pytest.raises(ModuleError, match=message):
+        run(make_config(str(module), records, tmp_path / "new"))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.core.errors import UsageError
 from pipeline.core.settings import PreprocessConfig
 from pipeline.hub.preprocess import NamedTransform, declared_transform, named_transform, override
 from pipeline.images.transform import ImageTransform
@@ -69,3 +70,19 @@ def test_flags_override_single_values():
     assert override(clip, PreprocessConfig(std=half)).mean == clip.mean
     ranged = override(clip, PreprocessConfig(input_range=(-1.0, 1.0), std=half))
     assert (ranged.input_range, ranged.mean, ranged.std) == ((-1, 1), (0, 0, 0), half)
+
+
+@pytest.mark.parametrize("path", ["~nosuchuser/x.json", "x" * 300])
+def test_a_path_that_cannot_be_is_one_line(path, tmp_path):
+    with pytest.raises(UsageError, match="is neither a preset nor a file; expected one of hub, "):
+        named_transform(make_module(path=tmp_path)[0], PreprocessConfig(path))
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "// a comment", "{}"])
+def test_a_config_of_something_else_says_nothing(content, tmp_path):
+    module, _ = make_module(path=tmp_path)
+    (tmp_path / "config.json").write_text(content)
+    assert named_transform(module, PreprocessConfig()) is None
+    (tmp_path / "preprocessor_config.json").write_text(content)
+    with pytest.raises(UsageError, match="preprocessor_config"):
+        named_transform(module, PreprocessConfig())

@@ -6,6 +6,7 @@
 import dataclasses
 import json
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -236,3 +237,17 @@ def test_fast_decoding_keeps_the_pixels_around_the_crop():
     exact = ImageDecoder(64, 64, transform=transform)(data)
     fast = ImageDecoder(64, 64, decode="fast", transform=transform)(data)
     assert 0 < np.abs(fast - exact).mean() < 0.02
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_what_is_cropped_away_of_a_thin_image_takes_no_memory(interpolation):
+    thin = np.arange(3 * 50_000, dtype=np.uint32).astype(np.uint8).reshape(1, -1, 3)
+    transform = ImageTransform(resize="crop", interpolation=interpolation)
+    out = np.empty((64, 64, 3), np.float32)
+    tracemalloc.start()
+    try:
+        apply_transform(thin, transform, out)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 << 20

@@ -152,3 +152,15 @@ def test_a_pointer_in_a_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "m" / "net.bin").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(ModuleError, match=r"net\.bin is a pointer of Git LFS in the place of the file; run `git"):
         resolve_module(str(tmp_path / "m"))
+
+
+def test_a_yaml_beside_the_file_comes_along(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "m" / "net.onnx")
+    (path.parent / "preprocess.yaml").write_text("preset: clip")
+    assert sorted(contents(resolve_module(str(path)))) == ["net.onnx", "preprocess.yaml"]
+
+
+def test_files_that_macos_leaves_are_no_models(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "net.onnx")
+    (tmp_path / "._net.onnx").write_bytes(b"left")
+    assert resolve_module(str(path.parent)).model_file == "net.onnx"
