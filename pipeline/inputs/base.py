@@ -61,7 +61,8 @@ class ReadTask:
       kind: name of the input kind.
       files: the files.
       ranges: offset ranges (start, stop) of a single file whose records are read; None for all records.
-      aligned: whether a record is known to begin at the start of each range.
+      aligned: whether a record is known to begin at the start of each range. If not, and the kind has no byte offsets,
+        the ranges are positions of a task without ranges: of a part whose records are unknown.
     """
 
     kind: str
@@ -245,7 +246,7 @@ def unreadable(
         name, source = f"{name}@{start}", f"{source}@{start}"
     elif stop is not None and (start or stop < file.size_bytes):
         name, source = (
-            f"{name}@{start}" if aligned or not start else f"{name}@{start}-{stop}",
+            f"{name}@{start}" if aligned else f"{name}@{start}-{stop}",
             f"{source}@{start}-{stop}",
         )
     return Failure(key_to_bytes(name), source, "read", "read_error", text)

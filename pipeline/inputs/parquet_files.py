@@ -7,6 +7,7 @@ Face's `datasets` writes it. Of a row without bytes, the file that `path` names 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -36,8 +37,9 @@ class ParquetFiles(InputKind):
     """Parquet files of images; the key of an image is `path@row`, unless a column holds the keys.
 
     The positions of a task are offsets in its file, which its rows share evenly: row `i` of `n` is at `size * i // n`.
-    So parts are ranges of rows, whatever the row groups are. With ranges of rows, the positions are the indices of the
-    ranges. Damage costs the rows of a row group from the damage on, and belongs to the part with the first of them.
+    So parts are ranges of rows, whatever the row groups are. With ranges, the positions are the indices of the ranges:
+    of rows; or of positions, for parts whose rows are unknown as the file could not be opened. Damage costs the rows of
+    a row group from the damage on, and belongs to the part with the first of them.
     """
 
     name = "parquet"
@@ -86,15 +88,27 @@ class ParquetFiles(InputKind):
         (file,) = part.task.files
         if part.start >= part.stop:
             return
+        end = end or (lambda: part.stop)
         try:
             with _opened(file) as table:
                 if not isinstance(table, str):
-                    yield from _Reader(table, settings).read(part, claim, end or (lambda: part.stop))
+                    yield from _Reader(table, settings).read(part, claim, end)
                 elif part.start == 0 and claim(0):
                     yield Failure(key_to_bytes(file.name), file.path, "read", "corrupt_record", f"the file {table}")
         except OSError as error:  # the footer or the first rows cannot be read
-            if part.start == 0 and claim(0):
-                yield unreadable(file, error)
+            yield from _unopened(part, claim, end, error)
+
+
+def _unopened(part: TaskPart, claim: Claim, end: End, error: OSError) -> Iterator[Failure]:
+    """Yields the failures for a part of a file that cannot be opened: for its positions, or each of its ranges."""
+    (file,) = part.task.files
+    if part.task.ranges is None:
+        if claim(part.start):
+            yield unreadable(file, error, part.start, end(), aligned=False)
+        return
+    for index in itertools.takewhile(claim, range(part.start, part.stop)):
+        start, stop = part.task.ranges[index]
+        yield unreadable(file, error, start, stop, aligned=part.task.aligned)
 
 
 class _WatchedFile:
@@ -208,10 +222,9 @@ class _Reader:
     def read(self, part: TaskPart, claim: Claim, end: End) -> Iterator[ImageRecord | Failure]:
         """Yields the rows of a part, or a failure for each that cannot be read."""
         table, ranges = self._table, part.task.ranges
-        if ranges is None:
-            chosen = [(table.first_row(part.start), table.first_row(part.stop))]
-        else:
-            chosen = list(ranges[part.start : part.stop])
+        chosen = [(part.start, part.stop)] if ranges is None else list(ranges[part.start : part.stop])
+        if ranges is None or not part.task.aligned:
+            chosen = [(table.first_row(start), table.first_row(stop)) for start, stop in chosen]
         last_claim = -1
 
         def claim_row(row: int) -> bool:

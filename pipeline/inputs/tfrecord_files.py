@@ -208,7 +208,7 @@ def _claimed_items(
                 yield item
     except OSError as error:
         if (claimed or claim(start)) and position < (stop := end()):
-            yield unreadable(file, error, position, stop, aligned=claimed)
+            yield unreadable(file, error, position, stop, aligned=claimed or position == 0)
 
 
 def _chosen_items(task: ReadTask, start: int, stop: int, claim: Claim, limit: int) -> Iterator[tfrecord.Item | Failure]:

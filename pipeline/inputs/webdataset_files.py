@@ -141,7 +141,7 @@ def _claimed(
             if reader.has_one_position:
                 yield unreadable(file, error, position, None)
             elif position < (stop := end()):
-                yield unreadable(file, error, position, stop, aligned=claimed)
+                yield unreadable(file, error, position, stop, aligned=claimed or position == 0)
 
 
 def _in_ranges(

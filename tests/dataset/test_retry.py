@@ -39,6 +39,19 @@ def test_records_and_ranges_by_their_addresses(covered):
     assert found.skipped == 5
 
 
+def test_parts_of_a_file_of_rows_that_could_not_be_opened(covered):
+    """Nobody knows their rows: their ranges are of positions, and rows that failed are tried apart from them."""
+    file = dataclasses.replace(records("a"), kind="parquet")
+    covered.add("00000", dataclasses.replace(entry("a", size_bytes=1000, records=9)))
+    failures = [
+        failure("a@0-400", "/in/a@0-400", "read_error"),
+        failure("a@700-1000", "/in/a@700-1000", "read_error"),
+        failure("a@5", "/in/a@5-8", "corrupt_record"),
+    ]
+    tasks = covered.plan([file], failures=failures).waves[0].tasks
+    assert [(task.ranges, task.aligned) for task in tasks] == [(((0, 400), (700, 1000)), False), (((5, 8),), True)]
+
+
 def test_a_compressed_file_that_broke_off(covered):
     covered.add("00000", entry("a.gz", size_bytes=1000))
     between = failure("a.gz@5000", "/in/a.gz@5000-5000", "corrupt_record")

@@ -1,3 +1,4 @@
+import dataclasses
 import datetime
 import io
 import json
@@ -323,3 +324,29 @@ class TestDamage:
         assert [item.image[0] for item in good] == list(range(7))
         assert (failure.reason, failure.source) == ("read_error", f"{tmp_path}/a.parquet@7-{ROWS}")
         assert failure.message == "Input/output error"
+
+    def test_parts_that_cannot_be_opened_are_read_again(self, tmp_path, monkeypatch):
+        task = write(tmp_path, {"image": hugging_face()})
+        whole = read_between(task)
+        size, path = task.files[0].size_bytes, f"{tmp_path}/a.parquet"
+
+        def refuse(path):
+            raise OSError(5, "Input/output error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(filesystem, "open_read", refuse)
+            failed = [*read_between(task, 0, 3000), *read_between(task, 3000, 9000), *read_between(task, 9000)]
+            spans = [(0, 3000), (3000, 9000), (9000, size)]
+            assert [(item.key.decode(), item.source) for item in failed] == [
+                (f"a.parquet@{start}-{stop}", f"{path}@{start}-{stop}") for start, stop in spans
+            ]
+            again = dataclasses.replace(task, ranges=tuple(spans), aligned=False)
+            assert [*read_between(again, 0, 1), *read_between(again, 1)] == failed
+            rows = dataclasses.replace(task, ranges=((3, 5), (8, 9)))
+            failed_rows = [*read_between(rows, 0, 1), *read_between(rows, 1)]
+            assert [item.source for item in failed_rows] == [f"{path}@3-5", f"{path}@8-9"]
+            assert [item.key for item in failed_rows] == [b"a.parquet@3", b"a.parquet@8"]
+        for first, last in ((0, 1), (1, 2), (2, 3), (0, 3)):
+            found = read_between(again, first, last)
+            assert found == read_between(task, spans[first][0], spans[last - 1][1])
+        assert read_between(again) == whole
