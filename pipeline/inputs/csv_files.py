@@ -230,6 +230,8 @@ def _read_batch(
         if isinstance(image, bytes):
             yield ImageRecord(key, source, image, _features(values, column, table.names, config))
         elif image is not None:
+            if image.reason == "read_error":  # without an end, it would mean the rest of a compressed file
+                source = f"{source}-{row.number + 1}"
             yield Failure(key, source, image.stage, image.reason, image.message)
         elif column is None:
             yield Failure(key, source, "read", "missing_feature", f"no image: the file {table.advice(config)}")

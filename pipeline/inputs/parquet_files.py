@@ -291,8 +291,10 @@ class _Reader:
         yield from self._table.file.iter_batches(rows, row_groups=[group], columns=self._columns, use_threads=False)
 
     def _failure(self, row: int, reason: FailureReason, text: str, stop: int | None = None) -> Failure:
-        source = f"{self._table.input.path}@{row}" + ("" if stop is None else f"-{stop}")
-        return Failure(self._address(row), source, "read", reason, text)
+        return Failure(self._address(row), self._source(row, stop), "read", reason, text)
+
+    def _source(self, row: int, stop: int | None = None) -> str:
+        return f"{self._table.input.path}@{row}" + ("" if stop is None else f"-{stop}")
 
     def _address(self, row: int) -> bytes:
         return key_to_bytes(f"{self._table.input.name}@{row}")
@@ -313,10 +315,11 @@ class _Reader:
             if isinstance(key, str):
                 yield self._failure(row, "missing_feature", f"no key: {key}")
             elif isinstance(image, Failure):
-                yield Failure(key, f"{self._table.input.path}@{row}", image.stage, image.reason, image.message)
+                stop = row + 1 if image.reason == "read_error" else None  # without it: the rest of a compressed file
+                yield Failure(key, self._source(row, stop), image.stage, image.reason, image.message)
             else:
                 features = {name: ColumnValue(kind, values[index]) for name, kind, values in copied}
-                yield ImageRecord(key, f"{self._table.input.path}@{row}", image, features)
+                yield ImageRecord(key, self._source(row), image, features)
 
 
 def _keys(batch: pa.RecordBatch, name: str | None) -> list[bytes | str] | None:

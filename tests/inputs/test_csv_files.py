@@ -40,7 +40,7 @@ def test_each_row_is_a_record(folder):
     )
     assert second.image == b"a, b.jpg"
     assert missing == Failure(
-        b"a.csv@2", f"{folder}/a.csv@2", "read", "read_error", "missing.jpg: No such file or directory"
+        b"a.csv@2", f"{folder}/a.csv@2-3", "read", "read_error", "missing.jpg: No such file or directory"
     )
 
 

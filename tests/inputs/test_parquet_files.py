@@ -117,7 +117,7 @@ class TestPaths:
         *found, missing, last = read_between(task)
         assert [item.image for item in found] == [b"one"] * 3
         assert last.image == b"two"
-        assert missing.source == f"{tmp_path}/a.parquet@3"
+        assert (missing.key, missing.source) == (b"a.parquet@3", f"{tmp_path}/a.parquet@3-4")
         assert (missing.reason, missing.message) == ("read_error", "missing.jpg: No such file or directory")
 
     def test_a_column_of_paths(self, tmp_path):
