@@ -37,8 +37,9 @@ _LARGEST_TASK_BYTES = 4 << 30
 class CsvFiles(InputKind):
     """CSV files of image paths; the key of an image is `path@row`, unless a column holds the keys.
 
-    The positions of a task are the offsets of its file's rows, or the indices of its ranges of rows, if any. Whether a
-    line begins a row shows only from the start of the file: each part parses the rows before it, too.
+    The positions of a task are the offsets of its file's rows, or the indices of its ranges, if any: of rows; or of
+    offsets, for parts that could not be read. Whether a line begins a row shows only from the start of the file: each
+    part parses the rows before it, too.
     """
 
     name = "csv"
@@ -84,11 +85,13 @@ class CsvFiles(InputKind):
         (file,) = part.task.files
         if part.task.ranges is None:
             chosen = _Chosen(part.start, part.stop, lambda row: row.offset, claim)
-            yield from _read(file, chosen, settings)
+            yield from _read(file, chosen, settings, end or (lambda: part.stop), aligned=False)
             return
         for index in itertools.takewhile(claim, range(part.start, part.stop)):
-            chosen = _Chosen(*part.task.ranges[index], lambda row: row.number, lambda _: True)
-            yield from _read(file, chosen, settings)
+            start, stop = part.task.ranges[index]
+            place = (lambda row: row.number) if part.task.aligned else (lambda row: row.offset)
+            chosen = _Chosen(start, stop, place, lambda _: True)
+            yield from _read(file, chosen, settings, lambda stop=stop: stop, aligned=part.task.aligned)
 
 
 @dataclass(frozen=True)
@@ -188,9 +191,11 @@ class _Table:
         ]
 
 
-def _read(file: InputFile, chosen: _Chosen, settings: ReadSettings) -> Iterator[ImageRecord | Failure]:
-    """Yields the images of chosen rows. If the file cannot be read so far, a failure stands for the rest of it."""
-    number, claimed = 0, False
+def _read(
+    file: InputFile, chosen: _Chosen, settings: ReadSettings, end: End, *, aligned: bool
+) -> Iterator[ImageRecord | Failure]:
+    """Yields the images of chosen rows. If the file cannot be read so far, a failure stands for the rest of them."""
+    position, claimed = chosen.start, False
 
     def claim(place: int) -> bool:
         nonlocal claimed
@@ -204,11 +209,12 @@ def _read(file: InputFile, chosen: _Chosen, settings: ReadSettings) -> Iterator[
             rows = replace(chosen, claim=claim).of(table.rows())
             while batch := list(itertools.islice(rows, _ROWS)):
                 yield from _read_batch(table, file, batch, settings)
-                number = batch[-1].number + 1
+                position = chosen.place(batch[-1]) + 1
     except (csv.Error, OSError) as error:
         if claimed or claim(chosen.start):
             reason = error if isinstance(error, OSError) else OSError(f"the file is no CSV from here on: {error}")
-            yield unreadable(file, reason, number, None)
+            if position < (stop := end()):
+                yield unreadable(file, reason, position, stop, aligned=aligned)
 
 
 def _read_batch(

@@ -245,11 +245,13 @@ class _Reader:
                 yield item
                 row = item_row + 1
         except OSError as error:
-            if last_claim < 0 and not claim_row(row):
-                return
-            stop = table.first_row(end()) if ranges is None else chosen[-1][1]
-            if row < stop:
-                yield unreadable(table.input, error, row, min(stop, table.rows), aligned=True)
+            for first, last in chosen:
+                first, last = max(first, row), min(last, table.rows)
+                if first < last:
+                    if not claim_row(first):
+                        return
+                    last = min(table.first_row(end()), last) if ranges is None else last
+                    yield unreadable(table.input, error, first, last)
 
     def _rows(self, chosen: Sequence[tuple[int, int]]) -> Iterator[tuple[int, ImageRecord | Failure]]:
         """Yields the rows in some ranges of rows, each with its number."""

@@ -20,7 +20,17 @@ from pipeline.core.failures import Failure, FailureReason
 from pipeline.core.keys import key_to_bytes
 from pipeline.core.records import Feature, ImageRecord
 from pipeline.core.settings import OUTPUT_FEATURES
-from pipeline.inputs.base import Claim, End, InputFile, InputKind, ReadSettings, ReadTask, TaskPart, unreadable
+from pipeline.inputs.base import (
+    Claim,
+    End,
+    InputFile,
+    InputKind,
+    ReadSettings,
+    ReadTask,
+    TaskPart,
+    unreadable,
+    unreadable_ranges,
+)
 from pipeline.inputs.compressed import Content, content_of, stored_bytes
 from pipeline.inputs.samples import IMAGES, Sample, advice, image_of, split_name
 from pipeline.inputs.tar import Member, TarReader, is_tar
@@ -155,8 +165,7 @@ def _in_ranges(
                 if any(start <= _offset(item) < stop for start, stop in ranges):
                     yield reader.to_record(item)
     except OSError as error:
-        if position < last:
-            yield unreadable(file, error, position, None if reader.has_one_position else last)
+        yield from unreadable_ranges(file, error, ranges, position)
 
 
 def _offset(item: Sample | CorruptRange) -> int:

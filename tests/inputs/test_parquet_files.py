@@ -16,7 +16,7 @@ from pipeline.inputs.find import find_inputs
 from pipeline.inputs.tasks import cut_task, find_kind, make_tasks
 from pipeline.storage import filesystem
 from pipeline.testing import jpeg_bytes, png_bytes
-from tests.inputs.reading import check_split, make_task, read_between
+from tests.inputs.reading import breaking, check_split, make_task, read_between, read_until
 
 ROWS = 20
 IMAGES = [jpeg_bytes(seed=index) for index in range(ROWS)]
@@ -312,14 +312,8 @@ class TestDamage:
         task = write(tmp_path, {"image": [bytes([row]) * 100_000 for row in range(ROWS)]}, compression="none")
         data = (tmp_path / "a.parquet").read_bytes()
 
-        class Broken(io.BytesIO):
-            def read(self, size=-1):
-                if self.tell() < len(data) - 70_000 and self.tell() + size > 1_000_000:
-                    raise OSError(5, "Input/output error")
-                return super().read(size)
-
         monkeypatch.setattr(parquet_files, "BUFFER_BYTES", 10_000)
-        monkeypatch.setattr(filesystem, "open_read", lambda path: Broken(data))
+        monkeypatch.setattr(filesystem, "open_read", lambda path: breaking(data, 1_000_000, tail=70_000))
         *good, failure = read_between(task)
         assert [item.image[0] for item in good] == list(range(7))
         assert (failure.reason, failure.source) == ("read_error", f"{tmp_path}/a.parquet@7-{ROWS}")
@@ -350,3 +344,16 @@ class TestDamage:
             found = read_between(again, first, last)
             assert found == read_between(task, spans[first][0], spans[last - 1][1])
         assert read_between(again) == whole
+
+    def test_ranges_that_cannot_be_read_fail_one_by_one(self, tmp_path, monkeypatch):
+        """Another try must not read the rows between them: they are done."""
+        columns = {"image": [bytes([row]) * 100_000 for row in range(ROWS)]}
+        task = write(tmp_path, columns, compression="none", ranges=((2, 4), (6, 12), (15, 16)))
+        data = (tmp_path / "a.parquet").read_bytes()
+        monkeypatch.setattr(parquet_files, "BUFFER_BYTES", 10_000)
+        monkeypatch.setattr(filesystem, "open_read", lambda path: breaking(data, 1_000_000, tail=70_000))
+        *good, first, second = read_between(task)
+        assert [item.image[0] for item in good] == [2, 3, 6]
+        assert [item.source.partition("@")[2] for item in (first, second)] == ["7-12", "15-16"]
+        assert [item.key for item in (first, second)] == [b"a.parquet@7", b"a.parquet@15"]
+        assert read_until(task, 2) == [*good, first]

@@ -1,6 +1,7 @@
 import gzip
 import io
 import json
+import os
 import tarfile
 
 import pytest
@@ -9,11 +10,11 @@ from pipeline.core.failures import Failure
 from pipeline.core.records import Feature, ImageRecord
 from pipeline.core.settings import InputConfig
 from pipeline.inputs import tar
-from pipeline.inputs.base import ReadSettings
+from pipeline.inputs.base import NO_END, ReadSettings
 from pipeline.inputs.tasks import find_kind
 from pipeline.storage import filesystem
 from tests.inputs.archives import make_tar
-from tests.inputs.reading import check_split, make_task, read_between
+from tests.inputs.reading import breaking, check_split, make_task, read_between
 
 SAMPLES = 6
 MEMBERS = [
@@ -261,6 +262,20 @@ class TestCompressed:
         offset = int(whole[2].source.partition("@")[2])
         task = write(tmp_path, gzip.compress(data), name, ranges=((offset, offset + 1),))
         assert read_between(task) == [whole[2]]
+
+    def test_ranges_that_cannot_be_read_fail_one_by_one(self, tmp_path, monkeypatch):
+        """Another try must not read the samples between them: they are done."""
+        noise, size = os.urandom(20_000), 512 + 20_480
+        data = gzip.compress(make_tar([(f"{index}.jpg", noise) for index in range(40)]), 0)
+        ranges = ((size, size + 1), (2 * size, 35 * size), (37 * size, 38 * size), (39 * size, NO_END))
+        task = write(tmp_path, data, "a.tgz", ranges=ranges)
+        monkeypatch.setattr(filesystem, "open_read", lambda path: breaking(data, 600_000))
+        found = read_between(task)
+        assert found[0].source == f"{tmp_path}/a.tgz@{size}"
+        read = sum(isinstance(item, ImageRecord) for item in found)
+        assert 1 < read < 30
+        spans = [f"{(read + 1) * size}-{35 * size}", f"{37 * size}-{38 * size}", f"{39 * size}"]
+        assert [item.source for item in found[read:]] == [f"{tmp_path}/a.tgz@{span}" for span in spans]
 
     def test_an_empty_archive(self, tmp_path):
         (damage,) = read_between(write(tmp_path, b"", "a.tgz"))
