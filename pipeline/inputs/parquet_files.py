@@ -331,7 +331,8 @@ def _keys(batch: pa.RecordBatch, name: str | None) -> list[bytes | str] | None:
     if name not in batch.schema.names:
         return [f"the file has no column '{name}'"] * batch.num_rows
     return [
-        value if isinstance(value, bytes)
+        f"column '{name}' is blank in this row" if value in (b"", "")
+        else value if isinstance(value, bytes)
         else value.encode("utf-8", "surrogateescape") if isinstance(value, str)
         else str(value).encode() if isinstance(value, int) and not isinstance(value, bool)
         else f"column '{name}' holds {'no value' if value is None else type(value).__name__} in this row"

@@ -73,7 +73,7 @@ class TestRows:
         ("values", "keys"),
         [
             (pa.array(["a", "é"]), [b"a", "é".encode()]),
-            (pa.array([b"\xff", b""]), [b"\xff", b""]),
+            (pa.array([b"\xff", b" "]), [b"\xff", b" "]),
             (pa.array([7, -1], pa.int8()), [b"7", b"-1"]),
         ],
     )
@@ -86,6 +86,8 @@ class TestRows:
         ("values", "text"),
         [
             (pa.array([None], pa.string()), "no key: column 'id' holds no value in this row"),
+            (pa.array([""]), "no key: column 'id' is blank in this row"),
+            (pa.array([b""]), "no key: column 'id' is blank in this row"),
             (pa.array([0.5]), "no key: column 'id' holds float in this row"),
             (pa.array([True]), "no key: column 'id' holds bool in this row"),
         ],

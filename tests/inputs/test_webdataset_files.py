@@ -101,6 +101,22 @@ class TestSamples:
             )
         ]
 
+    def test_blank_keys(self, tmp_path):
+        """They would all be the same key."""
+        members = [
+            ("0.jpg", b"0"),
+            ("0.txt", b"\n"),
+            ("1.jpg", b"1"),
+            ("1.txt", b" "),
+            ("2.jpg", b"2"),
+            ("2.txt", b"x"),
+        ]
+        *blank, good = read_between(write(tmp_path, make_tar(members)), key_feature="txt")
+        assert [(item.key, item.reason, item.message) for item in blank] == [
+            (f"a.tar/{index}".encode(), "missing_feature", "no key: 'txt' is blank") for index in range(2)
+        ]
+        assert good.key == b"x"
+
     def test_json_that_is_none(self, tmp_path):
         data = make_tar([("a.jpg", b"x"), ("a.json", b"{"), ("b.jpg", b"y"), ("b.json", b"[]")])
         found = read_between(write(tmp_path, data), passthrough=("json:a",))
