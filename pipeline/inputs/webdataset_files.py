@@ -132,8 +132,10 @@ def _claimed(
     position, owned, claimed = start, start == 0, False
     try:
         with filesystem.open_read(file.path) as stream:
-            # Only the first part of a compressed archive finds samples.
-            for item in reader.walk(reader.content(stream) if start == 0 else Content(stream, False), start, stop):
+            content = reader.content(stream)
+            if start and content.is_compressed:
+                return  # the first part reads all of it
+            for item in reader.walk(content, start, stop):
                 if isinstance(item, Sample):
                     owned = item.offset >= start
                 if not owned:

@@ -11,6 +11,7 @@ from pipeline.core.records import Feature, ImageRecord
 from pipeline.core.settings import InputConfig
 from pipeline.inputs import tar
 from pipeline.inputs.base import NO_END, ReadSettings
+from pipeline.inputs.compressed import START_BYTES
 from pipeline.inputs.tasks import find_kind
 from pipeline.storage import filesystem
 from tests.inputs.archives import make_tar
@@ -266,6 +267,14 @@ class TestCompressed:
         found = check_split(task, 301)
         assert [item.image for item in found] == [item.image for item in plain]
         assert [item.source.partition("@")[2] for item in found] == [item.source.partition("@")[2] for item in plain]
+
+    def test_later_parts_read_only_the_first_bytes(self, tmp_path, monkeypatch):
+        """The archive is named like one that is not compressed, so it was cut into parts."""
+        task = write(tmp_path, data := gzip.compress(make_tar(MEMBERS), 0))
+        monkeypatch.setattr(filesystem, "open_read", lambda path: breaking(data, START_BYTES))
+        assert read_between(task, len(data) // 2) == []
+        (failure,) = read_between(task, 0, len(data) // 2)
+        assert failure.source == f"{tmp_path}/a.tar"
 
     def test_plain_data_that_is_named_gz(self, tmp_path):
         found = read_between(write(tmp_path, make_tar(MEMBERS), "a.tar.gz"))
