@@ -6,11 +6,12 @@ Fields may be quoted (RFC 4180). Paths are relative to the directory of the file
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import csv
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TextIO
 
 import pyarrow as pa
@@ -20,7 +21,17 @@ from pipeline.core.keys import key_to_bytes
 from pipeline.core.records import ColumnValue, ImageRecord
 from pipeline.core.settings import OUTPUT_FEATURES, InputConfig
 from pipeline.images.formats.registry import EXTENSIONS
-from pipeline.inputs.base import Claim, End, InputFile, InputKind, ReadSettings, ReadTask, TaskPart, unreadable
+from pipeline.inputs.base import (
+    Claim,
+    End,
+    InputFile,
+    InputKind,
+    ReadSettings,
+    ReadTask,
+    TaskPart,
+    unreadable,
+    unreadable_ranges,
+)
 from pipeline.inputs.referenced import read_referenced
 from pipeline.inputs.text import open_text
 
@@ -83,15 +94,8 @@ class CsvFiles(InputKind):
     ) -> Iterator[ImageRecord | Failure]:
         """See `InputKind`."""
         (file,) = part.task.files
-        if part.task.ranges is None:
-            chosen = _Chosen(part.start, part.stop, lambda row: row.offset, claim)
-            yield from _read(file, chosen, settings, end or (lambda: part.stop), aligned=False)
-            return
-        for index in itertools.takewhile(claim, range(part.start, part.stop)):
-            start, stop = part.task.ranges[index]
-            place = (lambda row: row.number) if part.task.aligned else (lambda row: row.offset)
-            chosen = _Chosen(start, stop, place, lambda _: True)
-            yield from _read(file, chosen, settings, lambda stop=stop: stop, aligned=part.task.aligned)
+        if part.start < part.stop:
+            yield from _read(file, _Chosen(part, claim, end or (lambda: part.stop)), settings)
 
 
 @dataclass(frozen=True)
@@ -109,30 +113,60 @@ class _Row:
     fields: list[str]
 
 
-@dataclass(frozen=True)
 class _Chosen:
-    """Consecutive rows to read.
+    """The rows of a part of a task.
 
-    Attributes:
-      start: smallest place of a row.
-      stop: largest place of a row (exclusive).
-      place: returns the place of a row: its offset, or its number.
-      claim: is called with the place of each row before the row is read; False ends the reading.
+    Rows have places: their numbers for ranges of rows, else their offsets.
     """
 
-    start: int
-    stop: int
-    place: Callable[[_Row], int]
-    claim: Claim
+    def __init__(self, part: TaskPart, claim: Claim, end: End) -> None:
+        ranges = part.task.ranges
+        self._part = part
+        self._claim = claim
+        self._end = end
+        self._aligned = ranges is not None and part.task.aligned
+        self._ranges = ((part.start, part.stop),) if ranges is None else ranges[part.start : part.stop]
+        self._starts = [start for start, _ in self._ranges]
+        self._stops = list(itertools.accumulate((stop for _, stop in self._ranges), max))
+        self._last_claim = -1
+
+    def place(self, row: _Row) -> int:
+        """Returns the place of a row."""
+        return row.number if self._aligned else row.offset
 
     def of(self, rows: Iterator[_Row]) -> Iterator[_Row]:
-        """Yields the chosen ones of all rows of a file."""
+        """Yields the chosen ones of all rows of a file; claims each, or its range, before."""
         for row in rows:
             place = self.place(row)
-            if place >= self.start:
-                if place >= self.stop or not self.claim(place):
+            if place >= self._stops[-1]:
+                return
+            index = bisect.bisect(self._starts, place) - 1
+            if index >= 0 and place < self._stops[index]:
+                if not self._claims(index, place):
                     return
                 yield row
+
+    def _claims(self, index: int, place: int) -> bool:
+        """Returns whether the row at a place in a range may be read; a range is claimed once, at its first row."""
+        position = place if self._part.task.ranges is None else self._part.start + index
+        if position > self._last_claim:
+            if not self._claim(position):
+                return False
+            self._last_claim = position
+        return True
+
+    def unread(self, file: InputFile, error: OSError, place: int) -> Iterator[Failure]:
+        """Yields the failures for the chosen rows from a place on; `place` is 0 if none was read."""
+        if self._part.task.ranges is None:
+            start = max(place, self._part.start)
+            if (self._last_claim >= 0 or self._claims(0, start)) and start < (stop := self._end()):
+                yield unreadable(file, error, start, stop, aligned=False)
+            return
+        for index, span in enumerate(self._ranges):
+            if place < span[1]:
+                if not self._claims(index, place):
+                    return
+                yield from unreadable_ranges(file, error, (span,), place, aligned=self._aligned)
 
 
 class _Table:
@@ -191,30 +225,19 @@ class _Table:
         ]
 
 
-def _read(
-    file: InputFile, chosen: _Chosen, settings: ReadSettings, end: End, *, aligned: bool
-) -> Iterator[ImageRecord | Failure]:
-    """Yields the images of chosen rows. If the file cannot be read so far, a failure stands for the rest of them."""
-    position, claimed = chosen.start, False
-
-    def claim(place: int) -> bool:
-        nonlocal claimed
-        is_mine = chosen.claim(place)
-        claimed = claimed or is_mine
-        return is_mine
-
+def _read(file: InputFile, chosen: _Chosen, settings: ReadSettings) -> Iterator[ImageRecord | Failure]:
+    """Yields the images of chosen rows. If the file cannot be read so far, failures stand for the rest of them."""
+    place = 0
     try:
         with open_text(file.path, newline="") as text:
             table = _Table(text)
-            rows = replace(chosen, claim=claim).of(table.rows())
+            rows = chosen.of(table.rows())
             while batch := list(itertools.islice(rows, _ROWS)):
                 yield from _read_batch(table, file, batch, settings)
-                position = chosen.place(batch[-1]) + 1
+                place = chosen.place(batch[-1]) + 1
     except (csv.Error, OSError) as error:
-        if claimed or claim(chosen.start):
-            reason = error if isinstance(error, OSError) else OSError(f"the file is no CSV from here on: {error}")
-            if position < (stop := end()):
-                yield unreadable(file, reason, position, stop, aligned=aligned)
+        reason = error if isinstance(error, OSError) else OSError(f"the file is no CSV from here on: {error}")
+        yield from chosen.unread(file, reason, place)
 
 
 def _read_batch(

@@ -80,6 +80,29 @@ def test_ranges_of_rows(folder):
     assert len(read_between(write(folder, rows))) == 200
 
 
+def test_all_ranges_are_read_in_one_pass_that_ends_with_the_last(folder, monkeypatch):
+    data = b"file\n" + b"1.jpg\n2.jpg\n" * 3000
+    task = write(folder, data, ranges=[(row, row + 1) for row in range(0, 600, 3)])
+    whole = check_split(task, 57)
+    assert [item.source for item in whole] == [f"{folder}/a.csv@{row}" for row in range(0, 600, 3)]
+    open_read, opened = filesystem.open_read, []
+
+    def open_counted(path):
+        if not path.endswith("csv"):
+            return open_read(path)
+        opened.append(path)
+        return breaking(data, 20_000)
+
+    monkeypatch.setattr(filesystem, "open_read", open_counted)
+    assert read_between(task) == whole
+    assert len(opened) == 1
+
+
+def test_ranges_without_rows_and_ranges_in_others(folder):
+    task = write(folder, "file\n" + "1.jpg\n" * 10, ranges=((2, 7), (3, 4), (9, 12), (50, 60)))
+    assert [item.source for item in read_between(task)] == [f"{folder}/a.csv@{row}" for row in (2, 3, 4, 5, 6, 9)]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_any_two_parts_are_the_whole(folder, encoding):
     rows = "".join(f'{index % 2 + 1}.jpg,"é, {index}\nand more","x""y"\r\n\r\n' for index in range(90))
