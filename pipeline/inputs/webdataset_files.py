@@ -259,10 +259,10 @@ class _Reader:
                     "missing_feature", f"no key: the sample has no text or integer '{self._config.key_feature}'"
                 )
             found = value.values[0]
-            text = found.strip() if isinstance(found, bytes) else str(found).encode()
-            if not text:
+            named = found.strip() if isinstance(found, bytes) else str(found).encode()
+            if not named:
                 return failure("missing_feature", f"no key: '{self._config.key_feature}' is blank")
-            key = text
+            key = named
         return ImageRecord(key, source, item.data[image], self._features(item, image))
 
     def _features(self, sample: Sample, image: str) -> dict[str, Feature]:
