@@ -12,13 +12,13 @@ import pyarrow as pa
 from pipeline.core.failures import Failure
 from pipeline.core.keys import key_to_text, to_column
 from pipeline.core.records import Address
+from pipeline.inputs.base import NO_END
 from pipeline.inputs.tasks import record_kinds
 from pipeline.storage.tables import GROUP_ROWS, Scratch, TableWriter
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_NO_END = 1 << 62
 _FAILURES_SCHEMA = pa.schema(
     [
         ("source", pa.string()),
@@ -129,7 +129,7 @@ def _to_row(failure: Failure) -> dict[str, object]:
         return {"source": source}
     start, stop = address.start, address.stop or 0
     if failure.reason == "read_error" and address.stop is None:
-        stop = _NO_END  # a compressed file, whose uncompressed size is unknown
+        stop = NO_END  # a compressed file, whose uncompressed size is unknown
     # The key of a completely unread part is its range; the runner may have cut inside a record.
     aligned = not key_to_text(failure.key).endswith(f"@{start}-{stop}")
     return {

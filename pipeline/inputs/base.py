@@ -22,6 +22,9 @@ from pipeline.core.settings import DecodeConfig, InputConfig
 UNKNOWN_BYTES = 256 << 10
 """Assumed size of a file of unknown size; the sizes of remote images in a list file are not looked up."""
 
+NO_END = 1 << 62
+"""The end of a range of a compressed file up to its end: its uncompressed size is unknown."""
+
 Claim = Callable[[int], bool]
 """Called with each position, in ascending order, before the position is read; False ends the reading."""
 End = Callable[[], int]
@@ -61,7 +64,8 @@ class ReadTask:
       kind: name of the input kind.
       files: the files.
       ranges: offset ranges (start, stop) of a single file whose records are read; None for all records.
-      aligned: whether a record is known to begin at the start of each range.
+      aligned: whether a record is known to begin at the start of each range. If not, and the kind has no byte offsets,
+        the ranges are positions of a task without ranges: of a part whose records are unknown.
     """
 
     kind: str
@@ -237,15 +241,26 @@ def unreadable(
     """Returns the failure for the unreadable bytes of a file.
 
     The failure's source is the file if nothing was read, else `path@start-stop`, or `path@start` for the rest of a
-    compressed file. Its key names the record at `start`, or the range if no record is known to begin there.
+    compressed file (no `stop`, or `NO_END`). Its key names the record at `start`, or the range if no record is known to
+    begin there.
     """
+    stop = None if stop == NO_END else stop
     text = error.strerror or " ".join(str(error).split())
     name, source = file.name, file.path
     if stop is None and start:
         name, source = f"{name}@{start}", f"{source}@{start}"
     elif stop is not None and (start or stop < file.size_bytes):
         name, source = (
-            f"{name}@{start}" if aligned or not start else f"{name}@{start}-{stop}",
+            f"{name}@{start}" if aligned else f"{name}@{start}-{stop}",
             f"{source}@{start}-{stop}",
         )
     return Failure(key_to_bytes(name), source, "read", "read_error", text)
+
+
+def unreadable_ranges(
+    file: InputFile, error: OSError, ranges: Sequence[tuple[int, int]], position: int, *, aligned: bool = True
+) -> Iterator[Failure]:
+    """Yields a failure for each range of a file that could not be read to its end, but only up to a position."""
+    for start, stop in ranges:
+        if position < stop:
+            yield unreadable(file, error, max(start, position), stop, aligned=aligned)

@@ -6,11 +6,12 @@ Fields may be quoted (RFC 4180). Paths are relative to the directory of the file
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import csv
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TextIO
 
 import pyarrow as pa
@@ -20,7 +21,17 @@ from pipeline.core.keys import key_to_bytes
 from pipeline.core.records import ColumnValue, ImageRecord
 from pipeline.core.settings import OUTPUT_FEATURES, InputConfig
 from pipeline.images.formats.registry import EXTENSIONS
-from pipeline.inputs.base import Claim, End, InputFile, InputKind, ReadSettings, ReadTask, TaskPart, unreadable
+from pipeline.inputs.base import (
+    Claim,
+    End,
+    InputFile,
+    InputKind,
+    ReadSettings,
+    ReadTask,
+    TaskPart,
+    unreadable,
+    unreadable_ranges,
+)
 from pipeline.inputs.referenced import read_referenced
 from pipeline.inputs.text import open_text
 
@@ -37,8 +48,9 @@ _LARGEST_TASK_BYTES = 4 << 30
 class CsvFiles(InputKind):
     """CSV files of image paths; the key of an image is `path@row`, unless a column holds the keys.
 
-    The positions of a task are the offsets of its file's rows, or the indices of its ranges of rows, if any. Whether a
-    line begins a row shows only from the start of the file: each part parses the rows before it, too.
+    The positions of a task are the offsets of its file's rows, or the indices of its ranges, if any: of rows; or of
+    offsets, for parts that could not be read. Whether a line begins a row shows only from the start of the file: each
+    part parses the rows before it, too.
     """
 
     name = "csv"
@@ -82,13 +94,8 @@ class CsvFiles(InputKind):
     ) -> Iterator[ImageRecord | Failure]:
         """See `InputKind`."""
         (file,) = part.task.files
-        if part.task.ranges is None:
-            chosen = _Chosen(part.start, part.stop, lambda row: row.offset, claim)
-            yield from _read(file, chosen, settings)
-            return
-        for index in itertools.takewhile(claim, range(part.start, part.stop)):
-            chosen = _Chosen(*part.task.ranges[index], lambda row: row.number, lambda _: True)
-            yield from _read(file, chosen, settings)
+        if part.start < part.stop:
+            yield from _read(file, _Chosen(part, claim, end or (lambda: part.stop)), settings)
 
 
 @dataclass(frozen=True)
@@ -106,30 +113,60 @@ class _Row:
     fields: list[str]
 
 
-@dataclass(frozen=True)
 class _Chosen:
-    """Consecutive rows to read.
+    """The rows of a part of a task.
 
-    Attributes:
-      start: smallest place of a row.
-      stop: largest place of a row (exclusive).
-      place: returns the place of a row: its offset, or its number.
-      claim: is called with the place of each row before the row is read; False ends the reading.
+    Rows have places: their numbers for ranges of rows, else their offsets.
     """
 
-    start: int
-    stop: int
-    place: Callable[[_Row], int]
-    claim: Claim
+    def __init__(self, part: TaskPart, claim: Claim, end: End) -> None:
+        ranges = part.task.ranges
+        self._part = part
+        self._claim = claim
+        self._end = end
+        self._aligned = ranges is not None and part.task.aligned
+        self._ranges = ((part.start, part.stop),) if ranges is None else ranges[part.start : part.stop]
+        self._starts = [start for start, _ in self._ranges]
+        self._stops = list(itertools.accumulate((stop for _, stop in self._ranges), max))
+        self._last_claim = -1
+
+    def place(self, row: _Row) -> int:
+        """Returns the place of a row."""
+        return row.number if self._aligned else row.offset
 
     def of(self, rows: Iterator[_Row]) -> Iterator[_Row]:
-        """Yields the chosen ones of all rows of a file."""
+        """Yields the chosen ones of all rows of a file; claims each, or its range, before."""
         for row in rows:
             place = self.place(row)
-            if place >= self.start:
-                if place >= self.stop or not self.claim(place):
+            if place >= self._stops[-1]:
+                return
+            index = bisect.bisect(self._starts, place) - 1
+            if index >= 0 and place < self._stops[index]:
+                if not self._claims(index, place):
                     return
                 yield row
+
+    def _claims(self, index: int, place: int) -> bool:
+        """Returns whether the row at a place in a range may be read; a range is claimed once, at its first row."""
+        position = place if self._part.task.ranges is None else self._part.start + index
+        if position > self._last_claim:
+            if not self._claim(position):
+                return False
+            self._last_claim = position
+        return True
+
+    def unread(self, file: InputFile, error: OSError, place: int) -> Iterator[Failure]:
+        """Yields the failures for the chosen rows from a place on; `place` is 0 if none was read."""
+        if self._part.task.ranges is None:
+            start = max(place, self._part.start)
+            if (self._last_claim >= 0 or self._claims(0, start)) and start < (stop := self._end()):
+                yield unreadable(file, error, start, stop, aligned=False)
+            return
+        for index, span in enumerate(self._ranges):
+            if place < span[1]:
+                if not self._claims(index, place):
+                    return
+                yield from unreadable_ranges(file, error, (span,), place, aligned=self._aligned)
 
 
 class _Table:
@@ -189,26 +226,18 @@ class _Table:
 
 
 def _read(file: InputFile, chosen: _Chosen, settings: ReadSettings) -> Iterator[ImageRecord | Failure]:
-    """Yields the images of chosen rows. If the file cannot be read so far, a failure stands for the rest of it."""
-    number, claimed = 0, False
-
-    def claim(place: int) -> bool:
-        nonlocal claimed
-        is_mine = chosen.claim(place)
-        claimed = claimed or is_mine
-        return is_mine
-
+    """Yields the images of chosen rows. If the file cannot be read so far, failures stand for the rest of them."""
+    place = 0
     try:
         with open_text(file.path, newline="") as text:
             table = _Table(text)
-            rows = replace(chosen, claim=claim).of(table.rows())
+            rows = chosen.of(table.rows())
             while batch := list(itertools.islice(rows, _ROWS)):
                 yield from _read_batch(table, file, batch, settings)
-                number = batch[-1].number + 1
+                place = chosen.place(batch[-1]) + 1
     except (csv.Error, OSError) as error:
-        if claimed or claim(chosen.start):
-            reason = error if isinstance(error, OSError) else OSError(f"the file is no CSV from here on: {error}")
-            yield unreadable(file, reason, number, None)
+        reason = error if isinstance(error, OSError) else OSError(f"the file is no CSV from here on: {error}")
+        yield from chosen.unread(file, reason, place)
 
 
 def _read_batch(
@@ -230,6 +259,8 @@ def _read_batch(
         if isinstance(image, bytes):
             yield ImageRecord(key, source, image, _features(values, column, table.names, config))
         elif image is not None:
+            if image.reason == "read_error":  # without an end, it would mean the rest of a compressed file
+                source = f"{source}-{row.number + 1}"
             yield Failure(key, source, image.stage, image.reason, image.message)
         elif column is None:
             yield Failure(key, source, "read", "missing_feature", f"no image: the file {table.advice(config)}")

@@ -7,6 +7,7 @@ Face's `datasets` writes it. Of a row without bytes, the file that `path` names 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -36,8 +37,9 @@ class ParquetFiles(InputKind):
     """Parquet files of images; the key of an image is `path@row`, unless a column holds the keys.
 
     The positions of a task are offsets in its file, which its rows share evenly: row `i` of `n` is at `size * i // n`.
-    So parts are ranges of rows, whatever the row groups are. With ranges of rows, the positions are the indices of the
-    ranges. Damage costs the rows of a row group from the damage on, and belongs to the part with the first of them.
+    So parts are ranges of rows, whatever the row groups are. With ranges, the positions are the indices of the ranges:
+    of rows; or of positions, for parts whose rows are unknown as the file could not be opened. Damage costs the rows of
+    a row group from the damage on, and belongs to the part with the first of them.
     """
 
     name = "parquet"
@@ -86,15 +88,27 @@ class ParquetFiles(InputKind):
         (file,) = part.task.files
         if part.start >= part.stop:
             return
+        end = end or (lambda: part.stop)
         try:
             with _opened(file) as table:
                 if not isinstance(table, str):
-                    yield from _Reader(table, settings).read(part, claim, end or (lambda: part.stop))
+                    yield from _Reader(table, settings).read(part, claim, end)
                 elif part.start == 0 and claim(0):
                     yield Failure(key_to_bytes(file.name), file.path, "read", "corrupt_record", f"the file {table}")
         except OSError as error:  # the footer or the first rows cannot be read
-            if part.start == 0 and claim(0):
-                yield unreadable(file, error)
+            yield from _unopened(part, claim, end, error)
+
+
+def _unopened(part: TaskPart, claim: Claim, end: End, error: OSError) -> Iterator[Failure]:
+    """Yields the failures for a part of a file that cannot be opened: for its positions, or each of its ranges."""
+    (file,) = part.task.files
+    if part.task.ranges is None:
+        if claim(part.start):
+            yield unreadable(file, error, part.start, end(), aligned=False)
+        return
+    for index in itertools.takewhile(claim, range(part.start, part.stop)):
+        start, stop = part.task.ranges[index]
+        yield unreadable(file, error, start, stop, aligned=part.task.aligned)
 
 
 class _WatchedFile:
@@ -208,10 +222,9 @@ class _Reader:
     def read(self, part: TaskPart, claim: Claim, end: End) -> Iterator[ImageRecord | Failure]:
         """Yields the rows of a part, or a failure for each that cannot be read."""
         table, ranges = self._table, part.task.ranges
-        if ranges is None:
-            chosen = [(table.first_row(part.start), table.first_row(part.stop))]
-        else:
-            chosen = list(ranges[part.start : part.stop])
+        chosen = [(part.start, part.stop)] if ranges is None else list(ranges[part.start : part.stop])
+        if ranges is None or not part.task.aligned:
+            chosen = [(table.first_row(start), table.first_row(stop)) for start, stop in chosen]
         last_claim = -1
 
         def claim_row(row: int) -> bool:
@@ -232,11 +245,13 @@ class _Reader:
                 yield item
                 row = item_row + 1
         except OSError as error:
-            if last_claim < 0 and not claim_row(row):
-                return
-            stop = table.first_row(end()) if ranges is None else chosen[-1][1]
-            if row < stop:
-                yield unreadable(table.input, error, row, min(stop, table.rows), aligned=True)
+            for first, last in chosen:
+                first, last = max(first, row), min(last, table.rows)
+                if first < last:
+                    if not claim_row(first):
+                        return
+                    last = min(table.first_row(end()), last) if ranges is None else last
+                    yield unreadable(table.input, error, first, last)
 
     def _rows(self, chosen: Sequence[tuple[int, int]]) -> Iterator[tuple[int, ImageRecord | Failure]]:
         """Yields the rows in some ranges of rows, each with its number."""
@@ -278,8 +293,10 @@ class _Reader:
         yield from self._table.file.iter_batches(rows, row_groups=[group], columns=self._columns, use_threads=False)
 
     def _failure(self, row: int, reason: FailureReason, text: str, stop: int | None = None) -> Failure:
-        source = f"{self._table.input.path}@{row}" + ("" if stop is None else f"-{stop}")
-        return Failure(self._address(row), source, "read", reason, text)
+        return Failure(self._address(row), self._source(row, stop), "read", reason, text)
+
+    def _source(self, row: int, stop: int | None = None) -> str:
+        return f"{self._table.input.path}@{row}" + ("" if stop is None else f"-{stop}")
 
     def _address(self, row: int) -> bytes:
         return key_to_bytes(f"{self._table.input.name}@{row}")
@@ -300,10 +317,11 @@ class _Reader:
             if isinstance(key, str):
                 yield self._failure(row, "missing_feature", f"no key: {key}")
             elif isinstance(image, Failure):
-                yield Failure(key, f"{self._table.input.path}@{row}", image.stage, image.reason, image.message)
+                stop = row + 1 if image.reason == "read_error" else None  # without it: the rest of a compressed file
+                yield Failure(key, self._source(row, stop), image.stage, image.reason, image.message)
             else:
                 features = {name: ColumnValue(kind, values[index]) for name, kind, values in copied}
-                yield ImageRecord(key, f"{self._table.input.path}@{row}", image, features)
+                yield ImageRecord(key, self._source(row), image, features)
 
 
 def _keys(batch: pa.RecordBatch, name: str | None) -> list[bytes | str] | None:
@@ -313,7 +331,8 @@ def _keys(batch: pa.RecordBatch, name: str | None) -> list[bytes | str] | None:
     if name not in batch.schema.names:
         return [f"the file has no column '{name}'"] * batch.num_rows
     return [
-        value if isinstance(value, bytes)
+        f"column '{name}' is blank in this row" if value in (b"", "")
+        else value if isinstance(value, bytes)
         else value.encode("utf-8", "surrogateescape") if isinstance(value, str)
         else str(value).encode() if isinstance(value, int) and not isinstance(value, bool)
         else f"column '{name}' holds {'no value' if value is None else type(value).__name__} in this row"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
@@ -12,7 +11,18 @@ from pipeline.core.failures import Failure
 from pipeline.core.keys import key_to_bytes
 from pipeline.core.records import Feature, ImageRecord
 from pipeline.core.settings import InputConfig
-from pipeline.inputs.base import Claim, End, InputFile, InputKind, ReadSettings, ReadTask, TaskPart, unreadable
+from pipeline.inputs.base import (
+    NO_END,
+    Claim,
+    End,
+    InputFile,
+    InputKind,
+    ReadSettings,
+    ReadTask,
+    TaskPart,
+    unreadable,
+    unreadable_ranges,
+)
 from pipeline.inputs.compressed import START_BYTES, content_of, is_compressed, stored_bytes
 from pipeline.inputs.sniff import is_image
 from pipeline.storage import filesystem
@@ -208,7 +218,7 @@ def _claimed_items(
                 yield item
     except OSError as error:
         if (claimed or claim(start)) and position < (stop := end()):
-            yield unreadable(file, error, position, stop, aligned=claimed)
+            yield unreadable(file, error, position, stop, aligned=claimed or position == 0)
 
 
 def _chosen_items(task: ReadTask, start: int, stop: int, claim: Claim, limit: int) -> Iterator[tfrecord.Item | Failure]:
@@ -232,7 +242,7 @@ def _chosen_items(task: ReadTask, start: int, stop: int, claim: Claim, limit: in
                     position, aligned = item.stop, True
                     yield item
         except OSError as error:
-            yield unreadable(task.files[0], error, position, last, aligned=aligned)
+            yield from unreadable_ranges(task.files[0], error, (task.ranges[index],), position, aligned=aligned)
 
 
 def _sequential_items(
@@ -240,7 +250,8 @@ def _sequential_items(
 ) -> Iterator[tfrecord.Item | Failure]:
     """Yields the items of a whole file in file order, or only the items in some ranges."""
     position = 0
-    ranges = deque(chosen or ((0, sys.maxsize),))  # sorted, like the items
+    chosen = chosen or ((0, NO_END),)
+    ranges = deque(chosen)  # sorted, like the items
     try:
         with filesystem.open_read(file.path) as stream:
             content = content_of(stream, looks_like_tfrecord, is_named_so=file.is_compressed).stream
@@ -251,8 +262,7 @@ def _sequential_items(
                 if ranges and ranges[0][0] <= _offset(item):
                     yield item
     except OSError as error:
-        if chosen is None or any(last > position for _, last in chosen):
-            yield unreadable(file, error, position, None)
+        yield from unreadable_ranges(file, error, chosen, position)
 
 
 def _offset(item: tfrecord.Item) -> int:

@@ -10,26 +10,34 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import posixpath
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from pipeline.core.failures import Failure, FailureReason
 from pipeline.core.keys import key_to_bytes
 from pipeline.core.records import Feature, ImageRecord
-from pipeline.core.settings import OUTPUT_FEATURES, InputConfig
-from pipeline.images.formats.registry import EXTENSIONS
-from pipeline.inputs.base import Claim, End, InputFile, InputKind, ReadSettings, ReadTask, TaskPart, unreadable
+from pipeline.core.settings import OUTPUT_FEATURES
+from pipeline.inputs.base import (
+    Claim,
+    End,
+    InputFile,
+    InputKind,
+    ReadSettings,
+    ReadTask,
+    TaskPart,
+    unreadable,
+    unreadable_ranges,
+)
 from pipeline.inputs.compressed import Content, content_of, stored_bytes
+from pipeline.inputs.samples import IMAGES, Sample, advice, image_of, split_name
 from pipeline.inputs.tar import Member, TarReader, is_tar
 from pipeline.storage import filesystem
 from pipeline.tfrecords.byte_window import ByteWindow
 from pipeline.tfrecords.tfrecord import CorruptRange
 
-_IMAGES = frozenset(extension[1:] for extension in EXTENSIONS)
 _NUMBERS = frozenset(("cls", "cls2", "class", "count", "index", "inx", "id"))
 """Members that hold one integer as text, as in WebDataset's own decoders."""
 _PROBED_SAMPLES = 16
@@ -68,12 +76,12 @@ class WebDatasetFiles(InputKind):
         reader = _Reader(file, replace(settings, max_image_bytes=_PROBED_BYTES))
         with filesystem.open_read(file.path) as stream:
             items = reader.walk(reader.content(stream), 0, sys.maxsize)
-            samples = (item for item in items if isinstance(item, _Sample))
+            samples = (item for item in items if isinstance(item, Sample))
             for sample in itertools.islice(samples, _PROBED_SAMPLES):
-                if _image_of(sample.members, settings.config):
+                if image_of(sample.members, settings.config):
                     return ""
                 found.update(dict.fromkeys(sample.members))
-        return _advice(tuple(found), settings.config) if found else ""
+        return advice(tuple(found), settings.config) if found else ""
 
     def positions(self, task: ReadTask) -> int:
         """See `InputKind`."""
@@ -124,13 +132,15 @@ def _claimed(
     position, owned, claimed = start, start == 0, False
     try:
         with filesystem.open_read(file.path) as stream:
-            # Only the first part of a compressed archive finds samples.
-            for item in reader.walk(reader.content(stream) if start == 0 else Content(stream, False), start, stop):
-                if isinstance(item, _Sample):
+            content = reader.content(stream)
+            if start and content.is_compressed:
+                return  # the first part reads all of it
+            for item in reader.walk(content, start, stop):
+                if isinstance(item, Sample):
                     owned = item.offset >= start
                 if not owned:
                     continue
-                if not claimed or (isinstance(item, _Sample) and not reader.has_one_position):
+                if not claimed or (isinstance(item, Sample) and not reader.has_one_position):
                     if not claim(0 if reader.has_one_position else _offset(item)):
                         return
                     claimed = True
@@ -141,7 +151,7 @@ def _claimed(
             if reader.has_one_position:
                 yield unreadable(file, error, position, None)
             elif position < (stop := end()):
-                yield unreadable(file, error, position, stop, aligned=claimed)
+                yield unreadable(file, error, position, stop, aligned=claimed or position == 0)
 
 
 def _in_ranges(
@@ -157,64 +167,14 @@ def _in_ranges(
                 if any(start <= _offset(item) < stop for start, stop in ranges):
                     yield reader.to_record(item)
     except OSError as error:
-        if position < last:
-            yield unreadable(file, error, position, None if reader.has_one_position else last)
+        yield from unreadable_ranges(file, error, ranges, position)
 
 
-@dataclass
-class _Sample:
-    """A sample.
-
-    Attributes:
-      offset: of its first member.
-      name: its name, without extension.
-      members: its members by extension; the last one of an extension replaces earlier ones, as in an archive.
-      data: the data of the members that are needed.
-    """
-
-    offset: int
-    name: str
-    members: dict[str, Member] = field(default_factory=dict)
-    data: dict[str, bytes] = field(default_factory=dict)
-
-    @property
-    def stop(self) -> int:
-        """End offset of its members (exclusive)."""
-        return max(member.stop for member in self.members.values())
+def _offset(item: Sample | CorruptRange) -> int:
+    return item.offset if isinstance(item, Sample) else item.start
 
 
-def _split(name: str) -> tuple[str, str] | None:
-    """Returns the sample and the extension of a member; None for a hidden file or a name without extension."""
-    folder, base = posixpath.split(posixpath.normpath(name).lstrip("/"))
-    stem, _, extension = base.partition(".")
-    if not stem or not extension or any(part.startswith(".") for part in folder.split("/")):
-        return None
-    return posixpath.join(folder, stem), extension.lower()
-
-
-def _image_of(members: Iterable[str], config: InputConfig) -> str:
-    """Returns the extension of the image among those of a sample; empty if there is none, or more than one."""
-    if config.image_feature is not None:
-        return config.image_feature if config.image_feature in members else ""
-    images = [name for name in members if name in _IMAGES]
-    return images[0] if len(images) == 1 else ""
-
-
-def _advice(members: Sequence[str], config: InputConfig) -> str:
-    """Returns the reason why none of the members of a sample is its image, and what to do."""
-    images = [name for name in members if name in _IMAGES]
-    if config.image_feature is not None:
-        reason = f"but no {config.image_feature}"
-    else:
-        reason = "of which several are images" if images else "none of which is an image by its extension"
-    return f"has {', '.join(members)}, {reason}; say --image_feature={(images or members)[0]}"
-
-
-def _offset(item: _Sample | CorruptRange) -> int:
-    return item.offset if isinstance(item, _Sample) else item.start
-
-
-def _in_order(sample: _Sample | None, damage: Iterable[CorruptRange]) -> Iterator[_Sample | CorruptRange]:
+def _in_order(sample: Sample | None, damage: Iterable[CorruptRange]) -> Iterator[Sample | CorruptRange]:
     if sample is not None:
         yield sample
     yield from damage
@@ -241,7 +201,7 @@ class _Reader:
         self.has_one_position = self.has_one_position or content.is_compressed
         return content
 
-    def walk(self, content: Content, start: int, stop: int) -> Iterator[_Sample | CorruptRange]:
+    def walk(self, content: Content, start: int, stop: int) -> Iterator[Sample | CorruptRange]:
         """Yields the samples from one that begins before `start`, if any, to the last one that begins before `stop`.
 
         Each is followed by the damage after its first member. Of samples before `start`, no data is held. With one
@@ -249,18 +209,18 @@ class _Reader:
         """
         tar = TarReader(ByteWindow(content.stream, seekable=not content.is_compressed), self._limit)
         begin = 0 if content.is_compressed else tar.boundary_before(start)
-        sample: _Sample | None = None
+        sample: Sample | None = None
         damage: list[CorruptRange] = []
         for item in tar.items(begin):
             if isinstance(item, CorruptRange):
                 damage.append(item)
-            elif (parts := _split(item.name)) is not None:
+            elif (parts := split_name(item.name)) is not None:
                 name, extension = parts
                 if sample is None or name != sample.name:
                     yield from _in_order(sample, damage)
                     if item.offset >= stop and not self.has_one_position:
                         return
-                    sample, damage = _Sample(item.offset, name), []
+                    sample, damage = Sample(item.offset, name), []
                 sample.members[extension] = item
                 if sample.offset >= start and self._needs(extension) and not item.problem and item.size <= self._limit:
                     sample.data[extension] = tar.data(item)
@@ -268,11 +228,11 @@ class _Reader:
 
     def _needs(self, extension: str) -> bool:
         is_image = (
-            extension in _IMAGES if self._config.image_feature is None else extension == self._config.image_feature
+            extension in IMAGES if self._config.image_feature is None else extension == self._config.image_feature
         )
         return is_image or extension == self._key_member or extension in self._copied or "*" in self._copied
 
-    def to_record(self, item: _Sample | CorruptRange) -> ImageRecord | Failure:
+    def to_record(self, item: Sample | CorruptRange) -> ImageRecord | Failure:
         """Returns the record of a sample, or a failure."""
         if isinstance(item, CorruptRange):
             key = key_to_bytes(f"{self._file.name}@{item.start}")
@@ -283,9 +243,9 @@ class _Reader:
         def failure(reason: FailureReason, text: str) -> Failure:
             return Failure(key, source, "read", reason, text)
 
-        image = _image_of(item.members, self._config)
+        image = image_of(item.members, self._config)
         if not image:
-            return failure("missing_feature", f"no image: the sample {_advice(tuple(item.members), self._config)}")
+            return failure("missing_feature", f"no image: the sample {advice(tuple(item.members), self._config)}")
         for name, member in item.members.items():
             if self._needs(name) and name not in item.data:
                 if member.problem:
@@ -299,10 +259,13 @@ class _Reader:
                     "missing_feature", f"no key: the sample has no text or integer '{self._config.key_feature}'"
                 )
             found = value.values[0]
-            key = found.strip() if isinstance(found, bytes) else str(found).encode()
+            named = found.strip() if isinstance(found, bytes) else str(found).encode()
+            if not named:
+                return failure("missing_feature", f"no key: '{self._config.key_feature}' is blank")
+            key = named
         return ImageRecord(key, source, item.data[image], self._features(item, image))
 
-    def _features(self, sample: _Sample, image: str) -> dict[str, Feature]:
+    def _features(self, sample: Sample, image: str) -> dict[str, Feature]:
         names = self._config.passthrough
         if "*" in names:
             names = tuple(sorted(name for name in sample.members if name != image))

@@ -1,10 +1,15 @@
 import dataclasses
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.failures import Failure
+from pipeline.dataset.tables import InputEntry
+from pipeline.inputs.base import ReadTask
 from tests.dataset.planning import Covered, PlannedWave, failure, image, records
 from tests.datasets import entry
+from tests.inputs.reading import make_task, read_between
 from tests.inputs.tasks import image_task, record_task
 
 
@@ -37,6 +42,39 @@ def test_records_and_ranges_by_their_addresses(covered):
     ]
     assert found.waves[0].retried == ["/in/a@900-1000", "/in/a@20", "/in/a@500-600", "/in/a@700-800"]
     assert found.skipped == 5
+
+
+def test_parts_of_a_file_of_rows_that_could_not_be_opened(covered):
+    """Nobody knows their rows: their ranges are of positions, and rows that failed are tried apart from them."""
+    file = dataclasses.replace(records("a"), kind="parquet")
+    covered.add("00000", dataclasses.replace(entry("a", size_bytes=1000, records=9)))
+    failures = [
+        failure("a@0-400", "/in/a@0-400", "read_error"),
+        failure("a@700-1000", "/in/a@700-1000", "read_error"),
+        failure("a@5", "/in/a@5-8", "corrupt_record"),
+    ]
+    tasks = covered.plan([file], failures=failures).waves[0].tasks
+    assert [(task.ranges, task.aligned) for task in tasks] == [(((0, 400), (700, 1000)), False), (((5, 8),), True)]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_rows_whose_images_are_missing_are_read_again_and_no_other_row(tmp_path, kind):
+    (tmp_path / "1.jpg").write_bytes(b"one")
+    paths = ["missing.jpg" if row in (3, 6) else "1.jpg" for row in range(10)]
+    if kind == "csv":
+        (tmp_path / "a.csv").write_text("\n".join(["file", *paths, ""]))
+    else:
+        pq.write_table(pa.table({"file": paths}), tmp_path / "a.parquet")
+    (file,) = make_task(tmp_path / f"a.{kind}", kind).files
+    found = read_between(ReadTask(kind, (file,)), image_feature="file")
+    failures = [item for item in found if isinstance(item, Failure)]
+    assert [item.key.decode() for item in failures] == [f"a.{kind}@3", f"a.{kind}@6"]
+    done = InputEntry(file.path, file.name, file.size_bytes, file.mtime_s, 10)
+    (task,) = Covered(tmp_path / "out").add("00000", done).plan([file], failures=failures).waves[0].tasks
+    assert read_between(task, image_feature="file") == failures
+    (tmp_path / "missing.jpg").write_bytes(b"two")
+    again = read_between(task, image_feature="file")
+    assert [(item.source, item.image) for item in again] == [(f"{file.path}@{row}", b"two") for row in (3, 6)]
 
 
 def test_a_compressed_file_that_broke_off(covered):

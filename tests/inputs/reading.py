@@ -1,5 +1,7 @@
 """Reading one file of records, as the tests do it."""
 
+import errno
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,3 +50,18 @@ def check_split(task: ReadTask, step: int, **options: object) -> list[ImageRecor
         assert read_between(task, 0, cut, **options) + rest == whole, cut
         assert read_until(task, cut, **options) + rest == whole, cut
     return whole
+
+
+def breaking(data: bytes, readable: int, *, tail: int = 0) -> io.BytesIO:
+    """Returns a file of which only the first bytes can be read, and the last ones if `tail` is their number."""
+
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            stop = self.tell() + (size if size is not None and size >= 0 else len(data))
+            if self.tell() < len(data) - tail and stop > readable:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(size)
+
+        read1 = read
+
+    return Broken(data)

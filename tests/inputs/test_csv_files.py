@@ -1,4 +1,4 @@
-import io
+import dataclasses
 
 import pyarrow as pa
 import pytest
@@ -9,7 +9,7 @@ from pipeline.core.settings import InputConfig
 from pipeline.inputs.base import ReadSettings
 from pipeline.inputs.tasks import cut_task, find_kind
 from pipeline.storage import filesystem
-from tests.inputs.reading import check_split, make_task, read_between
+from tests.inputs.reading import breaking, check_split, make_task, read_between
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_each_row_is_a_record(folder):
     )
     assert second.image == b"a, b.jpg"
     assert missing == Failure(
-        b"a.csv@2", f"{folder}/a.csv@2", "read", "read_error", "missing.jpg: No such file or directory"
+        b"a.csv@2", f"{folder}/a.csv@2-3", "read", "read_error", "missing.jpg: No such file or directory"
     )
 
 
@@ -80,6 +80,29 @@ def test_ranges_of_rows(folder):
     assert len(read_between(write(folder, rows))) == 200
 
 
+def test_all_ranges_are_read_in_one_pass_that_ends_with_the_last(folder, monkeypatch):
+    data = b"file\n" + b"1.jpg\n2.jpg\n" * 3000
+    task = write(folder, data, ranges=[(row, row + 1) for row in range(0, 600, 3)])
+    whole = check_split(task, 57)
+    assert [item.source for item in whole] == [f"{folder}/a.csv@{row}" for row in range(0, 600, 3)]
+    open_read, opened = filesystem.open_read, []
+
+    def open_counted(path):
+        if not path.endswith("csv"):
+            return open_read(path)
+        opened.append(path)
+        return breaking(data, 20_000)
+
+    monkeypatch.setattr(filesystem, "open_read", open_counted)
+    assert read_between(task) == whole
+    assert len(opened) == 1
+
+
+def test_ranges_without_rows_and_ranges_in_others(folder):
+    task = write(folder, "file\n" + "1.jpg\n" * 10, ranges=((2, 7), (3, 4), (9, 12), (50, 60)))
+    assert [item.source for item in read_between(task)] == [f"{folder}/a.csv@{row}" for row in (2, 3, 4, 5, 6, 9)]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_any_two_parts_are_the_whole(folder, encoding):
     rows = "".join(f'{index % 2 + 1}.jpg,"é, {index}\nand more","x""y"\r\n\r\n' for index in range(90))
@@ -96,24 +119,51 @@ def test_a_large_file_has_several_parts(folder):
     assert sum(part.size_bytes for part in parts) <= find_kind("csv").size_bytes(task)
 
 
-def test_a_file_that_cannot_be_read_to_its_end(folder, monkeypatch):
-    data = b"file\n" + b"1.jpg\n" * 3000
+class TestReadErrors:
+    DATA = b"file\n" + b"1.jpg\n" * 6000
 
-    class Broken(io.BytesIO):
-        def read(self, size=-1):
-            if self.tell() + (size if size > 0 else len(data)) > 12_000:
-                raise OSError(5, "Input/output error")
-            return super().read(size)
+    @pytest.fixture
+    def broken(self, monkeypatch):
+        """From now on, no table can be read past its first 20,000 bytes."""
+        open_read = filesystem.open_read
 
-        read1 = read
+        def open_broken(path):
+            return breaking(self.DATA, 20_000) if path.endswith("csv") else open_read(path)
 
-    task = write(folder, data)
-    open_read = filesystem.open_read
-    monkeypatch.setattr(filesystem, "open_read", lambda path: Broken(data) if path.endswith("csv") else open_read(path))
-    *good, failure = read_between(task)
-    assert (failure.reason, failure.source) == ("read_error", f"{folder}/a.csv@{len(good)}")
-    (failure,) = read_between(task, 15_000)
-    assert (failure.reason, failure.source) == ("read_error", f"{folder}/a.csv")
+        return lambda: monkeypatch.setattr(filesystem, "open_read", open_broken)
+
+    def test_the_rest_of_a_part_is_read_again_and_no_other_row(self, folder, broken, monkeypatch):
+        task = write(folder, self.DATA)
+        size, whole = task.files[0].size_bytes, read_between(task)
+        broken()
+        *good, first = read_between(task, 0, 30_000)
+        (second,) = read_between(task, 30_000)
+        assert first.reason == second.reason == "read_error"
+        assert good == whole[: len(good)]
+        start = 5 + 6 * (len(good) - 1) + 1  # right after the start of the last row
+        spans = ((start, 30_000), (30_000, size))
+        for failure, (start, stop) in zip((first, second), spans, strict=True):
+            assert failure.key.decode() == f"a.csv@{start}-{stop}"
+            assert failure.source == f"{folder}/a.csv@{start}-{stop}"
+        again = dataclasses.replace(task, ranges=spans, aligned=False)
+        assert read_between(again) == [first, second]
+        monkeypatch.undo()
+        assert read_between(again) == whole[len(good) :]
+
+    def test_a_table_of_which_nothing_can_be_read(self, folder, monkeypatch):
+        task = write(folder, self.DATA)
+        monkeypatch.setattr(filesystem, "open_read", lambda path: breaking(self.DATA, 0))
+        (failure,) = read_between(task)
+        assert (failure.key, failure.source) == (b"a.csv", f"{folder}/a.csv")
+
+    def test_ranges_fail_one_by_one(self, folder, broken):
+        task = write(folder, self.DATA, ranges=((3, 4), (10, 5000), (5500, 5501)))
+        broken()
+        *good, first, second = read_between(task)
+        sources = [f"{folder}/a.csv@{row}" for row in (3, *range(10, 9 + len(good)))]
+        assert [item.source for item in good] == sources
+        assert first.source == f"{folder}/a.csv@{9 + len(good)}-5000"
+        assert (second.key, second.source) == (b"a.csv@5500", f"{folder}/a.csv@5500-5501")
 
 
 def test_what_is_no_table(folder):

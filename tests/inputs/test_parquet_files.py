@@ -1,3 +1,4 @@
+import dataclasses
 import datetime
 import io
 import json
@@ -15,7 +16,7 @@ from pipeline.inputs.find import find_inputs
 from pipeline.inputs.tasks import cut_task, find_kind, make_tasks
 from pipeline.storage import filesystem
 from pipeline.testing import jpeg_bytes, png_bytes
-from tests.inputs.reading import check_split, make_task, read_between
+from tests.inputs.reading import breaking, check_split, make_task, read_between, read_until
 
 ROWS = 20
 IMAGES = [jpeg_bytes(seed=index) for index in range(ROWS)]
@@ -72,7 +73,7 @@ class TestRows:
         ("values", "keys"),
         [
             (pa.array(["a", "é"]), [b"a", "é".encode()]),
-            (pa.array([b"\xff", b""]), [b"\xff", b""]),
+            (pa.array([b"\xff", b" "]), [b"\xff", b" "]),
             (pa.array([7, -1], pa.int8()), [b"7", b"-1"]),
         ],
     )
@@ -85,6 +86,8 @@ class TestRows:
         ("values", "text"),
         [
             (pa.array([None], pa.string()), "no key: column 'id' holds no value in this row"),
+            (pa.array([""]), "no key: column 'id' is blank in this row"),
+            (pa.array([b""]), "no key: column 'id' is blank in this row"),
             (pa.array([0.5]), "no key: column 'id' holds float in this row"),
             (pa.array([True]), "no key: column 'id' holds bool in this row"),
         ],
@@ -116,7 +119,7 @@ class TestPaths:
         *found, missing, last = read_between(task)
         assert [item.image for item in found] == [b"one"] * 3
         assert last.image == b"two"
-        assert missing.source == f"{tmp_path}/a.parquet@3"
+        assert (missing.key, missing.source) == (b"a.parquet@3", f"{tmp_path}/a.parquet@3-4")
         assert (missing.reason, missing.message) == ("read_error", "missing.jpg: No such file or directory")
 
     def test_a_column_of_paths(self, tmp_path):
@@ -311,15 +314,48 @@ class TestDamage:
         task = write(tmp_path, {"image": [bytes([row]) * 100_000 for row in range(ROWS)]}, compression="none")
         data = (tmp_path / "a.parquet").read_bytes()
 
-        class Broken(io.BytesIO):
-            def read(self, size=-1):
-                if self.tell() < len(data) - 70_000 and self.tell() + size > 1_000_000:
-                    raise OSError(5, "Input/output error")
-                return super().read(size)
-
         monkeypatch.setattr(parquet_files, "BUFFER_BYTES", 10_000)
-        monkeypatch.setattr(filesystem, "open_read", lambda path: Broken(data))
+        monkeypatch.setattr(filesystem, "open_read", lambda path: breaking(data, 1_000_000, tail=70_000))
         *good, failure = read_between(task)
         assert [item.image[0] for item in good] == list(range(7))
         assert (failure.reason, failure.source) == ("read_error", f"{tmp_path}/a.parquet@7-{ROWS}")
         assert failure.message == "Input/output error"
+
+    def test_parts_that_cannot_be_opened_are_read_again(self, tmp_path, monkeypatch):
+        task = write(tmp_path, {"image": hugging_face()})
+        whole = read_between(task)
+        size, path = task.files[0].size_bytes, f"{tmp_path}/a.parquet"
+
+        def refuse(path):
+            raise OSError(5, "Input/output error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(filesystem, "open_read", refuse)
+            failed = [*read_between(task, 0, 3000), *read_between(task, 3000, 9000), *read_between(task, 9000)]
+            spans = [(0, 3000), (3000, 9000), (9000, size)]
+            assert [(item.key.decode(), item.source) for item in failed] == [
+                (f"a.parquet@{start}-{stop}", f"{path}@{start}-{stop}") for start, stop in spans
+            ]
+            again = dataclasses.replace(task, ranges=tuple(spans), aligned=False)
+            assert [*read_between(again, 0, 1), *read_between(again, 1)] == failed
+            rows = dataclasses.replace(task, ranges=((3, 5), (8, 9)))
+            failed_rows = [*read_between(rows, 0, 1), *read_between(rows, 1)]
+            assert [item.source for item in failed_rows] == [f"{path}@3-5", f"{path}@8-9"]
+            assert [item.key for item in failed_rows] == [b"a.parquet@3", b"a.parquet@8"]
+        for first, last in ((0, 1), (1, 2), (2, 3), (0, 3)):
+            found = read_between(again, first, last)
+            assert found == read_between(task, spans[first][0], spans[last - 1][1])
+        assert read_between(again) == whole
+
+    def test_ranges_that_cannot_be_read_fail_one_by_one(self, tmp_path, monkeypatch):
+        """Another try must not read the rows between them: they are done."""
+        columns = {"image": [bytes([row]) * 100_000 for row in range(ROWS)]}
+        task = write(tmp_path, columns, compression="none", ranges=((2, 4), (6, 12), (15, 16)))
+        data = (tmp_path / "a.parquet").read_bytes()
+        monkeypatch.setattr(parquet_files, "BUFFER_BYTES", 10_000)
+        monkeypatch.setattr(filesystem, "open_read", lambda path: breaking(data, 1_000_000, tail=70_000))
+        *good, first, second = read_between(task)
+        assert [item.image[0] for item in good] == [2, 3, 6]
+        assert [item.source.partition("@")[2] for item in (first, second)] == ["7-12", "15-16"]
+        assert [item.key for item in (first, second)] == [b"a.parquet@7", b"a.parquet@15"]
+        assert read_until(task, 2) == [*good, first]

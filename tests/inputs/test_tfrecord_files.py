@@ -4,12 +4,14 @@ import os
 
 import pytest
 
+from pipeline.core.records import ImageRecord
 from pipeline.inputs import tfrecord_files
-from pipeline.inputs.base import InputFile
+from pipeline.inputs.base import NO_END, InputFile
 from pipeline.inputs.compressed import START_BYTES
 from pipeline.storage import filesystem
-from pipeline.testing import make_tfrecord
+from pipeline.testing import make_example, make_tfrecord
 from pipeline.tfrecords.gzip_stream import GzipStream
+from tests.inputs.reading import breaking, make_task, read_between
 
 PROBE_BYTES = 16 << 20
 LARGE_BYTES = 200 << 20
@@ -126,3 +128,32 @@ class TestProbe:
         content[100] ^= 1
         file = io.BytesIO(gzip.compress(content, 1) if name == "a.gz" else content)
         assert describe(file, name, read_bytes, monkeypatch) == ""
+
+
+class TestReadErrors:
+    """Another try of ranges must not read the records between them: they are done."""
+
+    SIZE = len(make_tfrecord([make_example({"image/encoded": NOISE[:20_000]})]))
+    CONTENT = make_tfrecord([make_example({"image/encoded": NOISE[:20_000]})] * 40)
+
+    @pytest.mark.parametrize("name", ["a.gz", "a"])
+    def test_ranges_of_a_compressed_file_fail_one_by_one(self, tmp_path, monkeypatch, name):
+        data, size = gzip.compress(self.CONTENT, 0), self.SIZE
+        (tmp_path / name).write_bytes(data)
+        ranges = ((size, size + 1), (2 * size, 35 * size), (37 * size, 38 * size), (39 * size, NO_END))
+        task = make_task(tmp_path / name, "tfrecord", ranges=ranges)
+        monkeypatch.setattr(filesystem, "open_read", lambda path: breaking(data, 600_000))
+        found = read_between(task)
+        assert found[0].source == f"{tmp_path}/{name}@{size}"
+        read = sum(isinstance(item, ImageRecord) for item in found)
+        assert 1 < read < 30
+        spans = [f"{(read + 1) * size}-{35 * size}", f"{37 * size}-{38 * size}", f"{39 * size}"]
+        assert [item.source for item in found[read:]] == [f"{tmp_path}/{name}@{span}" for span in spans]
+
+    def test_an_error_after_the_only_record_of_a_range_is_none(self, tmp_path, monkeypatch):
+        (tmp_path / "a").write_bytes(self.CONTENT)
+        task = make_task(tmp_path / "a", "tfrecord", ranges=((0, 1),))
+        monkeypatch.setattr("pipeline.tfrecords.byte_window.CHUNK_BYTES", 1000)
+        monkeypatch.setattr(filesystem, "open_read", lambda path: breaking(self.CONTENT, self.SIZE + 900))
+        (record,) = read_between(task)
+        assert record.image == NOISE[:20_000]

@@ -1,6 +1,7 @@
 import gzip
 import io
 import json
+import os
 import tarfile
 
 import pytest
@@ -9,11 +10,12 @@ from pipeline.core.failures import Failure
 from pipeline.core.records import Feature, ImageRecord
 from pipeline.core.settings import InputConfig
 from pipeline.inputs import tar
-from pipeline.inputs.base import ReadSettings
+from pipeline.inputs.base import NO_END, ReadSettings
+from pipeline.inputs.compressed import START_BYTES
 from pipeline.inputs.tasks import find_kind
 from pipeline.storage import filesystem
 from tests.inputs.archives import make_tar
-from tests.inputs.reading import check_split, make_task, read_between
+from tests.inputs.reading import breaking, check_split, make_task, read_between
 
 SAMPLES = 6
 MEMBERS = [
@@ -99,6 +101,22 @@ class TestSamples:
                 f"no key: the sample has no text or integer '{key}'",
             )
         ]
+
+    def test_blank_keys(self, tmp_path):
+        """They would all be the same key."""
+        members = [
+            ("0.jpg", b"0"),
+            ("0.txt", b"\n"),
+            ("1.jpg", b"1"),
+            ("1.txt", b" "),
+            ("2.jpg", b"2"),
+            ("2.txt", b"x"),
+        ]
+        *blank, good = read_between(write(tmp_path, make_tar(members)), key_feature="txt")
+        assert [(item.key, item.reason, item.message) for item in blank] == [
+            (f"a.tar/{index}".encode(), "missing_feature", "no key: 'txt' is blank") for index in range(2)
+        ]
+        assert good.key == b"x"
 
     def test_json_that_is_none(self, tmp_path):
         data = make_tar([("a.jpg", b"x"), ("a.json", b"{"), ("b.jpg", b"y"), ("b.json", b"[]")])
@@ -250,6 +268,14 @@ class TestCompressed:
         assert [item.image for item in found] == [item.image for item in plain]
         assert [item.source.partition("@")[2] for item in found] == [item.source.partition("@")[2] for item in plain]
 
+    def test_later_parts_read_only_the_first_bytes(self, tmp_path, monkeypatch):
+        """The archive is named like one that is not compressed, so it was cut into parts."""
+        task = write(tmp_path, data := gzip.compress(make_tar(MEMBERS), 0))
+        monkeypatch.setattr(filesystem, "open_read", lambda path: breaking(data, START_BYTES))
+        assert read_between(task, len(data) // 2) == []
+        (failure,) = read_between(task, 0, len(data) // 2)
+        assert failure.source == f"{tmp_path}/a.tar"
+
     def test_plain_data_that_is_named_gz(self, tmp_path):
         found = read_between(write(tmp_path, make_tar(MEMBERS), "a.tar.gz"))
         assert [item.image for item in found] == IMAGES
@@ -261,6 +287,20 @@ class TestCompressed:
         offset = int(whole[2].source.partition("@")[2])
         task = write(tmp_path, gzip.compress(data), name, ranges=((offset, offset + 1),))
         assert read_between(task) == [whole[2]]
+
+    def test_ranges_that_cannot_be_read_fail_one_by_one(self, tmp_path, monkeypatch):
+        """Another try must not read the samples between them: they are done."""
+        noise, size = os.urandom(20_000), 512 + 20_480
+        data = gzip.compress(make_tar([(f"{index}.jpg", noise) for index in range(40)]), 0)
+        ranges = ((size, size + 1), (2 * size, 35 * size), (37 * size, 38 * size), (39 * size, NO_END))
+        task = write(tmp_path, data, "a.tgz", ranges=ranges)
+        monkeypatch.setattr(filesystem, "open_read", lambda path: breaking(data, 600_000))
+        found = read_between(task)
+        assert found[0].source == f"{tmp_path}/a.tgz@{size}"
+        read = sum(isinstance(item, ImageRecord) for item in found)
+        assert 1 < read < 30
+        spans = [f"{(read + 1) * size}-{35 * size}", f"{37 * size}-{38 * size}", f"{39 * size}"]
+        assert [item.source for item in found[read:]] == [f"{tmp_path}/a.tgz@{span}" for span in spans]
 
     def test_an_empty_archive(self, tmp_path):
         (damage,) = read_between(write(tmp_path, b"", "a.tgz"))
