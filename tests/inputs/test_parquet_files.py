@@ -282,6 +282,14 @@ class TestDamage:
         assert good.features == {"text": ColumnValue(pa.string(), "ok")}
         assert (bad.reason, bad.source) == ("corrupt_record", f"{tmp_path}/a.parquet@1-2")
 
+    @pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("us"), pa.duration("s")], ids=str)
+    def test_values_that_python_lacks(self, tmp_path, kind):
+        values = pa.array([1, 1 << 30 if kind == pa.date32() else 1 << 60], f"int{kind.bit_width}").cast(kind)
+        task = write(tmp_path, {"image": IMAGES[:2], "when": values}, row_group_size=1)
+        good, bad = read_between(task, passthrough=("when",))
+        assert good.image == IMAGES[0]
+        assert (bad.reason, bad.source) == ("corrupt_record", f"{tmp_path}/a.parquet@1-2")
+
     def test_the_column_is_found_in_the_first_rows_that_can_be_read(self, tmp_path):
         columns = {"a": [b"x"] * ROWS, "b": IMAGES}
         write(tmp_path, columns, use_dictionary=False, write_page_checksum=True)
