@@ -119,9 +119,10 @@ class TestPaths:
         assert missing.source == f"{tmp_path}/a.parquet@3"
         assert (missing.reason, missing.message) == ("read_error", "missing.jpg: No such file or directory")
 
-    def test_a_column_of_paths(self, tmp_path):
+    @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+    def test_a_column_of_paths(self, tmp_path, kind):
         (tmp_path / "1.jpg").write_bytes(b"one")
-        task = write(tmp_path, {"file": ["1.jpg", "1.jpg"], "id": ["a", "b"]})
+        task = write(tmp_path, {"file": pa.array(["1.jpg", "1.jpg"]).cast(kind), "id": ["a", "b"]})
         found = read_between(task, image_feature="file", key_feature="id")
         assert [(item.key, item.image) for item in found] == [(b"a", b"one"), (b"b", b"one")]
 
