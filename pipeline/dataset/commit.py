@@ -45,8 +45,8 @@ class WaveHeader:
       plan_files: the plan files that `pipeline.dataset.plan_files.write_plan` wrote.
       inputs: a staged table of input files that the wave covers besides those of its plan.
       retried: a staged table of the sources of earlier waves' failures that the wave retries.
-      key_feature: the feature that holds the keys, if any.
-      image_feature: the feature that holds the images of TFRecords.
+      key_feature: the feature, column or member that holds the keys, if any.
+      image_feature: what holds the images of records: a feature, a column or a member. `image/encoded` by default.
       input_keys: the origins of the keys of `inputs`.
       replaces: names of older waves whose rows this wave contains.
     """

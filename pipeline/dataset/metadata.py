@@ -102,8 +102,8 @@ class Manifest:
       started: start time of the wave, UTC, ISO 8601.
       seconds: duration of the wave.
       versions: versions of the packages in use.
-      key_feature: the feature that holds the keys; None if the keys are made of the inputs' names.
-      image_feature: the feature that holds the images of TFRecords.
+      key_feature: the feature, column or member that holds the keys; None if the keys are made of the inputs' names.
+      image_feature: what holds the images of records: a feature, a column or a member. `image/encoded` by default.
       input_keys: the origins of these files' keys, each once.
       retried: the tables of the sources of earlier waves' failures that this wave retried; these failures no longer
         count.

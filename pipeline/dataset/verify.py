@@ -276,7 +276,7 @@ def find_strays(output: str, manifests: Sequence[Manifest]) -> list[str]:
 
 
 def show_failure(output: str, key: str, to: str) -> Failure:
-    """Writes the source bytes of a failure to a file: an image, or a damaged range of a TFRecord file.
+    """Writes the source bytes of a failure to a file: an image, or a damaged range of a file of records.
 
     Args:
       output: directory of the data set.

@@ -29,7 +29,7 @@ class BundleCounts:
     Attributes:
       embedded: number of rows.
       reasons: number of failures by reason.
-      inputs: number of records by TFRecord file.
+      inputs: number of records by file of records.
       zero_vectors: number of rows whose vector is all zeros.
       duplicate_vectors: number of rows whose vector is identical, to the bit, to that of a recent row.
       damaged: number of rows whose image is damaged.
@@ -176,7 +176,7 @@ class _Counter:
 
     def count_failure(self, failure: Failure) -> None:
         self._reasons[failure.reason] += 1
-        # A TFRecord file that could not be opened is one failure, whose source is the file.
+        # A file of records that could not be opened is one failure, whose source is the file.
         self._inputs.update(list(_record_files((failure.source,))) or [failure.source])
 
     def count_damaged(self) -> None:
@@ -194,7 +194,7 @@ class _Counter:
 
 
 def _record_files(sources: tuple[str, ...]) -> Iterator[str]:
-    """Yields the TFRecord file of each source `path@offset`; skips image files."""
+    """Yields the file of records of each source `path@offset`; skips image files."""
     for source in sources:
         address = Address.parse(source)
         if address is not None:

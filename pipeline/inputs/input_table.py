@@ -57,16 +57,22 @@ class InputTable:
         """Returns all files, sorted by path; for inputs that fit into memory."""
         return sorted(self, key=lambda file: file.path)
 
-    def first_of_each_kind(self) -> list[InputFile]:
-        """Returns the first file by path of each kind."""
-        found: dict[str, InputFile] = {}
+    def samples_of_each_kind(self) -> dict[str, list[InputFile]]:
+        """Returns a few files of each kind, each once: the first one by path, the largest one and the last one."""
+        found: dict[str, list[InputFile]] = {}
         for batch in read_batches(self.path):
             for kind in pc.unique(batch.column("kind")).to_pylist():
                 rows = batch.filter(pc.equal(batch.column("kind"), kind))
-                first = pc.min_max(rows.column("path"))["min"]
-                (file, *_) = to_files(rows.filter(pc.equal(rows.column("path"), first)))
-                found[kind] = min(found.get(kind, file), file, key=lambda item: item.path)
-        return list(found.values())
+                paths, sizes = rows.column("path"), rows.column("size_bytes")
+                ends = pc.min_max(paths)
+                chosen = [pc.index(paths, ends["min"]), pc.index(sizes, pc.max(sizes)), pc.index(paths, ends["max"])]
+                files = sorted(
+                    (*found.get(kind, ()), *to_files(rows.take(pa.array([index.as_py() for index in chosen])))),
+                    key=lambda file: file.path,
+                )
+                largest = max(files, key=lambda file: file.size_bytes)
+                found[kind] = list(dict.fromkeys((files[0], largest, files[-1])))
+        return found
 
     def without_kind(self, kind: str) -> InputTable:
         """Returns the table without the files of a kind."""

@@ -38,13 +38,14 @@ class ListFiles(InputKind):
                 continue
             if is_web_address(text):
                 raise InputError(f"list file {path}, line {number}: {text} is {WEB_ADVICE}")
-            if is_first and not os.path.exists(text):
-                _refuse_table(path, text)
-            is_first = False
             # A missing file stays in the plan: the attempt to read it becomes a failure record.
             found = _find(text)
-            if found is not None:
-                yield InputFile(found.path, line, ImageFiles.name, found.size_bytes, found.mtime_s)
+            if found is None:
+                continue
+            if is_first:
+                _refuse_table(path, text)
+            is_first = False
+            yield InputFile(found.path, line, ImageFiles.name, found.size_bytes, found.mtime_s)
 
 
 def _find(text: str) -> FileStat | None:
@@ -79,12 +80,13 @@ def _exists(path: str) -> bool:
 
 
 def _refuse_table(path: str, first: str) -> None:
-    """Refuses a table of paths, by its first line.
+    """Refuses a table of paths, by its first line that is no comment.
 
     Raises:
       InputError: the line has several columns.
     """
-    if re.search(r"[,;\t]", first) and not first.lower().endswith(EXTENSIONS):
+    is_path = first.lower().endswith(EXTENSIONS) or _QUOTED.fullmatch(first)
+    if re.search(r"[,;\t]", first) and not is_path and not any(map(_exists, _candidates(first))):
         shown = first if len(first) <= 60 else f"{first[:60]}..."
         raise InputError(
             f"list file {path} seems to be a table: its first line is {shown}; read it with --input_format=csv"

@@ -30,7 +30,8 @@ BUFFER_BYTES = 1 << 20
 """Stored bytes that are read at a time; without this bound, the whole column of a row group would be in memory."""
 _LARGEST_BATCH_ROWS = 1024
 _PART_BYTES = 128 << 20
-_ARROW_ERRORS = (OSError, pa.ArrowException, UnicodeDecodeError)
+_ARROW_ERRORS = (OSError, pa.ArrowException, ValueError, OverflowError)
+"""Of damage, and of values that Python lacks: bytes outside UTF-8 in a text, a date after the year 9999."""
 
 
 class ParquetFiles(InputKind):

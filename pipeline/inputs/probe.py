@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from pipeline.core.errors import InputError
 from pipeline.inputs.base import InputFile, InputKind, ReadSettings
@@ -62,27 +62,41 @@ def _describe_content(path: str, expected: str, kinds: Sequence[InputKind]) -> s
 
 
 def check_images(files: InputTable, settings: ReadSettings, kinds: Sequence[InputKind] = ()) -> InputTable:
-    """Checks that the first file of each kind of records has images where the settings say; returns the inputs.
+    """Checks that the files of each kind of records have images where the settings say; returns the inputs.
 
-    Files of records that a directory or a glob holds beside inputs of another kind are left out with a warning if they
-    hold no images: they may be anything, such as a table of labels.
+    Some files of a kind are looked at, until one has images: a table of labels may lie beside the shards. If none has
+    images, files that a directory or a glob holds beside inputs of another kind are left out with a warning.
 
     Raises:
       InputError: there are no images where the settings say.
     """
-    firsts = files.first_of_each_kind()
+    samples = files.samples_of_each_kind()
     named = {filesystem.absolute(pattern) for pattern in settings.config.input}
-    for file in firsts:
-        try:
-            text = find_kind(file.kind, kinds).describe_mismatch(file, settings)
-        except OSError:
-            continue  # a failure record, or the error of `check_records`
-        if not text:
+    for kind, some in tuple(samples.items()):
+        mismatches = list(_mismatches(some, find_kind(kind, kinds), settings))
+        if not mismatches:
             continue
-        if len(firsts) == 1 or settings.config.input_format != "auto" or file.path in named:
+        file, text = mismatches[0]
+        if len(mismatches) < len(some):
+            _log.warning("%s %s; its records count as failures", file.path, text)
+            continue
+        is_named = any(sample.path in named for sample in some)
+        if len(samples) == 1 or settings.config.input_format != "auto" or is_named:
             raise InputError(f"{file.path} {text}")
         before = files.rows
-        files = files.without_kind(file.kind)
-        _log.warning("left out %d files of --input_format=%s: %s %s", before - files.rows, file.kind, file.path, text)
-        firsts = [other for other in firsts if other.kind != file.kind]
+        files = files.without_kind(kind)
+        _log.warning("left out %d files of --input_format=%s: %s %s", before - files.rows, kind, file.path, text)
+        del samples[kind]
     return files
+
+
+def _mismatches(files: Iterable[InputFile], kind: InputKind, settings: ReadSettings) -> Iterator[tuple[InputFile, str]]:
+    """Yields the files without images where the settings say, each with what to do, up to the first other file."""
+    for file in files:
+        try:
+            text = kind.describe_mismatch(file, settings)
+        except OSError:
+            return  # a failure record, or the error of `check_records`
+        if not text:
+            return
+        yield file, text

@@ -1,4 +1,4 @@
-"""Text files in the encodings that tools write: UTF-8 and UTF-16, with or without a mark at their start."""
+"""Text files in the encodings that tools write: UTF-8, with or without a mark at its start, and UTF-16 with one."""
 
 from __future__ import annotations
 

@@ -253,7 +253,7 @@ class _Reader:
                 size = f"{member.size} bytes, more than the {self._limit} that --max_image_bytes allows"
                 return failure("too_large", f"the member {member.name} has {size}")
         if self._config.key_feature is not None:
-            value = _feature(self._config.key_feature, item.data)
+            value = _feature(self._config.key_feature, item.data, "strict")
             if value is None or len(value.values) != 1 or value.kind == "float":
                 return failure(
                     "missing_feature", f"no key: the sample has no text or integer '{self._config.key_feature}'"
@@ -273,8 +273,11 @@ class _Reader:
         return {name: feature for name, feature in found.items() if feature is not None}
 
 
-def _feature(name: str, data: Mapping[str, bytes]) -> Feature | None:
-    """Returns a member, or a field of a JSON member, named as `json:field`; None if the sample lacks it."""
+def _feature(name: str, data: Mapping[str, bytes], errors: str = "replace") -> Feature | None:
+    """Returns a member, or a field of a JSON member, named as `json:field`; None if the sample lacks it.
+
+    Of a character that was cut in half, "replace" makes a question mark; "strict" returns None.
+    """
     member, colon, path = name.partition(":")
     if member not in data:
         return None
@@ -284,12 +287,12 @@ def _feature(name: str, data: Mapping[str, bytes]) -> Feature | None:
         return Feature("int64", (int(text),)) if is_number else Feature("bytes", (data[member],))
     try:
         value: Any = json.loads(data[member])
+        return _json_feature(value.get(path), errors) if isinstance(value, dict) else None
     except (ValueError, RecursionError):
         return None
-    return json_feature(value.get(path)) if isinstance(value, dict) else None
 
 
-def json_feature(value: Any) -> Feature | None:
+def _json_feature(value: Any, errors: str) -> Feature | None:
     """Returns a JSON value as a feature: text, numbers and lists of them as they are, objects as their JSON text.
 
     None for null and an empty list.
@@ -302,6 +305,5 @@ def json_feature(value: Any) -> Feature | None:
     if all(isinstance(item, int | float) for item in values):
         with contextlib.suppress(OverflowError):
             return Feature("float", tuple(map(float, values)))
-    return Feature(
-        "bytes", tuple(item.encode() if isinstance(item, str) else json.dumps(item).encode() for item in values)
-    )
+    texts = (item if isinstance(item, str) else json.dumps(item) for item in values)
+    return Feature("bytes", tuple(text.encode("utf-8", errors) for text in texts))

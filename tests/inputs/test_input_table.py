@@ -29,3 +29,15 @@ def test_a_table_of_files(monkeypatch):
     del table
     gc.collect()
     assert not os.path.exists(path)
+
+
+def test_samples_of_each_kind(monkeypatch):
+    monkeypatch.setattr(input_table, "GROUP_ROWS", 2)
+    sizes = {"m": 3, "c": 2, "z": 1, "b": 9, "a": 2, "x": 0}
+    files = [InputFile(f"/in/{name}.tar", name, "webdataset", size, 0.0) for name, size in sizes.items()]
+    files.insert(2, FILES[0])
+    samples = InputTable.of(files).samples_of_each_kind()
+    assert {kind: [file.name for file in some] for kind, some in samples.items()} == {
+        "webdataset": ["a", "b", "z"],
+        "images": ["b.jpg"],
+    }

@@ -93,8 +93,25 @@ class TestLists:
         }
 
     @pytest.mark.parametrize(
+        "line", ["# holiday photos, 2024\nphotos/a.jpg", '"photos/a, b.jpg"', '"a; b"', "a, b", "file:{}/a,%20b"]
+    )
+    def test_a_first_line_with_a_comma_may_be_a_comment_or_a_path(self, tree, line):
+        (tree / "a, b").write_bytes(b"1")
+        (tree / "all.txt").write_text(f"{line.format(tree)}\n")
+        assert names(find("all.txt")) == [line.format(tree).splitlines()[-1]]
+
+    @pytest.mark.parametrize(
         ("lines", "message"),
         [
+            (
+                "# labels, 2024\n\nfile,label\nphotos/a.jpg,3\n",
+                "list file {} seems to be a table: its first line is file,label; read it with --input_format=csv",
+            ),
+            (
+                '"photos/a.jpg","cat"\n',
+                'list file {} seems to be a table: its first line is "photos/a.jpg","cat"; read it with '
+                "--input_format=csv",
+            ),
             (
                 "photos/a.jpg\nhttps://example.com/b.jpg\n",
                 "list file {}, line 2: https://example.com/b.jpg is a web address, which is not fetched; download the "

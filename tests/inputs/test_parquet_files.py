@@ -122,9 +122,10 @@ class TestPaths:
         assert (missing.key, missing.source) == (b"a.parquet@3", f"{tmp_path}/a.parquet@3-4")
         assert (missing.reason, missing.message) == ("read_error", "missing.jpg: No such file or directory")
 
-    def test_a_column_of_paths(self, tmp_path):
+    @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+    def test_a_column_of_paths(self, tmp_path, kind):
         (tmp_path / "1.jpg").write_bytes(b"one")
-        task = write(tmp_path, {"file": ["1.jpg", "1.jpg"], "id": ["a", "b"]})
+        task = write(tmp_path, {"file": pa.array(["1.jpg", "1.jpg"]).cast(kind), "id": ["a", "b"]})
         found = read_between(task, image_feature="file", key_feature="id")
         assert [(item.key, item.image) for item in found] == [(b"a", b"one"), (b"b", b"one")]
 
@@ -283,6 +284,14 @@ class TestDamage:
         task = write(tmp_path, {"image": IMAGES[:2], "text": texts}, row_group_size=1)
         good, bad = read_between(task, passthrough=("text",))
         assert good.features == {"text": ColumnValue(pa.string(), "ok")}
+        assert (bad.reason, bad.source) == ("corrupt_record", f"{tmp_path}/a.parquet@1-2")
+
+    @pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("us"), pa.duration("s")], ids=str)
+    def test_values_that_python_lacks(self, tmp_path, kind):
+        values = pa.array([1, 1 << 30 if kind == pa.date32() else 1 << 60], f"int{kind.bit_width}").cast(kind)
+        task = write(tmp_path, {"image": IMAGES[:2], "when": values}, row_group_size=1)
+        good, bad = read_between(task, passthrough=("when",))
+        assert good.image == IMAGES[0]
         assert (bad.reason, bad.source) == ("corrupt_record", f"{tmp_path}/a.parquet@1-2")
 
     def test_the_column_is_found_in_the_first_rows_that_can_be_read(self, tmp_path):

@@ -1,14 +1,17 @@
 import gzip
+import logging
 import re
 import zlib
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.errors import InputError
 from pipeline.core.settings import InputConfig
-from pipeline.inputs.base import InputFile
+from pipeline.inputs.base import InputFile, ReadSettings
 from pipeline.inputs.find import find_inputs
-from pipeline.inputs.probe import check_records
+from pipeline.inputs.probe import check_images, check_records
 from pipeline.testing import make_example, make_tfrecord, png_bytes
 from tests.inputs.archives import make_tar
 
@@ -86,3 +89,69 @@ class TestCheckRecords:
         (tmp_path / "a").unlink()
         with pytest.raises(InputError, match=rf"^{tmp_path}/a cannot be read: .*No such file"):
             check_records([file])
+
+
+LABELS = {
+    "parquet": {"label": [1, 2]},
+    "tfrecord": make_tfrecord([make_example({"label": 1})]),
+    "tar": make_tar([("a.cls", b"1")]),
+}
+SHARD = {
+    "parquet": {"image": [png_bytes()] * 3},
+    "tfrecord": RECORDS,
+    "tar": make_tar([("a.jpg", b"a" * 5000)]),
+}
+
+
+def write(path, content):
+    if isinstance(content, dict):
+        pq.write_table(pa.table(content), path)
+    else:
+        path.write_bytes(content)
+
+
+class TestCheckImages:
+    def check(self, *inputs, **options):
+        config = InputConfig(tuple(map(str, inputs)), **options)
+        return [file.name for file in check_images(find_inputs(config), ReadSettings(config, 1 << 20)).by_path()]
+
+    @pytest.mark.parametrize("name", ["a-labels", "t-0x", "z-labels"])
+    @pytest.mark.parametrize("kind", LABELS)
+    def test_a_table_of_labels_does_not_decide_for_the_shards(self, tmp_path, caplog, kind, name):
+        write(tmp_path / f"{name}.{kind}", LABELS[kind])
+        for index in (0, 1):
+            write(tmp_path / f"t-{index}.{kind}", SHARD[kind])
+        expected = sorted([f"{name}.{kind}", f"t-0.{kind}", f"t-1.{kind}"])
+        assert self.check(tmp_path) == expected
+        (tmp_path / "x.jpg").write_bytes(b"x")
+        assert self.check(tmp_path) == sorted([*expected, "x.jpg"])
+        warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+        is_seen = name == "a-labels"
+        assert len(warnings) == 2 * is_seen
+        assert all(
+            re.match(rf"{tmp_path}/a-labels\.{kind} (has|holds) .*; its records count", text) for text in warnings
+        )
+
+    def test_the_largest_file_is_looked_at(self, tmp_path):
+        for name in ("a", "z"):
+            write(tmp_path / f"{name}.parquet", LABELS["parquet"])
+        write(tmp_path / "m.parquet", {"image": [png_bytes()] * 9, "path": [bytes(range(256)) * 99] * 9})
+        assert self.check(tmp_path) == ["a.parquet", "m.parquet", "z.parquet"]
+
+    def test_no_file_of_a_kind_has_images(self, tmp_path, caplog):
+        for name in "abcd":
+            write(tmp_path / f"{name}.parquet", LABELS["parquet"])
+        text = f"{tmp_path}/a.parquet has label, none of which holds images; say --image_feature=NAME"
+        with pytest.raises(InputError, match=f"^{re.escape(text)}"):
+            self.check(tmp_path)
+        (tmp_path / "x.jpg").write_bytes(b"x")
+        assert self.check(tmp_path) == ["x.jpg"]
+        assert caplog.messages[-1].startswith(f"left out 4 files of --input_format=parquet: {text}")
+        with pytest.raises(InputError, match=f"^{re.escape(text)}"):
+            self.check(tmp_path / "d.parquet", tmp_path)
+
+    def test_a_damaged_file_keeps_its_kind(self, tmp_path):
+        write(tmp_path / "a.parquet", LABELS["parquet"])
+        (tmp_path / "b.parquet").write_bytes(b"PAR1")
+        (tmp_path / "x.jpg").write_bytes(b"x")
+        assert self.check(tmp_path) == ["a.parquet", "b.parquet", "x.jpg"]

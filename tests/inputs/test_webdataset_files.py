@@ -76,6 +76,9 @@ class TestSamples:
             ({"b": [1]}, Feature("bytes", (b'{"b": [1]}',))),
             (1 << 70, Feature("float", (float(1 << 70),))),
             (10**400, Feature("bytes", (b"1" + b"0" * 400,))),
+            ("cut \ud83d", Feature("bytes", (b"cut ?",))),
+            (["a", "\ud83d"], Feature("bytes", (b"a", b"?"))),
+            ({"b": "\ud83d"}, Feature("bytes", (b'{"b": "\\ud83d"}',))),
             (None, None),
             ([], None),
         ],
@@ -89,9 +92,9 @@ class TestSamples:
     def test_keys_from_members(self, tmp_path, key, expected):
         assert read_between(write(tmp_path, make_tar(MEMBERS)), key_feature=key)[4].key == expected
 
-    @pytest.mark.parametrize("key", ["txt", "json:none", "json:list"])
+    @pytest.mark.parametrize("key", ["txt", "json:none", "json:list", "json:cut"])
     def test_samples_without_a_key(self, tmp_path, key):
-        data = make_tar([("a.jpg", b"x"), ("a.json", b'{"list": [1, 2]}')])
+        data = make_tar([("a.jpg", b"x"), ("a.json", rb'{"list": [1, 2], "cut": "a\ud83d"}')])
         assert read_between(write(tmp_path, data), key_feature=key) == [
             Failure(
                 b"a.tar/a",

@@ -34,14 +34,15 @@ class InputConfig:
         choices=("auto", *_INPUT_KINDS),
     )
     image_feature: str | None = flag(
-        "what holds the encoded image. TFRecord: a feature, image/encoded by default; Parquet: a column, by default "
-        "the one that holds images; tar: the extension of a member, by default that of an image format",
+        "what holds the encoded image. TFRecord: a feature, image/encoded by default; Parquet: a column of images or "
+        "paths, by default the one that holds images; CSV: a column, by default the one that holds paths of images; "
+        "tar: the extension of a member, by default that of an image format",
         default=None,
         metavar="NAME",
     )
     key_feature: str | None = flag(
-        "what names the image: a feature (TFRecord), a column (Parquet), a member or a field of one such as json:id "
-        "(tar). Default: none, the key is path@offset, path@row or path/sample",
+        "what names the image: a feature (TFRecord), a column (Parquet, CSV), a member or a field of one such as "
+        "json:id (tar). Default: none, the key is path@offset, path@row or path/sample",
         default=None,
         metavar="NAME",
     )

@@ -1,4 +1,5 @@
 import datetime
+import decimal
 
 import numpy as np
 import pandas
@@ -29,6 +30,17 @@ WHEN = datetime.datetime(2024, 5, 1)
         ((pa.string(), LIST), pa.list_(pa.string())),
         ((pa.timestamp("us"), pa.int64()), pa.string()),
         ((pa.null(), pa.int64()), pa.int64()),
+        ((pa.null(), pa.struct([("a", pa.int64())])), pa.struct([("a", pa.int64())])),
+        ((pa.int64(), pa.decimal128(5, 2)), pa.string()),
+        ((pa.uint64(), pa.int64()), pa.string()),
+        ((pa.uint64(), pa.uint8()), pa.uint64()),
+        ((pa.decimal128(5, 2), pa.decimal128(38, 10)), pa.decimal128(38, 10)),
+        ((pa.struct([("a", pa.int64())]), pa.struct([("a", pa.string())])), pa.string()),
+        ((pa.binary(), pa.large_binary()), pa.large_binary()),
+        ((pa.binary(3), pa.binary(4)), pa.binary()),
+        ((pa.large_binary(), pa.int64()), pa.large_binary()),
+        ((pa.string(), pa.large_string()), pa.large_string()),
+        ((pa.dictionary(pa.int8(), pa.string()), pa.int64()), pa.string()),
     ],
 )
 def test_the_type_that_holds_all_values(types, expected):
@@ -52,6 +64,61 @@ def test_the_type_that_holds_all_values(types, expected):
 def test_values_in_another_type(values, target, expected):
     rows = to_schema(pa.record_batch([values], ["x"]), pa.schema([("x", target), ("y", pa.int8())]))
     assert rows.to_pydict() == {"x": expected, "y": [None] * len(expected)}
+
+
+STRUCT = pa.struct([("a", pa.int64())])
+MAP = pa.map_(pa.string(), pa.int64())
+VALUES = [
+    pa.array([1, None, -(1 << 62)]),
+    pa.array([(1 << 64) - 1, None], pa.uint64()),
+    pa.array([decimal.Decimal("1.25"), None], pa.decimal128(5, 2)),
+    pa.array([0.5, None]),
+    pa.array([True, None]),
+    pa.array(["é", None]),
+    pa.array(["é", None], pa.large_string()),
+    pa.array(["é", None], pa.string_view()),
+    pa.array(["é", None]).dictionary_encode(),
+    pa.array([b"\xff", None]),
+    pa.array([b"\xff", None], pa.large_binary()),
+    pa.array([b"\xff", None], pa.binary_view()),
+    pa.array([b"\xff\xfe", None], pa.binary(2)),
+    pa.array([b"\xff", None]).dictionary_encode(),
+    pa.array([{"a": 1}, None], STRUCT),
+    pa.array([{"b": b"\xff"}, None]),
+    pa.array([[("a", 1)], None], MAP),
+    pa.array([[{"a": 1}], None], pa.list_(STRUCT)),
+    pa.array([[1.5], None]),
+    pa.array([["é", None], None], pa.list_(pa.string_view())),
+    pa.array([WHEN, None]),
+    pa.array([WHEN.date(), None]),
+    pa.array([None], pa.null()),
+]
+
+
+@pytest.mark.parametrize("first", VALUES, ids=lambda column: str(column.type))
+def test_any_two_types_have_one_that_holds_their_values(first):
+    for second in VALUES:
+        kinds = [pa.schema([("key", pa.string()), ("embedding", LIST), ("x", item.type)]) for item in (first, second)]
+        schema = pa.schema([common_schema(kinds).field("x")])
+        for column in (first, second):
+            rows = to_schema(pa.record_batch([column], ["x"]), schema)
+            rows.validate(full=True)
+            assert rows.column("x").is_valid().to_pylist() == column.is_valid().to_pylist(), second.type
+
+
+@pytest.mark.parametrize(
+    ("values", "target", "expected"),
+    [
+        (pa.array([{"a": 1, "b": [WHEN]}, None]), pa.string(), ['{"a": 1, "b": ["2024-05-01 00:00:00"]}', None]),
+        (pa.array([{"a": b"x\xff"}]), pa.binary(), [rb'{"a": "x\\xff"}']),
+        (pa.array([[("a", 1)], None], MAP), pa.string(), ['[["a", 1]]', None]),
+        (pa.array([[{"a": 1}, None], None], pa.list_(STRUCT)), pa.list_(pa.string()), [['{"a": 1}', None], None]),
+        (pa.array([(1 << 64) - 1], pa.uint64()), pa.string(), ["18446744073709551615"]),
+    ],
+)
+def test_values_as_text(values, target, expected):
+    rows = to_schema(pa.record_batch([values], ["x"]), pa.schema([("x", target)]))
+    assert rows.to_pydict() == {"x": expected}
 
 
 def test_the_files_of_a_wave_have_one_schema(tmp_path, monkeypatch):
