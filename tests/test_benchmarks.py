@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import clusters, commits, data, fidelity, inputs, planning, run, scale, waves
+from benchmarks import clusters, commits, data, fidelity, inputs, planning, presets, run, scale, waves
 from benchmarks.contenders import CONTENDERS, Contender
 from benchmarks.measure import Measurement, Round
 from benchmarks.report import format_table, summarize
@@ -208,6 +208,19 @@ def test_two_commits_are_compared(tmp_path, tiny_module, capsys, monkeypatch, py
     assert [line.split(" |")[0] for line in table.splitlines()[2:-1]] == [f"| {name}" for name in commits.FIGURES]
     (pair,) = json.loads((tmp_path / "commits.json").read_text())["exact"]
     assert {pair[name]["large"]["images"] for name in ("before", "now")} == {600}
+
+
+@pytest.mark.slow
+def test_presets_are_compared_with_the_plain_one(tmp_path, tiny_module, capsys, monkeypatch, pytestconfig):
+    monkeypatch.chdir(pytestconfig.rootpath)
+    (tmp_path / "photos.tfrecord").write_bytes(
+        make_tfrecord([make_example({"image/encoded": jpeg_bytes(), "id": "a"})])
+    )
+    flags = [f"--input={tmp_path / 'photos.tfrecord'}", f"--module={tiny_module}", f"--output={tmp_path}"]
+    assert presets.main([*flags, "--images=300", "--rounds=1", "--preset=clip"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split(" |")[0] for line in table[2:]] == ["| hub", "| clip"]
+    assert json.loads((tmp_path / "presets.json").read_text())["clip"][0]["large"]["images"] == 300
 
 
 def test_planning_finds_what_is_new_done_and_changed(tmp_path, monkeypatch):

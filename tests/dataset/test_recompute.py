@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from pipeline.dataset.recompute import Sample, StoredSample
 
 from pipeline.core.errors import UsageError
+from pipeline.dataset.recompute import Sample, StoredSample
 from tests.datasets import add_wave, make_batch, make_failure
 
 KEYS = [f"{number:04d}" for number in range(500)]
