@@ -168,7 +168,8 @@ def test_a_run_that_takes_over_from_a_template_wins(gcs, flags, tmp_path):
 
 
 def test_a_template_needs_dataflow(tmp_path, tiny_module):
-    flags = {"input": str(REPOSITORY / "README.md"), "input_format": "list", "module": tiny_module}
+    (tmp_path / "photos.txt").write_text("a.jpg")
+    flags = {"input": tmp_path / "photos.txt", "input_format": "list", "module": tiny_module}
     flags |= {"output": tmp_path / "out", "template_location": tmp_path / "job"}
     text = "^--runner=DirectRunner writes no template; expected DataflowRunner and --template_location$"
     with pytest.raises(UsageError, match=text):
