@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from pipeline.inputs.base import InputFile
+from pipeline.inputs.base import InputFile, InputKind, ReadTask
 from pipeline.storage import filesystem
 from pipeline.tfrecords.gzip_stream import ByteStream, GzipStream
 
@@ -29,6 +29,36 @@ class Content:
 
     stream: BinaryIO | GzipStream
     is_compressed: bool
+
+
+class CompressibleFiles(InputKind):
+    """Files of records that may be compressed as a whole.
+
+    The positions of a task are the byte offsets of its file, or the indices of its ranges, if any. A file whose name
+    says that it is compressed has one position; of one that is compressed without saying so, the first part reads all.
+    """
+
+    has_records = True
+
+    def positions(self, task: ReadTask) -> int:
+        """See `InputKind`."""
+        (file,) = task.files
+        if file.is_compressed:
+            return 1
+        # A file of size 0 has one position: reading it shows whether the file is unreadable.
+        return len(task.ranges) if task.ranges is not None else max(file.size_bytes, 1)
+
+    def size_bytes(self, task: ReadTask) -> int:
+        """See `InputKind`."""
+        (file,) = task.files
+        if task.ranges is not None and not file.is_compressed:
+            return sum(stop - start for start, stop in task.ranges)
+        return file.size_bytes
+
+    def stored_bytes(self, task: ReadTask, start: int) -> int:
+        """See `InputKind`."""
+        (file,) = task.files
+        return stored_bytes(file, start) if file.is_compressed else super().stored_bytes(task, start)
 
 
 def content_of(file: BinaryIO, matches: Callable[[bytes], bool], *, is_named_so: bool = False) -> Content:

@@ -16,14 +16,13 @@ from pipeline.inputs.base import (
     Claim,
     End,
     InputFile,
-    InputKind,
     ReadSettings,
     ReadTask,
     TaskPart,
     unreadable,
     unreadable_ranges,
 )
-from pipeline.inputs.compressed import START_BYTES, content_of, is_compressed, stored_bytes
+from pipeline.inputs.compressed import START_BYTES, CompressibleFiles, content_of, is_compressed
 from pipeline.inputs.sniff import is_image
 from pipeline.storage import filesystem
 from pipeline.tfrecords import tfrecord
@@ -42,16 +41,11 @@ _PROBE_BYTES = 16 << 20
 _LARGEST_RECORD_BYTES = (1 << 32) - 1
 
 
-class TFRecordFiles(InputKind):
-    """TFRecord files, optionally compressed with gzip or zlib.
-
-    The positions of a task are the byte offsets of its file, or the indices of its ranges, if any. A file whose name
-    says that it is compressed has one position; of one that is compressed without saying so, the first part reads all.
-    """
+class TFRecordFiles(CompressibleFiles):
+    """TFRecord files, optionally compressed with gzip or zlib."""
 
     name = "tfrecord"
     file_names = TFRECORD_NAME
-    has_records = True
 
     def matches(self, start: bytes) -> bool:
         """See `InputKind`."""
@@ -79,26 +73,6 @@ class TFRecordFiles(InputKind):
         images = [name for name in texts if any(map(is_image, found[name].values))]
         choice = next(iter((*images, *texts)), "NAME")
         return f"has {', '.join(sorted(found))}, but no {wanted}; say --image_feature={choice}"
-
-    def positions(self, task: ReadTask) -> int:
-        """See `InputKind`."""
-        (file,) = task.files
-        if file.is_compressed:
-            return 1
-        # A file of size 0 has one position: reading it shows whether the file is unreadable.
-        return len(task.ranges) if task.ranges is not None else max(file.size_bytes, 1)
-
-    def size_bytes(self, task: ReadTask) -> int:
-        """See `InputKind`."""
-        (file,) = task.files
-        if task.ranges is not None and not file.is_compressed:
-            return sum(stop - start for start, stop in task.ranges)
-        return file.size_bytes
-
-    def stored_bytes(self, task: ReadTask, start: int) -> int:
-        """See `InputKind`."""
-        (file,) = task.files
-        return stored_bytes(file, start) if file.is_compressed else super().stored_bytes(task, start)
 
     def read(
         self, part: TaskPart, claim: Claim, settings: ReadSettings, end: End | None = None

@@ -24,14 +24,12 @@ from pipeline.inputs.base import (
     Claim,
     End,
     InputFile,
-    InputKind,
     ReadSettings,
-    ReadTask,
     TaskPart,
     unreadable,
     unreadable_ranges,
 )
-from pipeline.inputs.compressed import Content, content_of, stored_bytes
+from pipeline.inputs.compressed import CompressibleFiles, Content, content_of
 from pipeline.inputs.samples import IMAGES, Sample, advice, image_of, split_name
 from pipeline.inputs.tar import Member, TarReader, is_tar
 from pipeline.storage import filesystem
@@ -44,17 +42,15 @@ _PROBED_SAMPLES = 16
 _PROBED_BYTES = 16 << 20
 
 
-class WebDatasetFiles(InputKind):
+class WebDatasetFiles(CompressibleFiles):
     """WebDataset shards, optionally compressed with gzip; the key of an image is `shard.tar/SAMPLE`.
 
-    The positions of a task are the byte offsets of its archive, or the indices of its ranges, if any. A compressed
-    archive has one position. A sample belongs to the part in which its first member begins, and damage to the sample
+    A sample belongs to the part in which its first member begins, and damage to the sample
     before it; with ranges, damage belongs to the range in which it begins.
     """
 
     name = "webdataset"
     file_names = r"\.(?:tar|tar\.gz|tgz)$"
-    has_records = True
 
     def matches(self, start: bytes) -> bool:
         """See `InputKind`."""
@@ -82,25 +78,6 @@ class WebDatasetFiles(InputKind):
                     return ""
                 found.update(dict.fromkeys(sample.members))
         return advice(tuple(found), settings.config) if found else ""
-
-    def positions(self, task: ReadTask) -> int:
-        """See `InputKind`."""
-        (file,) = task.files
-        if file.is_compressed:
-            return 1
-        return len(task.ranges) if task.ranges is not None else max(file.size_bytes, 1)
-
-    def size_bytes(self, task: ReadTask) -> int:
-        """See `InputKind`."""
-        (file,) = task.files
-        if task.ranges is not None and not file.is_compressed:
-            return sum(stop - start for start, stop in task.ranges)
-        return file.size_bytes
-
-    def stored_bytes(self, task: ReadTask, start: int) -> int:
-        """See `InputKind`."""
-        (file,) = task.files
-        return stored_bytes(file, start) if file.is_compressed else super().stored_bytes(task, start)
 
     def read(
         self, part: TaskPart, claim: Claim, settings: ReadSettings, end: End | None = None
