@@ -7,12 +7,10 @@ an engine, and `Embedder` the loaded result.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from pipeline.core.errors import ModuleError
 from pipeline.core.settings import DecodeConfig, EngineConfig, ModuleConfig, Normalization, PreprocessConfig
 from pipeline.embedding.dataset_spec import BY_MODULE, Certificate, Preprocessing, Spec
 from pipeline.engines.base import Engine, ModuleFunction
@@ -203,19 +201,14 @@ def _function(
     threads: int | None,
     default_size: tuple[int, int] | None = None,
 ) -> ModuleFunction:
-    choose = functools.partial(
-        choose_signature,
+    signature = choose_signature(
         found,
         signature=module.signature,
         output_key=module.output_key,
+        image_size=module.image_size,
+        default_size=default_size,
         pooling=module.pooling,
     )
-    try:
-        signature = choose(image_size=module.image_size)
-    except ModuleError:
-        if default_size is None or module.image_size is not None:
-            raise
-        signature = choose(image_size=default_size)  # for a module that does not state its size
     return ModuleFunction(
         handle=found.handle,
         path=found.path,

@@ -135,7 +135,7 @@ def describe(handle: str, *, sha256: str | None = None) -> Description:
     except UsageError as error:
         named, doubt = None, str(error)
     try:
-        chosen = _choose(module, named.image_size if named else None)
+        chosen = choose_signature(module, default_size=named.image_size if named else None)
     except ModuleError as error:
         return Description(module, None, str(error))
     if chosen.is_encoded:
@@ -148,15 +148,6 @@ def describe(handle: str, *, sha256: str | None = None) -> Description:
     except UsageError as error:
         named, doubt = None, str(error)
     return Description(module, chosen, "", named, doubt)
-
-
-def _choose(module: Module, default_size: tuple[int, int] | None) -> ImageSignature:
-    try:
-        return choose_signature(module)
-    except ModuleError:
-        if default_size is None:
-            raise
-        return choose_signature(module, image_size=default_size)  # for a module that does not state its size
 
 
 def _detected(module: Module, chosen: ImageSignature) -> NamedTransform:

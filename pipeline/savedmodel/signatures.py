@@ -87,18 +87,20 @@ def choose_signature(
     signature: str | None = None,
     output_key: str | None = None,
     image_size: tuple[int, int] | None = None,
+    default_size: tuple[int, int] | None = None,
     pooling: Pooling | None = None,
 ) -> ImageSignature:
     """Returns the function of a module to call; what is not named is found out.
 
     The image size is that of the attachment `image_module_info`, else that of the signature's input,
-    else `image_size` (height, width), which must not contradict the input's shape.
+    else `image_size` (height, width), which must not contradict the input's shape, else `default_size`, likewise.
 
     Args:
       module: the module.
       signature: its name; default: the first of `PREFERRED_SIGNATURES` that the module has.
       output_key: default: `default`, the only output, or the only output with a vector for each image.
       image_size: height and width in pixels.
+      default_size: height and width in pixels for a module that does not state them.
       pooling: what makes one vector of an output with more axes; ignored where it would change nothing.
 
     Raises:
@@ -110,7 +112,7 @@ def choose_signature(
     images = _image_input(name, chosen, decodes_images=module.decodes_images)
     output = _vector_output(name, chosen, output_key, pooling)
     layout = _layout(images.shape)
-    height, width = _image_size(name, images, layout, module.image_size, image_size)
+    height, width = _image_size(name, images, layout, module.image_size, image_size, default_size)
     axes = None if output.shape is None else output.shape[1:]
     if axes is not None and sum(length != 1 for length in axes) <= 1:
         pooling = None
@@ -227,7 +229,12 @@ def feature_axis(rank: int, layout: str) -> int:
 
 
 def _image_size(
-    name: str, images: TensorInfo, layout: str, attached: tuple[int, int] | None, asked: tuple[int, int] | None
+    name: str,
+    images: TensorInfo,
+    layout: str,
+    attached: tuple[int, int] | None,
+    asked: tuple[int, int] | None,
+    default: tuple[int, int] | None,
 ) -> tuple[int, int]:
     if images.dtype == ENCODED:
         if asked:
@@ -237,6 +244,8 @@ def _image_size(
             )
         return 0, 0
     height, width = _sides(images.shape, layout)
+    if attached is None and None in (height, width):
+        asked = asked or default
     size = attached or (asked if asked and None in (height, width) else None) or (height, width)
     if size[0] is None or size[1] is None:
         raise ModuleError(f"the module does not say what image size signature '{name}' takes; give --image_size=H,W")
