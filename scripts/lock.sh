@@ -6,8 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export CUSTOM_COMPILE_COMMAND=scripts/lock.sh UV_CUSTOM_COMPILE_COMMAND=scripts/lock.sh
 options=(--quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links)
-uv pip compile "${options[@]}" --extra sample --extra test pyproject.toml --output-file requirements-test.lock "$@"
-uv pip compile "${options[@]}" --extra sample pyproject.toml --constraint requirements-test.lock \
+uv pip compile "${options[@]}" --extra test pyproject.toml --output-file requirements-test.lock "$@"
+uv pip compile "${options[@]}" pyproject.toml --constraint requirements-test.lock \
   --output-file requirements.lock "$@"
 uv pip compile "${options[@]}" --extra gpu pyproject.toml --constraint requirements-test.lock \
   --output-file requirements-gpu.lock "$@"
