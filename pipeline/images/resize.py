@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
     from pipeline.images.formats.base import Pixels
@@ -44,12 +45,13 @@ def resize_levels(pixels: Pixels, height: int, width: int) -> npt.NDArray[np.flo
 
 
 def resize_in_calling_thread() -> None:
-    """Disables OpenCV's own threads in the whole process.
+    """Disables the threads of OpenCV and of NumPy's matrix products in the whole process.
 
-    For processes whose threads already occupy all cores: there, OpenCV's threads only cost processor time. The
-    pixels are the same.
+    For processes whose threads already occupy all cores: there, further threads only cost processor time. The pixels
+    are the same.
     """
     cv2.setNumThreads(1)
+    threadpool_limits(limits=1, user_api="blas")
 
 
 def gather(
