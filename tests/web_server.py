@@ -43,10 +43,10 @@ class WebServer:
         return self.url(path)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        try:
             while head := (await reader.readuntil(b"\r\n\r\n")).decode("latin-1"):
                 path = head.split(" ", 2)[1]
-                answers = self.answers[path]
+                answers = self.answers.get(path) or self.answers[path.partition("?")[0]]
                 answer = answers[min(self.requests[path], len(answers) - 1)]
                 self.requests[path] += 1
                 self.heads.append(head)
@@ -56,7 +56,10 @@ class WebServer:
                     await answer(reader, writer)
                 finally:
                     self._now -= 1
-        writer.close()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.transport.abort()
 
     @contextlib.contextmanager
     def running(self) -> Iterator[WebServer]:
@@ -76,6 +79,7 @@ class WebServer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # closes the sockets of the connections
 
 
 def raw(data: bytes, *, then: Answer | None = None) -> Answer:

@@ -27,7 +27,7 @@ _LOOKUP_THREADS = 16
 class Fetcher:
     """A thread with an event loop, whose client all threads of a process share.
 
-    One thread instead of many: a fetch costs a third of the processor time, which inference needs.
+    One thread instead of many: a fetch costs half the processor time, which inference needs.
     """
 
     def __init__(self, settings: FetchSettings, make_client: Callable[[FetchSettings], WebClient] = WebClient) -> None:
