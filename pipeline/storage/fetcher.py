@@ -17,7 +17,7 @@ from pipeline.storage.web_client import RESERVED_BYTES, FetchFailure, FetchSetti
 
 LEAST_BUDGET_BYTES = 64 << 20
 """Bytes under way, or waiting for their consumer, at the usual concurrency."""
-AHEAD = 1024
+LEAST_AHEAD = 1024
 """Addresses of a stream that are started before the first one of them is done: a slow one delays those after it."""
 _FIRST_AHEAD = 16
 """The same at the start of a stream, from which perhaps only a sample is taken."""
@@ -40,6 +40,7 @@ class Fetcher:
         # Twice the room that all slots reserve: finished images must not keep slots empty.
         self._budget = FetchBudget(max(LEAST_BUDGET_BYTES, 2 * settings.concurrency * RESERVED_BYTES), loop)
         self._slots = asyncio.Semaphore(settings.concurrency)
+        self._most_ahead = max(LEAST_AHEAD, 2 * settings.concurrency)
         self._client = make_client(settings)
         asyncio.run_coroutine_threadsafe(self._client.__aenter__(), loop).result()
         self.close = weakref.finalize(self, _close, loop, thread, self._client, os.getpid())
@@ -55,7 +56,7 @@ class Fetcher:
         taken = 0
         try:
             while True:
-                ahead = min(AHEAD, _FIRST_AHEAD + 2 * taken)
+                ahead = min(self._most_ahead, _FIRST_AHEAD + 2 * taken)
                 if len(under_way) <= ahead // 2:
                     chosen = itertools.islice(waiting, ahead - len(under_way))
                     started = [_Fetch(address, Room(self._budget)) for address in chosen]

@@ -32,6 +32,7 @@ def parse_address(text: str) -> URL:
     from yarl import URL
 
     try:
+        text.encode()  # yarl drops lone surrogates: bytes outside UTF-8
         url = URL(text, encoded=_AS_IT_STANDS.fullmatch(text) is not None)
     except ValueError as error:  # also of characters that no name of a host has
         raise ValueError(" ".join(str(error).split())) from None

@@ -64,6 +64,7 @@ def test_texts_that_are_no_ip_address_are_refused():
         ("http://h/%41%2f?sign=a%2Bb+c%20d&e=~", "http://h/%41%2f?sign=a%2Bb+c%20d&e=~"),
         ("http://h/100%.jpg", "http://h/100%.jpg"),
         ("http://h/a b.jpg", "http://h/a%20b.jpg"),
+        ("http://h/a\nX: y", "http://h/aX:%20y"),
         ("http://h/é.jpg?ö", "http://h/%C3%A9.jpg?%C3%B6"),
         ("http://bücher.example/", "http://xn--bcher-kva.example/"),
         ("http://[2001:db8::1]:8080/a", "http://[2001:db8::1]:8080/a"),
@@ -86,6 +87,7 @@ def test_addresses_are_sent_as_they_stand_if_they_can_be(text, sent):
         ("http://[::1/", "IPv6"),
         ("http://h\\@evil/", "backslash"),
         ("ftp://h/a", r"it is not http\(s\)"),
+        ("http://h/\udcff", "surrogates"),
     ],
 )
 def test_addresses_that_cannot_be_fetched(text, reason):
