@@ -56,7 +56,7 @@ class WebServer:
                     await answer(reader, writer)
                 finally:
                     self._now -= 1
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             writer.transport.abort()
