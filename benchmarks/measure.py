@@ -103,7 +103,9 @@ class _Sampler(threading.Thread):
         self.join()
 
 
-def measure(peer: str, task: Task, images: int, *, checkout: Path | None = None) -> Measurement:
+def measure(
+    peer: str, task: Task, images: int, *, checkout: Path | None = None, python: str = sys.executable
+) -> Measurement:
     """Runs a peer on a task.
 
     Args:
@@ -111,6 +113,7 @@ def measure(peer: str, task: Task, images: int, *, checkout: Path | None = None)
       task: what it embeds.
       images: how many images that are.
       checkout: directory of the repository whose code runs; default: the current directory.
+      python: the interpreter of the peer.
 
     Raises:
       PeerError: the peer ended with an error.
@@ -120,7 +123,7 @@ def measure(peer: str, task: Task, images: int, *, checkout: Path | None = None)
         task.write(path)
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
         busy_s, started = _busy_s(), time.monotonic()
-        command = [sys.executable, "-m", "benchmarks.task", peer, str(path)]
+        command = [python, "-m", "benchmarks.task", peer, str(path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment, cwd=checkout) as process:
             sampler = _Sampler(process.pid)
             sampler.start()

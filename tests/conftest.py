@@ -13,10 +13,18 @@ from pipeline.testing import write_tiny_module
 from tests.gcs_emulator import GcsEmulator, gcs_emulator
 from tests.hub.server import Server, serve
 from tests.odd_modules import write_odd_module
+from tests.web_server import WebServer
 
 # How long an example takes says more about the machine than about the test.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    """A web server without any pages yet."""
+    with WebServer().running() as server:
+        yield server
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,16 +13,18 @@ import pytest
 from pipeline.core.errors import InputError, TooManyFailures
 from pipeline.dataset.reader import read_failures
 from pipeline.dataset.verify import show_failure
-from pipeline.inputs import parquet_files, tar
+from pipeline.inputs import csv_files, image_files, parquet_files, tar
 from pipeline.testing import jpeg_bytes, make_example, make_tfrecord
 from tests.datasets import complete, embed, read_rows, read_vectors
 from tests.inputs.archives import make_tar
+from tests.web_server import reply
 
 PHOTOS = 20
 NAMES = [f"{index:03d}" for index in range(PHOTOS)]
 IMAGES = [jpeg_bytes(seed=index) for index in range(PHOTOS)]
 DAMAGED = {3: IMAGES[3][:400], 8: b"", 17: b"no image"}
 KINDS = ("images", "tfrecord", "webdataset", "parquet", "csv")
+ON_WEB = ("list of addresses", "csv of addresses", "parquet of addresses")
 KEYS = {"tfrecord": "id", "webdataset": "json:id", "parquet": "id", "csv": "id"}
 
 
@@ -52,17 +54,36 @@ def write_inputs(directory: Path, images: list[bytes], kind: str) -> Path:
     return directory
 
 
+def write_addresses(directory: Path, addresses: list[str], kind: str) -> Path:
+    """Writes the addresses of images as a list, or as three tables."""
+    directory.mkdir(parents=True)
+    if kind.startswith("list"):
+        (directory / "all.list").write_text("\n".join(addresses))
+    for index in range(3):
+        names, mine = NAMES[index::3], addresses[index::3]
+        if kind.startswith("csv"):
+            lines = ["url,id", *(f"{address},{name}" for name, address in zip(names, mine, strict=True))]
+            (directory / f"{index}.csv").write_text("\n".join(lines))
+        elif kind.startswith("parquet"):
+            pq.write_table(pa.table({"id": names, "url": mine}), directory / f"{index}.parquet")
+    return directory
+
+
 _STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def outcome(output):
     """Returns the vectors and the reasons of failures by name."""
-    vectors = {key.decode().removesuffix(".jpg"): vector for key, vector in read_vectors(output).items()}
-    failures = {item.key.decode().removesuffix(".jpg"): item.reason for item in read_failures(str(output))}
+    vectors = {name_of(key): vector for key, vector in read_vectors(output).items()}
+    failures = {name_of(item.key): item.reason for item in read_failures(str(output))}
     return vectors, failures
 
 
-def check_kinds(folder, module, **flags):
+def name_of(key):
+    return key.decode().rpartition("/")[2].removesuffix(".jpg")
+
+
+def check_kinds(folder, module, web, on_web=ON_WEB, **flags):
     images = list(IMAGES)
     for index, data in DAMAGED.items():
         images[index] = data
@@ -74,23 +95,32 @@ def check_kinds(folder, module, **flags):
         embed(source / "*.csv" if named else source, out, module, key_feature=KEYS.get(kind), **named, **flags)
         assert complete(out)
         found[kind] = outcome(out)
+    addresses = [web.serve(f"/{name}.jpg", reply(image)) for name, image in zip(NAMES, images, strict=True)]
+    for kind in on_web:
+        source, out = write_addresses(folder / kind, addresses, kind), folder / f"{kind}.out"
+        form = kind.partition(" ")[0]
+        named = {} if form == "list" else {"key_feature": "id", "image_feature": "url"}
+        embed(source / f"*.{form}", out, module, input_format=form, allow_private_addresses=True, **named, **flags)
+        assert complete(out)
+        found[kind] = outcome(out)
     vectors, failures = found["images"]
     assert len(set(vectors.values())) == PHOTOS - len(DAMAGED)
     assert failures == {"003": "truncated", "008": "empty", "017": "not_an_image"}
-    for kind in KINDS:
+    for kind in found:
         assert found[kind] == (vectors, failures), kind
 
 
-def test_one_worker(tmp_path, tiny_module, monkeypatch):
+def test_one_worker(tmp_path, tiny_module, web, monkeypatch):
     monkeypatch.setattr("pipeline.beam.read.PART_BYTES", 4000)
-    monkeypatch.setattr(parquet_files.ParquetFiles, "part_bytes", 0)
+    for kind in (parquet_files.ParquetFiles, csv_files.CsvFiles, image_files.ImageFiles):
+        monkeypatch.setattr(kind, "part_bytes", 0)
     monkeypatch.setattr(tar.TarReader.boundary_before, "__defaults__", (100,))
-    check_kinds(tmp_path, tiny_module)
+    check_kinds(tmp_path, tiny_module, web)
 
 
 @pytest.mark.slow
-def test_three_workers(tmp_path, tiny_module):
-    check_kinds(tmp_path, tiny_module, direct_running_mode="multi_processing", direct_num_workers=3)
+def test_three_workers(tmp_path, tiny_module, web):
+    check_kinds(tmp_path, tiny_module, web, ON_WEB[:1], direct_running_mode="multi_processing", direct_num_workers=3)
 
 
 class TestWebDataset:

@@ -138,6 +138,28 @@ class _Collect(argparse.Action):
         setattr(namespace, self.dest, (*getattr(namespace, self.dest, ()), values))
 
 
+class _SwitchOrText(argparse.BooleanOptionalAction):
+    """A flag that is a switch, or has a text: `--name`, `--no-name`, `--name=TEXT`."""
+
+    def __init__(self, *, type: Callable[[str], Any], metavar: str | None = None, **options: Any) -> None:  # noqa: A002
+        super().__init__(**options)
+        self.nargs, self.type, self.metavar = "?", type, metavar
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if values is None:
+            super().__call__(parser, namespace, values, option_string)
+        elif option_string == self.option_strings[0]:
+            setattr(namespace, self.dest, values)
+        else:
+            parser.error(f"argument {option_string}: takes no value")
+
+
 def _converter(parse: Callable[[str], _T]) -> Callable[[str], _T]:
     """Returns `parse` with its `UsageError` turned into the exception whose text argparse keeps."""
 
@@ -180,7 +202,7 @@ def make_parser() -> argparse.ArgumentParser:
         for item in dataclasses.fields(section):
             flag = item.metadata
             name, text = f"--{item.name}", flag["help"].replace("%", "%%")
-            if str(item.type).split(" ")[0] == "bool":
+            if item.type == "bool" or str(item.type) == "bool | None":
                 group.add_argument(name, help=text, action=argparse.BooleanOptionalAction)
                 continue
             options: dict[str, Any] = {
@@ -188,6 +210,8 @@ def make_parser() -> argparse.ArgumentParser:
                 "metavar": flag["metavar"],
                 "type": _converter(flag["parse"]),
             }
+            if flag["is_switch"]:
+                options["action"] = _SwitchOrText
             if flag["choices"]:
                 options |= {"choices": flag["choices"], "metavar": None}
             if flag["repeat"]:
@@ -211,7 +235,7 @@ def _to_args(parser: argparse.ArgumentParser, values: Mapping[str, Any]) -> list
                 raise UsageError(f"{name}: {str(value).lower()} arrived where a value was expected")
             # A false Beam switch is left out: not every Beam switch has a `--no-` form.
             args += [f"--{name}"] if value else [f"--no-{name}"] if action else []
-        elif isinstance(action, argparse.BooleanOptionalAction):
+        elif isinstance(action, argparse.BooleanOptionalAction) and not isinstance(action, _SwitchOrText):
             raise UsageError(f"{name}: {value!r} arrived where true or false was expected")
         elif isinstance(value, (list, tuple)):
             items = [_to_text(name, item) for item in value]

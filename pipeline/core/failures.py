@@ -19,6 +19,23 @@ FailureReason = Literal[
     "truncated",
     "too_large",
     "nonfinite",
+    "http_400",
+    "http_401",
+    "http_403",
+    "http_404",
+    "http_410",
+    "http_429",
+    "http_451",
+    "http_500",
+    "http_502",
+    "http_503",
+    "http_504",
+    "http_status",  # any other status
+    "http_timeout",
+    "http_connection",
+    "http_redirects",
+    "http_invalid",
+    "http_private_address",
 ]
 
 FAILURE_REASONS: tuple[str, ...] = get_args(FailureReason)

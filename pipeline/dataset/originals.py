@@ -12,9 +12,12 @@ from pipeline.core.settings import InputConfig
 from pipeline.dataset.metadata import read_manifests
 from pipeline.inputs.base import InputFile, InputKind, ReadSettings, ReadTask, TaskPart
 from pipeline.inputs.compressed import content_of
+from pipeline.inputs.image_files import fetch_all
 from pipeline.inputs.tasks import find_kind, find_kind_of, first_bytes, registered_kinds
 from pipeline.inputs.tfrecord_files import TFRecordFiles, record_bytes
 from pipeline.storage import filesystem
+from pipeline.storage.web_addresses import is_web_address
+from pipeline.storage.web_client import FetchFailure
 from pipeline.tfrecords.gzip_stream import ByteStream
 
 _CHUNK_BYTES = 4 << 20
@@ -27,6 +30,8 @@ def original_bytes(output: str, failure: Failure) -> bytes:
     Raises:
       OSError: the bytes cannot be read any more.
     """
+    if is_web_address(failure.source):
+        return _fetch(failure.source)
     address = Address.parse(failure.source)
     if address is None or filesystem.exists(failure.source):
         return filesystem.read_bytes(failure.source)
@@ -51,6 +56,14 @@ def original_bytes(output: str, failure: Failure) -> bytes:
     if data is None:
         raise OSError(f"{failure.source} holds no record any more; the file has changed")
     return data
+
+
+def _fetch(source: str) -> bytes:
+    """Returns what a web address serves now, also one of a private network: the user has asked for this address."""
+    (found,) = fetch_all([source], ReadSettings(InputConfig((source,), allow_private_addresses=True), _LARGEST_BYTES))
+    if isinstance(found, FetchFailure):
+        raise OSError(f"{source}: {found.message}")
+    return found
 
 
 def _kind_of(path: str) -> InputKind:

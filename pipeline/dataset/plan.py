@@ -69,6 +69,13 @@ class Wave:
             int(_known_sizes(rows.column("size_bytes")).sum()) for rows in read_rows(self.path, self.start, self.stop)
         )
 
+    def unsized_files(self) -> int:
+        """Returns the number of files of unknown size, such as web addresses."""
+        return sum(
+            int((rows.column("size_bytes").to_numpy() == 0).sum())
+            for rows in read_rows(self.path, self.start, self.stop)
+        )
+
     def sources(self) -> Iterator[pa.RecordBatch]:
         """Yields the sources of earlier failures that the wave tries again, as rows of `RETRIED_SCHEMA`."""
         if self.retried is not None:

@@ -1,4 +1,4 @@
-"""CSV files with a column of image paths: each row is one image.
+"""CSV files with a column of image paths or web addresses: each row is one image.
 
 The first line names the columns. The delimiter is the one of comma, semicolon and tab that the first line has most of.
 Fields may be quoted (RFC 4180). Paths are relative to the directory of the file.
@@ -10,7 +10,7 @@ import bisect
 import contextlib
 import csv
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -34,14 +34,16 @@ from pipeline.inputs.base import (
 )
 from pipeline.inputs.referenced import read_referenced
 from pipeline.inputs.text import open_text
+from pipeline.storage.web_addresses import is_web_address
 
-_ROWS = 64
-"""Rows whose images are read at a time."""
+_ROWS = 1024
+"""Rows whose images are read at a time: with web addresses, the slowest one of them delays the next rows."""
 _PROBED_ROWS = 16
 _LARGEST_FIELD = 16 << 20
 _IMAGE_BYTES_PER_BYTE = 2048
 """Assumed bytes of images for each byte of a file: a row of 128 bytes for an image of 256 KiB."""
-_LARGEST_TASK_BYTES = 4 << 30
+_PART_BYTES = 256 << 20
+_LARGEST_TASK_BYTES = 16 << 30
 """Bounds the number of parts of a file."""
 
 
@@ -58,6 +60,7 @@ class CsvFiles(InputKind):
     in_directories = False
     has_records = True
     has_byte_offsets = False
+    part_bytes = _PART_BYTES
 
     def describe_problem(self, file: InputFile) -> str:
         """See `InputKind`."""
@@ -218,10 +221,14 @@ class _Table:
         return f"has {', '.join(self.names)}, {reason}; say --image_feature={choice}"
 
     def _columns_of_images(self) -> list[int]:
+        """Returns the columns that hold names of images; if none does, those that hold web addresses."""
+        return self._columns_with(lambda text: text.lower().endswith(EXTENSIONS)) or self._columns_with(is_web_address)
+
+    def _columns_with(self, is_wanted: Callable[[str], bool]) -> list[int]:
         return [
             index
             for index in range(len(self.names))
-            if any(index < len(row.fields) and row.fields[index].lower().endswith(EXTENSIONS) for row in self._probed)
+            if any(index < len(row.fields) and is_wanted(row.fields[index]) for row in self._probed)
         ]
 
 

@@ -1,10 +1,11 @@
-"""Image files: each file is one image."""
+"""Image files: each file, or what a web address serves, is one image."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipeline.core.failures import Failure
@@ -24,9 +25,14 @@ from pipeline.inputs.base import (
 )
 from pipeline.inputs.sniff import is_image
 from pipeline.storage import filesystem
+from pipeline.storage.fetcher import shared_fetcher
+from pipeline.storage.web_addresses import is_web_address
+from pipeline.storage.web_client import FetchFailure, FetchSettings
 
 IMAGES_PER_TASK = 64
 """Image files of one task."""
+ADDRESSES_PER_TASK = 4096
+"""Web addresses of one task: at its end, a worker waits for the slowest one."""
 REMOTE_READERS = 16
 """Parallel requests of each worker thread to an object store: a single request is slow."""
 REMOTE_BYTES = 64 << 20
@@ -38,6 +44,7 @@ class ImageFiles(InputKind):
 
     name = "images"
     file_names = rf"(?:{'|'.join(map(re.escape, EXTENSIONS))})$"
+    part_bytes = ADDRESSES_PER_TASK * UNKNOWN_BYTES
 
     def matches(self, start: bytes) -> bool:
         """See `InputKind`."""
@@ -45,14 +52,23 @@ class ImageFiles(InputKind):
 
     def tasks(self, files: Sequence[InputFile]) -> Iterator[ReadTask]:
         """See `InputKind`."""
-        for start in range(0, len(files), IMAGES_PER_TASK):
-            yield ReadTask(self.name, tuple(files[start : start + IMAGES_PER_TASK]))
+        on_web = [file for file in files if is_web_address(file.path)]
+        others = [file for file in files if not is_web_address(file.path)] if on_web else files
+        for chosen, count in ((on_web, ADDRESSES_PER_TASK), (others, IMAGES_PER_TASK)):
+            for start in range(0, len(chosen), count):
+                yield ReadTask(self.name, tuple(chosen[start : start + count]))
 
     def read(
         self, part: TaskPart, claim: Claim, settings: ReadSettings, end: End | None = None
     ) -> Iterator[ImageRecord | Failure]:
-        """See `InputKind`. Remote files are fetched several at a time, up to `REMOTE_READERS` and `REMOTE_BYTES`."""
+        """See `InputKind`. Remote files are fetched several at a time, up to `REMOTE_READERS` and `REMOTE_BYTES`.
+
+        The addresses of a task are either all on the web, or none.
+        """
         files = part.task.files[part.start : part.stop]
+        if files and is_web_address(files[0].path):
+            yield from _fetch(files, part.start, claim, settings)
+            return
         if not any(filesystem.is_remote(file.path) for file in files):
             yield from super().read(part, claim, settings, end)
             return
@@ -75,6 +91,27 @@ class ImageFiles(InputKind):
     def read_file(self, file: InputFile, settings: ReadSettings) -> Iterator[ImageRecord | Failure]:
         """See `InputKind`."""
         yield _read_image(file, settings.max_image_bytes)
+
+
+def fetch_all(addresses: Iterable[str], settings: ReadSettings) -> Iterator[bytes | FetchFailure]:
+    """Yields what each web address serves, in order; takes the addresses some way ahead."""
+    config = settings.config
+    wanted = FetchSettings(
+        config.fetch_concurrency, config.fetch_timeout, settings.max_image_bytes, config.allow_private_addresses
+    )
+    return shared_fetcher(wanted).fetch(addresses)
+
+
+def _fetch(
+    files: Sequence[InputFile], start: int, claim: Claim, settings: ReadSettings
+) -> Iterator[ImageRecord | Failure]:
+    claimed = (files[index - start].path for index in itertools.takewhile(claim, range(start, start + len(files))))
+    for file, found in zip(files, fetch_all(claimed, settings), strict=False):
+        key = key_to_bytes(file.name)
+        if isinstance(found, FetchFailure):
+            yield Failure(key, file.path, "read", found.reason, found.message)
+        else:
+            yield ImageRecord(key, file.path, found)
 
 
 def _planned_bytes(file: InputFile, settings: ReadSettings) -> int:

@@ -1,4 +1,4 @@
-"""List files: text with one image path or URI per line."""
+"""List files: text with one image path or address per line."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pipeline.core.errors import InputError
 from pipeline.images.formats.registry import EXTENSIONS
 from pipeline.inputs.base import InputFile, InputKind
 from pipeline.inputs.image_files import ImageFiles
-from pipeline.inputs.referenced import WEB_ADVICE, is_web_address, to_path
+from pipeline.inputs.referenced import to_path
 from pipeline.inputs.text import open_text
 from pipeline.storage import filesystem
 from pipeline.storage.object_store import FileStat
+from pipeline.storage.web_addresses import is_web_address
 
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"', re.DOTALL)
 
@@ -21,7 +22,8 @@ _QUOTED = re.compile(r'"((?:[^"]|"")*)"', re.DOTALL)
 class ListFiles(InputKind):
     """Text files of image paths; each line is the key of its image. Paths are relative to the current directory.
 
-    A line that names no file may be a comment, which begins with `#`, a path in quotes, or a `file:` address.
+    A line that names no file may be a comment, which begins with `#`, a path in quotes, or a `file:` address. An
+    `http(s)://` address has neither size nor modification time: once embedded, it is done.
     """
 
     name = "list"
@@ -32,12 +34,10 @@ class ListFiles(InputKind):
     def listed(self, path: str) -> Iterator[InputFile]:
         """See `InputKind`: yields the images that the lines name; skips blank lines and comments."""
         is_first = True
-        for number, line in enumerate(_lines(path), 1):
+        for line in _lines(path):
             text = line.strip()
             if not text:
                 continue
-            if is_web_address(text):
-                raise InputError(f"list file {path}, line {number}: {text} is {WEB_ADVICE}")
             # A missing file stays in the plan: the attempt to read it becomes a failure record.
             found = _find(text)
             if found is None:
@@ -85,7 +85,10 @@ def _refuse_table(path: str, first: str) -> None:
     Raises:
       InputError: the line has several columns.
     """
-    is_path = first.lower().endswith(EXTENSIONS) or _QUOTED.fullmatch(first)
+    if is_web_address(first):  # may have commas and semicolons, but no spaces
+        is_path = not re.search(r"\s", first)
+    else:
+        is_path = first.lower().endswith(EXTENSIONS) or _QUOTED.fullmatch(first) is not None
     if re.search(r"[,;\t]", first) and not is_path and not any(map(_exists, _candidates(first))):
         shown = first if len(first) <= 60 else f"{first[:60]}..."
         raise InputError(

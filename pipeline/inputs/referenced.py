@@ -1,4 +1,4 @@
-"""Image files that a list or a row of a table names."""
+"""Images that a row of a table names: files, and web addresses."""
 
 from __future__ import annotations
 
@@ -11,19 +11,11 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.core.failures import Failure
 from pipeline.inputs.base import InputFile, ReadSettings, ReadTask, TaskPart
-from pipeline.inputs.image_files import ImageFiles
+from pipeline.inputs.image_files import ImageFiles, fetch_all
 from pipeline.inputs.tasks import find_kind
 from pipeline.storage import filesystem
-
-_WEB = re.compile(r"https?://", re.IGNORECASE)
-WEB_ADVICE = (
-    "a web address, which is not fetched; download the images first, for example with img2dataset, and name their files"
-)
-
-
-def is_web_address(text: str) -> bool:
-    """Returns whether a text begins like the address of a web page."""
-    return _WEB.match(text) is not None
+from pipeline.storage.web_addresses import is_web_address
+from pipeline.storage.web_client import FetchFailure
 
 
 def to_path(text: str) -> str:
@@ -41,19 +33,24 @@ def to_path(text: str) -> str:
 
 
 def read_referenced(paths: Sequence[str], table: InputFile, settings: ReadSettings) -> Iterator[bytes | Failure]:
-    """Yields the contents of the files with some paths, or failures; several remote files are read at a time.
+    """Yields the contents of some files and web addresses, or failures; many remote ones are read at a time.
 
     Args:
-      paths: paths relative to the directory of `table`, absolute paths, and URIs.
+      paths: paths relative to the directory of `table`, absolute paths, URIs, and `http(s)://` addresses.
       table: the file that names them.
       settings: of the reader.
     """
     files = tuple(_to_file(path, table) for path in paths if not is_web_address(path))
     images = find_kind(ImageFiles.name)
     found = images.read(TaskPart(ReadTask(ImageFiles.name, files), 0, len(files)), lambda _: True, settings)
+    fetched = fetch_all(filter(is_web_address, paths), settings) if len(files) < len(paths) else iter(())
     for path in paths:
         if is_web_address(path):
-            yield Failure(b"", "", "read", "read_error", f"{path} is {WEB_ADVICE}")
+            answer = next(fetched)
+            if isinstance(answer, FetchFailure):
+                yield Failure(b"", "", "read", answer.reason, f"{path}: {answer.message}")
+            else:
+                yield answer
             continue
         item = next(found)
         if isinstance(item, Failure):

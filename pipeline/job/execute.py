@@ -156,7 +156,8 @@ class LockedRun:
 
 def _run_waves(runner: WaveRunner, plan: Plan, first: int, display: Display) -> list[metadata.Manifest]:
     manifests = []
-    with Progress([wave.size_bytes() for wave in plan.waves], display) as progress:
+    sizes = [wave.size_bytes() for wave in plan.waves]
+    with Progress(sizes, display, [wave.unsized_files() for wave in plan.waves]) as progress:
         for number, wave in enumerate(plan.waves, 1):
             progress.begin_wave()
             manifest = runner.run(f"{first + number - 1:05d}", wave, progress)

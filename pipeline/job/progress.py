@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.embedding.tally import Tally
+from pipeline.inputs.base import UNKNOWN_BYTES
 
 _log = logging.getLogger(__name__)
 
@@ -106,15 +107,17 @@ class LogDisplay:
 class Progress:
     """The progress of a run. While entered, a thread shows the status at intervals."""
 
-    def __init__(self, wave_bytes: Sequence[int], display: Display) -> None:
+    def __init__(self, wave_bytes: Sequence[int], display: Display, unsized_files: Sequence[int] = ()) -> None:
         """Starts nothing yet.
 
         Args:
           wave_bytes: approximate number of input bytes of each wave.
           display: shows the status.
+          unsized_files: number of images in each wave whose sizes `wave_bytes` assumes, if any.
         """
         self._wave_bytes = wave_bytes
         self._display = display
+        self._unsized_files = tuple(unsized_files) or (0,) * len(wave_bytes)
         self._wave = 0
         self._before = Tally()  # of the committed waves
         self._count: CountRecords = Tally
@@ -153,7 +156,9 @@ class Progress:
             self._counted = self._count()
         done_bytes = sum(self._wave_bytes[: self._wave - 1])
         if self._wave:
-            done_bytes += min(self._counted.encoded_bytes, self._wave_bytes[self._wave - 1])
+            records = self._counted.embedded + self._counted.failed
+            assumed_bytes = min(records, self._unsized_files[self._wave - 1]) * UNKNOWN_BYTES
+            done_bytes += min(max(self._counted.encoded_bytes, assumed_bytes), self._wave_bytes[self._wave - 1])
         return Status(
             wave=self._wave,
             waves=len(self._wave_bytes),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -14,6 +14,7 @@ from pipeline.beam import options as beam_options
 from pipeline.beam.embed import EmbedImages
 from pipeline.beam.progress import job_tally
 from pipeline.core.config import RunConfig
+from pipeline.core.failures import Failure
 from pipeline.dataset import metadata
 from pipeline.dataset.commit import WaveHeader
 from pipeline.dataset.plan import Plan, Wave, make_plan
@@ -51,7 +52,7 @@ def plan_run(
     execution = config.execution
     wave_bytes = execution.wave_bytes or (DIRECT_WAVE_BYTES if beam_options.is_direct(options) else REMOTE_WAVE_BYTES)
     manifests = () if execution.overwrite else manifests
-    failures = read_failures(output) if execution.retry_failed and manifests else ()
+    failures = _to_retry(config, output) if manifests else ()
     return make_plan(
         files,
         output,
@@ -60,6 +61,15 @@ def plan_run(
         failures=failures,
         image_feature=_image_feature(config),
     )
+
+
+def _to_retry(config: RunConfig, output: str) -> Iterator[Failure]:
+    """Yields the earlier failures that a run tries again."""
+    chosen = config.execution.retry_failed
+    if chosen is True:
+        yield from read_failures(output)
+    elif chosen:
+        yield from (item for item in read_failures(output) if item.reason in chosen)
 
 
 def _image_feature(config: RunConfig) -> str:

@@ -57,7 +57,7 @@ def test_the_line_is_that_of_the_contract():
 
 
 def test_reasons_are_those_of_the_contract():
-    assert FAILURE_REASONS == (
+    assert (
         "read_error",
         "corrupt_record",
         "missing_feature",
@@ -67,7 +67,14 @@ def test_reasons_are_those_of_the_contract():
         "truncated",
         "too_large",
         "nonfinite",
-    )
+        *(f"http_{status}" for status in (400, 401, 403, 404, 410, 429, 451, 500, 502, 503, 504)),
+        "http_status",
+        "http_timeout",
+        "http_connection",
+        "http_redirects",
+        "http_invalid",
+        "http_private_address",
+    ) == FAILURE_REASONS
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,14 @@ DIGEST = "0123456789abcdef" * 4
         (lambda: InputConfig(()), "no input: --input=FILE, DIRECTORY or GLOB is required"),
         (lambda: InputConfig(("",)), "no input: --input=FILE, DIRECTORY or GLOB is required"),
         (lambda: InputConfig(("a", "")), "no input: --input=FILE, DIRECTORY or GLOB is required"),
+        (
+            lambda: InputConfig(("a",), fetch_concurrency=0),
+            "--fetch_concurrency=0 is out of range; it must be above 0, up to 4096",
+        ),
+        (
+            lambda: InputConfig(("a",), fetch_timeout=float("inf")),
+            "--fetch_timeout=inf is out of range; it must be above 0, up to 3600",
+        ),
         (lambda: InputConfig("photos"), "input='photos' is one string; expected a tuple of strings"),
         (
             lambda: InputConfig(("a",), passthrough="label"),

@@ -113,7 +113,7 @@ def test_any_two_parts_are_the_whole(folder, encoding):
 
 
 def test_a_large_file_has_several_parts(folder):
-    task = write(folder, "file\n" + "1.jpg\n" * 20_000)
+    task = write(folder, "file\n" + "1.jpg\n" * 100_000)
     parts = list(cut_task(task, 64 << 20))
     assert 2 < len(parts) <= 64
     assert sum(part.size_bytes for part in parts) <= find_kind("csv").size_bytes(task)
@@ -171,11 +171,6 @@ def test_what_is_no_table(folder):
     assert describe(write(folder, "").files[0]) == "has no rows"
     assert describe(write(folder, "file\n").files[0]) == "has no rows"
     assert describe(write(folder, ROWS).files[0]) == ""
-
-
-def test_web_addresses(folder):
-    (failure,) = read_between(write(folder, "url,id\nhttps://example.com/1.jpg,1\n"))
-    assert failure.message.startswith("https://example.com/1.jpg is a web address, which is not fetched; download")
 
 
 def test_images_in_a_store(gcs, folder):

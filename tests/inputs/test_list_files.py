@@ -113,9 +113,14 @@ class TestLists:
                 "--input_format=csv",
             ),
             (
-                "photos/a.jpg\nhttps://example.com/b.jpg\n",
-                "list file {}, line 2: https://example.com/b.jpg is a web address, which is not fetched; download the "
-                "images first, for example with img2dataset, and name their files",
+                "https://example.com/b.jpg,a cat\n",
+                "list file {} seems to be a table: its first line is https://example.com/b.jpg,a cat; read it with "
+                "--input_format=csv",
+            ),
+            (
+                "https://example.com/b.jpg\tcat\n",
+                "list file {} seems to be a table: its first line is https://example.com/b.jpg\tcat; read it with "
+                "--input_format=csv",
             ),
             (
                 "file,label\nphotos/a.jpg,3\n",

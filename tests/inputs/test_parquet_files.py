@@ -129,15 +129,6 @@ class TestPaths:
         found = read_between(task, image_feature="file", key_feature="id")
         assert [(item.key, item.image) for item in found] == [(b"a", b"one"), (b"b", b"one")]
 
-    def test_web_addresses(self, tmp_path):
-        task = write(tmp_path, {"url": ["https://example.com/a.jpg"]})
-        (failure,) = read_between(task, image_feature="url")
-        assert (failure.reason, failure.message) == (
-            "read_error",
-            "https://example.com/a.jpg is a web address, which is not fetched; download the images first, for example "
-            "with img2dataset, and name their files",
-        )
-
 
 class TestColumn:
     """The column that holds the images."""

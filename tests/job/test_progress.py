@@ -7,6 +7,7 @@ import pipeline
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import UsageError
 from pipeline.embedding.tally import Tally
+from pipeline.inputs.base import UNKNOWN_BYTES
 from pipeline.job import progress as job_progress
 from pipeline.job.progress import LogDisplay, Progress, Status
 
@@ -53,6 +54,15 @@ class Screen:
 )
 def test_the_text_of_a_status(status, text):
     assert str(status) == text
+
+
+def test_images_of_unknown_size_go_by_their_number():
+    progress = Progress([4 * UNKNOWN_BYTES, 10], Screen(), [4, 0])
+    progress.begin_wave()
+    progress.count_with(lambda: Tally(1, 1, 500))
+    assert progress.status.share == pytest.approx(0.5, abs=1e-4)
+    progress.count_with(lambda: Tally(3, 1, 900))
+    assert 0.99 < progress.status.share < 1
 
 
 def test_the_share_goes_by_bytes_and_the_counts_by_records():

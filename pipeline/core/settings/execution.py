@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from pipeline.core.errors import UsageError
-from pipeline.core.settings.flags import flag, parse_bytes
+from pipeline.core.settings.flags import flag, parse_bytes, parse_reasons
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,14 @@ class ExecutionConfig:
         parse=parse_bytes,
         metavar="SIZE",
     )
-    retry_failed: bool = flag("also retry the records that failed in earlier runs", default=False)
+    retry_failed: bool | tuple[str, ...] = flag(
+        "also retry the records that failed in earlier runs: all, or those with some reasons, such as "
+        "--retry_failed=http_timeout,http_503",
+        default=False,
+        parse=parse_reasons,
+        metavar="REASONS",
+        is_switch=True,
+    )
     verbose: bool = flag("log the duration of each start-up step", default=False)
     quiet: bool = flag("print only warnings, errors and the result. Default: show the progress", default=False)
     dry_run: bool = flag(
@@ -58,7 +65,9 @@ class ExecutionConfig:
     )
 
     def __post_init__(self) -> None:
-        """Refuses numbers out of range, and settings of a dry run without one."""
+        """Refuses numbers out of range, unknown reasons, and settings of a dry run without one."""
+        if not isinstance(self.retry_failed, bool):
+            parse_reasons(",".join(self.retry_failed))
         if self.wave_bytes is not None and self.wave_bytes < 1:
             raise UsageError(f"--wave_bytes={self.wave_bytes} holds no input; it must be at least 1")
         if self.quiet and self.verbose:

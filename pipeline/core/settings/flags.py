@@ -9,6 +9,7 @@ from dataclasses import field
 from typing import Any
 
 from pipeline.core.errors import UsageError
+from pipeline.core.failures import FAILURE_REASONS
 
 _BYTE_UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 _BYTE_UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -22,9 +23,27 @@ def flag(
     choices: Sequence[str] | None = None,
     metavar: str | None = None,
     repeat: bool = False,
+    is_switch: bool = False,
 ) -> Any:
-    """Declares a field that is a flag; with `repeat`, repeated uses form a tuple."""
-    metadata = {"help": text, "parse": parse, "choices": choices, "metavar": metavar, "repeat": repeat}
+    """Declares a field that is a flag.
+
+    Args:
+      text: the help text.
+      default: the value without the flag.
+      parse: returns the value of a text.
+      choices: all possible texts.
+      metavar: stands for the text in the help.
+      repeat: whether repeated uses form a tuple.
+      is_switch: whether the flag may also be used without a text, which means True.
+    """
+    metadata = {
+        "help": text,
+        "parse": parse,
+        "choices": choices,
+        "metavar": metavar,
+        "repeat": repeat,
+        "is_switch": is_switch,
+    }
     return field(default=default, metadata=metadata)
 
 
@@ -63,6 +82,20 @@ def parse_image_size(text: str) -> tuple[int, int]:
     if match is None or not (int(match[1]) and int(match[2])):
         raise UsageError(f"image size {text!r} is not a height and a width in pixels; write it like 160,160")
     return int(match[1]), int(match[2])
+
+
+def parse_reasons(text: str) -> tuple[str, ...]:
+    """Parses a comma-separated list of reasons of failures; drops repeats.
+
+    Raises:
+      UsageError: there is none, or an unknown one.
+    """
+    names = parse_names(text)
+    unknown = [name for name in names if name not in FAILURE_REASONS]
+    if unknown or not names:
+        what = f"'{unknown[0]}' is no reason of a failure" if unknown else "no reason of a failure arrived"
+        raise UsageError(f"{what}; expected some of {','.join(FAILURE_REASONS)}")
+    return names
 
 
 def parse_names(text: str) -> tuple[str, ...]:

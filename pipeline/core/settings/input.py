@@ -28,7 +28,7 @@ class InputConfig:
     )
     input_format: str = flag(
         "format of the inputs: tfrecord, images, webdataset (tar), parquet, csv (a table of image paths), list (a text "
-        "file with one image path or URI per line) or auto (by the file name; of a file that is named, also by its "
+        "file with one image path or address per line) or auto (by the file name; of a file that is named, also by its "
         "first bytes). Default: auto",
         default="auto",
         choices=("auto", *_INPUT_KINDS),
@@ -61,14 +61,40 @@ class InputConfig:
         choices=get_args(CorruptPolicy),
     )
 
+    fetch_concurrency: int = flag(
+        "web addresses in lists, CSV and Parquet: images that each worker process fetches at the same time. "
+        "Default: 64",
+        default=64,
+        parse=int,
+        metavar="N",
+    )
+    fetch_timeout: float = flag(
+        "seconds to fetch one image from a web address, with redirects and retries. Default: 30",
+        default=30.0,
+        parse=float,
+        metavar="SECONDS",
+    )
+    allow_private_addresses: bool = flag(
+        "also fetch from web addresses of private networks and of the worker itself. Default: refuse them, as a list "
+        "may be somebody else's",
+        default=False,
+    )
+
     def __post_init__(self) -> None:
-        """Refuses an empty input and features that would collide with the output's own."""
+        """Refuses an empty input and features that would collide with the output's own.
+
+        Raises:
+          UsageError: a value cannot be honoured.
+        """
         for name in ("input", "passthrough"):
             if isinstance(getattr(self, name), str):
                 raise UsageError(f"{name}='{getattr(self, name)}' is one string; expected a tuple of strings")
         if not self.input or not all(self.input):
             raise UsageError("no input: --input=FILE, DIRECTORY or GLOB is required")
         check_choices(self)
+        for name, largest in (("fetch_concurrency", 4096), ("fetch_timeout", 3600)):
+            if not 0 < getattr(self, name) <= largest:
+                raise UsageError(f"--{name}={getattr(self, name)} is out of range; it must be above 0, up to {largest}")
         if "*" in self.passthrough and len(self.passthrough) > 1:
             raise UsageError(f"--passthrough={','.join(self.passthrough)}: '*' already stands for every feature")
         for name in self.passthrough:
