@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.core.errors import IntegrityError, OutputError
+from pipeline.dataset.columns import merged, to_text
 from pipeline.dataset.metadata import (
     KeyKind,
     Manifest,
@@ -49,6 +50,7 @@ class WaveHeader:
       image_feature: what holds the images of records: a feature, a column or a member. `image/encoded` by default.
       input_keys: the origins of the keys of `inputs`.
       replaces: names of older waves whose rows this wave contains.
+      row_time: see `Manifest`.
     """
 
     name: str
@@ -61,6 +63,7 @@ class WaveHeader:
     image_feature: str = "image/encoded"
     input_keys: tuple[KeyKind, ...] = ()
     replaces: tuple[str, ...] = ()
+    row_time: str | None = None
 
 
 def commit_wave(
@@ -120,6 +123,7 @@ def _publish(
             f"wave {header.name}: {records_read} records were read, but {counts.embedded} embedded and {failed} "
             "failed; expected the same number; please report this"
         )
+    columns_of_bundles = dict.fromkeys(bundle.columns for bundle in bundles)
     keys: set[KeyKind] = set(header.input_keys)
     covered = read_covered(header.plan_files, header.key_feature, counts.inputs)
     inputs = [stage_table(directory, header.name, "inputs", _noting_keys(covered, keys)), header.inputs]
@@ -141,6 +145,8 @@ def _publish(
         zero_vectors=counts.zero_vectors,
         duplicate_vectors=counts.duplicate_vectors,
         damaged_but_embedded=counts.damaged,
+        columns=to_text(merged(pa.ipc.read_schema(pa.py_buffer(columns)) for columns in columns_of_bundles)),
+        row_time=header.row_time,
     )
 
 

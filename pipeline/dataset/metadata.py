@@ -18,14 +18,15 @@ Only the manifest commits a wave: a file that no manifest names is not part of t
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from pipeline.core.errors import OutputError
-from pipeline.core.json import from_json
+from pipeline.core.json import OMITTED_IF_NONE, from_json
 from pipeline.dataset.manifest_v1 import upgrade_manifest
 from pipeline.dataset.sinks.base import ShardKind
 from pipeline.dataset.sinks.registry import SINKS
@@ -112,6 +113,10 @@ class Manifest:
       duplicate_vectors: number of rows whose vector is identical, to the bit, to that of a recent row of the same
         bundle.
       damaged_but_embedded: number of rows whose image is damaged; the `damaged` files list them.
+      columns: the schema of its copied columns in a table, as `pipeline.dataset.columns.to_text` returns it; None in
+        waves of earlier versions.
+      row_time: time of the rows in files that hold no time for each row, ISO 8601, if the wave contains rows of older
+        waves; then its other files hold the times at which those were committed.
     """
 
     wave: str
@@ -131,6 +136,8 @@ class Manifest:
     zero_vectors: int = 0
     duplicate_vectors: int = 0
     damaged_but_embedded: int = 0
+    columns: str | None = field(default=None, metadata=OMITTED_IF_NONE)
+    row_time: str | None = field(default=None, metadata=OMITTED_IF_NONE)
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -161,14 +168,26 @@ class Manifest:
             return False
         return self.key_feature is None or self.input_keys == ("name",)
 
-    def files(self, kind: ShardKind) -> tuple[OutputEntry, ...]:
+    @property
+    def committed(self) -> datetime.datetime:
+        """The time right before the manifest was published, which committed the wave, UTC."""
+        return datetime.datetime.fromisoformat(self.started) + datetime.timedelta(seconds=self.seconds)
+
+    @property
+    def time(self) -> datetime.datetime:
+        """The time of the wave's rows, UTC, where they have no time of their own."""
+        return self.committed if self.row_time is None else datetime.datetime.fromisoformat(self.row_time)
+
+    def files(self, kind: ShardKind, preferred: Sequence[str] = SINKS.names) -> tuple[OutputEntry, ...]:
         """Returns the files of a kind in one format; together they hold each record once.
 
-        The first registered format is preferred: TFRecord keeps keys as bytes, Parquet as text.
+        Args:
+          kind: of the files.
+          preferred: names of formats, the best one first; others come last.
         """
         entries = [entry for entry in self.outputs if entry.kind == kind]
         formats = {entry.format for entry in entries}
-        chosen = next((name for name in (*SINKS.names, *sorted(formats)) if name in formats), None)
+        chosen = next((name for name in (*preferred, *sorted(formats)) if name in formats), None)
         return tuple(entry for entry in entries if entry.format == chosen)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from pipeline.core.failures import Failure
 from pipeline.core.keys import from_column, key_to_bytes, key_to_text
 from pipeline.core.records import Address
 from pipeline.dataset.metadata import Manifest
-from pipeline.dataset.tables import copy_inputs, read_retried
+from pipeline.dataset.tables import InputEntry, copy_inputs, read_retried
 from pipeline.storage.tables import Scratch, read_batches
 
 _SLASH = ord("/")
@@ -115,6 +116,11 @@ class Superseded:
             self._names[key] = wave
             if keys == "offset":
                 self._record_names[key] = wave
+
+    def add_gone(self, inputs: Iterable[InputEntry]) -> None:
+        """Adds inputs that are gone: their rows do not count. Keys from a feature are not compared."""
+        for entry in inputs:
+            self._add_input(entry.name, entry.path, entry.keys, sys.maxsize)
 
     def add_keys(self, keys: Iterable[bytes], wave: int) -> None:
         """Adds keys of a wave's rows; waves are added from the newest to the oldest."""

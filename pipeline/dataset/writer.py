@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pipeline.core.failures import DamagedImage, Failure
 from pipeline.core.records import Address, EmbeddingBatch
+from pipeline.dataset.columns import TableColumns, table_sink
 from pipeline.dataset.sinks.base import RowsWriter, Sink, SinkSettings, StagedShard
 from pipeline.storage.locked import LockedDirectory
 from pipeline.storage.staged_file import StagedFile
@@ -60,10 +61,17 @@ class BundleCounts:
 
 @dataclass(frozen=True)
 class StagedBundle:
-    """A written, but uncommitted bundle: its shards and their counts."""
+    """A written, but uncommitted bundle.
+
+    Attributes:
+      shards: its shards.
+      counts: of its records.
+      columns: the schema of its copied columns in a table, serialized.
+    """
 
     shards: tuple[StagedShard, ...]
     counts: BundleCounts
+    columns: bytes
 
 
 class BundleWriter:
@@ -86,6 +94,7 @@ class BundleWriter:
         self._damaged = _LinesWriter(directory, wave, "damaged")
         self._writers: list[RowsWriter | _LinesWriter] = [*self._rows, self._failures, self._damaged]
         self._counter = _Counter()
+        self._columns = TableColumns(table_sink(sinks).stored_type)
         self._shards: list[StagedShard] = []
 
     def __enter__(self) -> BundleWriter:
@@ -100,6 +109,7 @@ class BundleWriter:
         for rows in batch.rows:
             self._counter.count_rows(rows, batch.sources[start : start + rows.num_rows])
             start += rows.num_rows
+            self._columns.add(rows)
             for writer in self._rows:
                 self._shards += writer.write(rows)
         for failure in batch.failures:
@@ -113,7 +123,7 @@ class BundleWriter:
         """Finishes the open shards; returns all shards of the bundle."""
         for writer in self._writers:
             self._shards += writer.close()
-        return StagedBundle(tuple(self._shards), self._counter.counts())
+        return StagedBundle(tuple(self._shards), self._counter.counts(), bytes(self._columns.schema.serialize()))
 
     def abandon(self) -> None:
         """Closes the open shards without finishing them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -145,6 +145,21 @@ class Sink(Protocol):
           ValueError: the shard is damaged.
         """
         ...
+
+    def read_columns(self, path: str, is_wanted: Callable[[str], bool]) -> Iterator[pa.RecordBatch]:
+        """Yields the key and some other columns of a shard's rows; raises as `read`.
+
+        Args:
+          path: of the shard.
+          is_wanted: returns whether to read a column, by its name. In formats that hold a time for each row, there is
+            the column `event_timestamp`, too.
+        """
+        for rows in self.read(path):
+            yield rows.select([name for name in rows.schema.names if name == "key" or is_wanted(name)])
+
+    def stored_type(self, kind: pa.DataType) -> pa.DataType:
+        """Returns the type in a table of a copied column whose values have another type before they are written."""
+        return kind
 
 
 def make_sinks(formats: Iterable[str | Sink]) -> tuple[Sink, ...]:

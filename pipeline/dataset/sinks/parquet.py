@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -46,10 +46,16 @@ class ParquetSink(FileSink):
 
     def read(self, path: str) -> Iterator[pa.RecordBatch]:
         """See `Sink`."""
-        with filesystem.open_read(path) as file:
-            for rows in pq.ParquetFile(file).iter_batches(_ROWS_PER_BATCH):
-                columns = {name: rows.column(name) for name in rows.schema.names if name != TIMESTAMP_COLUMN}
-                if not pa.types.is_fixed_size_list(columns["embedding"].type) or columns["embedding"].null_count:
+        return self.read_columns(path, lambda name: name != TIMESTAMP_COLUMN)
+
+    def read_columns(self, path: str, is_wanted: Callable[[str], bool]) -> Iterator[pa.RecordBatch]:
+        """See `Sink`."""
+        with filesystem.open_read(path) as file, pq.ParquetFile(file) as source:
+            names = [name for name in source.schema_arrow.names if name == "key" or is_wanted(name)]
+            for rows in source.iter_batches(_ROWS_PER_BATCH, columns=names):
+                columns = {name: rows.column(name) for name in names}
+                vectors = columns.get("embedding")
+                if vectors is not None and (not pa.types.is_fixed_size_list(vectors.type) or vectors.null_count):
                     raise ValueError("a row has no embedding")
                 yield pa.RecordBatch.from_pydict({**columns, "key": columns["key"].cast(pa.binary())})
 

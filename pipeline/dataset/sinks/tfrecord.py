@@ -47,6 +47,17 @@ class TFRecordSink(FileSink):
                     waiting = []
             yield from decode_rows(waiting)
 
+    def stored_type(self, kind: pa.DataType) -> pa.DataType:
+        """See `Sink`."""
+        if pa.types.is_list(kind):
+            return pa.list_(self.stored_type(kind.value_type))
+        if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+            return pa.int64()
+        if pa.types.is_floating(kind):
+            return pa.float32()
+        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        return pa.string() if is_text else pa.binary()
+
 
 class _Encoder:
     def __init__(self, file: BinaryIO, *, is_gzip: bool) -> None:
