@@ -109,6 +109,7 @@ def test_nothing_is_left_in_the_staging_directory(tmp_path):
         "embeddings",
         "failures",
         "manifests",
+        "schema.pbtxt",
         "spec.json",
     ]
 

@@ -26,6 +26,7 @@ class TestWaves:
             "failures/failures-00000-00000-of-00001.jsonl",
             "manifests/00000-inputs-00000.parquet",
             "manifests/00000.json",
+            "schema.pbtxt",
             "spec.json",
             "summary.json",
         ]
