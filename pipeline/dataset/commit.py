@@ -143,7 +143,7 @@ def _publish(
         failed=failed,
         failures_by_reason=dict(sorted(counts.reasons.items())),
         started=header.started.isoformat(),
-        seconds=round((datetime.datetime.now(datetime.UTC) - header.started).total_seconds(), 3),
+        seconds=round((datetime.datetime.now(datetime.UTC) - header.started).total_seconds(), 6),
         versions=header.versions,
         key_feature=header.key_feature,
         image_feature=header.image_feature,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
@@ -55,7 +56,10 @@ class ParquetSink(FileSink):
         """See `Sink`."""
         with filesystem.open_read(path) as file, pq.ParquetFile(file) as source:
             names = [name for name in source.schema_arrow.names if name == "key" or is_wanted(name)]
-            for rows in source.iter_batches(_ROWS_PER_BATCH, columns=names):
+            # Group by group: Arrow fetches all groups that it is asked for at once, up to a whole file.
+            groups = ([group] for group in range(source.num_row_groups))
+            batches = (source.iter_batches(_ROWS_PER_BATCH, row_groups=group, columns=names) for group in groups)
+            for rows in itertools.chain.from_iterable(batches):
                 columns = {name: rows.column(name) for name in names}
                 vectors = columns.get("embedding")
                 if vectors is not None and (not pa.types.is_fixed_size_list(vectors.type) or vectors.null_count):
