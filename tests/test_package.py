@@ -45,6 +45,7 @@ def test_the_public_names():
         "RunConfig",
         "WriteEmbeddings",
         "read_embeddings",
+        "read_table",
         "run",
     ]
     for name in pipeline.__all__:
