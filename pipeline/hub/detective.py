@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import ImageError, ModuleError
+from pipeline.hub.named_transform import NamedTransform
 from pipeline.hub.network_start import BatchStatistics, NetworkStart, read_start
-from pipeline.hub.preprocess import NamedTransform
 from pipeline.images.decoder import ImageDecoder
 from pipeline.images.transform import ImageTransform
 from pipeline.images.transforms.presets import CLIP, IMAGENET_MEAN, IMAGENET_STD
