@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.core.settings import DecodeConfig, EngineConfig, ModuleConfig, Normalization, PreprocessConfig
-from pipeline.embedding.dataset_spec import BY_MODULE, Certificate, Preprocessing, Spec
+from pipeline.embedding.dataset_spec import BY_MODULE, Preprocessing, Spec
 from pipeline.engines.base import Engine, ModuleFunction
 from pipeline.hub.preprocess import NO_CONTEXT, Context, choose_transform, size_of_transform
 from pipeline.hub.resolve import resolve_module
@@ -80,16 +80,13 @@ class EmbedderSpec:
         )
         return cls(function, decoder, engine.batch_size, engine.normalize)
 
-    def dataset_spec(
-        self, *, dimension: int, engine: str, parity: float | None, certificate: Certificate | None = None
-    ) -> Spec:
-        """Returns the spec of a data set with these vectors.
+    def dataset_spec(self, *, dimension: int, engine: str, parity: float | None) -> Spec:
+        """Returns the spec of a data set with these vectors, without a certificate.
 
         Args:
           dimension: length of a vector.
           engine: name of the engine that computes the vectors.
           parity: see `Spec`.
-          certificate: see `Spec`.
         """
         source = self.source
         function = source if isinstance(source, ModuleFunction) else None
@@ -106,7 +103,6 @@ class EmbedderSpec:
             precision=function.precision if function else "float32",
             parity=parity,
             pooling=signature.pooling if signature else None,
-            certificate=certificate,
             decoders=decoder_versions(),
         )
 

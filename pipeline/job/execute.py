@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Iterator
@@ -116,11 +117,15 @@ class LockedRun:
         if existing is not None and not plan.waves:
             return PreparedRun(plan, existing, int(metadata.next_wave(committed)), None, committed)
         with timed("loading the module"):
-            embed = bring_to_workers(load_module(checked.embedder, checked.options), checked.options)
-        assert embed.dataset_spec is not None
-        committed = self._begin(existing, embed.dataset_spec, committed)
-        waves = WaveRunner(self.config, checked.options, directory, embed)
-        return PreparedRun(plan, embed.dataset_spec, int(metadata.next_wave(committed)), waves, committed)
+            embed = load_module(checked.embedder, checked.options, certified=existing is None)
+            embed = bring_to_workers(embed, checked.options)
+        spec = embed.dataset_spec
+        assert spec is not None
+        committed = self._begin(existing, spec, committed)
+        if existing is not None:
+            spec = dataclasses.replace(spec, certificate=existing.certificate)
+        waves = WaveRunner(self.config, checked.options, directory, dataclasses.replace(embed, dataset_spec=spec))
+        return PreparedRun(plan, spec, int(metadata.next_wave(committed)), waves, committed)
 
     def run(self, started: float, display: Display) -> Summary:
         """Runs all waves and writes the summary; see `execute`."""
