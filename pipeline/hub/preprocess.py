@@ -18,7 +18,6 @@ from pipeline.hub.named_transform import NamedTransform
 from pipeline.images.transform import ImageTransform
 from pipeline.images.transforms.files import FileTransform, find_transform, read_transform
 from pipeline.images.transforms.registry import PRESETS
-from pipeline.model_formats.registry import SAVED_MODEL_FORMATS
 from pipeline.savedmodel.module import Module
 from pipeline.savedmodel.signatures import ImageSignature
 
@@ -74,7 +73,7 @@ def choose_transform(
         return None
     named = _named_transform(module, config)
     _check_size(named, signature)
-    named = named or declared_transform(module, signature) or _undeclared(module, signature, context)
+    named = named or declared_transform(module, signature) or _undeclared(module, signature, config, context)
     named = _override(named, config)
     _check_levels(module.handle, named.transform, signature)
     return named
@@ -138,23 +137,19 @@ def declared_transform(module: Module, signature: ImageSignature) -> NamedTransf
     return None
 
 
-def _undeclared(module: Module, signature: ImageSignature, context: Context) -> NamedTransform:
+def _undeclared(
+    module: Module, signature: ImageSignature, config: PreprocessConfig, context: Context
+) -> NamedTransform:
     """Returns the transform for a module that declares none: that of its data set, or what its network shows."""
     existing = context.existing(module.sha256)
     if existing is not None:
         return NamedTransform(existing, "data set")
-    if module.format not in SAVED_MODEL_FORMATS:
-        raise ModuleError(
-            f"module {module.handle} does not say how its images are scaled; say "
-            f"--preprocess={'|'.join(PRESETS.names)}, or a file such as preprocessor_config.json, as the network was "
-            "trained"
-        )
     if not context.may_load:
         raise ModuleError(
             f"module {module.handle} does not say how its images are scaled, and its network is not looked at, because "
             "it has unsafe operations; say --preprocess"
         )
-    detected = detect_transform(module.path, signature, context.images())
+    detected = detect_transform(module, signature, context.images(), is_resize_known=config.resize is not None)
     _log.info("preprocessing of module %s: %s", module.handle, detected)
     return detected
 
