@@ -98,13 +98,17 @@ class EmbedImages(beam.PTransform):
             return cls.from_embedder(embedder)
 
     @classmethod
-    def from_embedder(cls, embedder: Embedder) -> EmbedImages:
+    def from_embedder(cls, embedder: Embedder, *, certified: bool = True) -> EmbedImages:
         """Embeds with the settings of a loaded embedder; workers load their own.
+
+        Args:
+          embedder: the embedder.
+          certified: whether the spec has a certificate; only that of a new data set needs one.
 
         Raises:
           UsageError: the embedder has no spec.
         """
-        dataset_spec = embedder.dataset_spec
+        dataset_spec = embedder.dataset_spec if certified else embedder.uncertified_spec
         assert embedder.spec is not None
         return cls(embedder.spec, dataset_spec=dataset_spec)
 

@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Sequence
 
 from pipeline.beam.internals import silence_raised_errors
+from pipeline.core.config import add_flags, section_of
 from pipeline.core.console import CommandParser, print_line, run_command
 from pipeline.core.errors import UsageError
-from pipeline.core.settings import parse_image_size
+from pipeline.core.settings import ModuleConfig, PreprocessConfig, parse_image_size
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -19,11 +20,15 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     describe = commands.add_parser(
-        "describe", help="print the format, digest, weights and signatures of a module", allow_abbrev=False
+        "describe",
+        help="print the format, digest, weights and signatures of a module, and what a run would feed it",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
     )
     describe.add_argument("handle", metavar="HANDLE", help="as in --module of pipeline.run")
-    describe.add_argument("--module_sha256", metavar="DIGEST", help="refuse a module with another digest")
-    describe.add_argument("--json", action="store_true", help="print a JSON object")
+    describe.add_argument("--json", action="store_true", default=False, help="print a JSON object")
+    for section in (ModuleConfig, PreprocessConfig):
+        add_flags(describe, section, without=["module"])
     describe.set_defaults(run=_describe)
 
     export = commands.add_parser(
@@ -107,6 +112,7 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
     add("--signature", metavar="NAME", help="signature to train; default: as pipeline.run chooses it")
     add("--output_key", metavar="NAME", help="output of the signature; default: as pipeline.run chooses it")
     add("--image_size", type=_image_size, metavar="H,W", help="input size of a module that does not state it")
+    add("--preprocess", metavar="PRESET_OR_FILE", help="as in pipeline.run; only that of TF Hub's modules is trained")
     parser.set_defaults(run=_finetune)
 
 
@@ -120,7 +126,8 @@ def _image_size(text: str) -> tuple[int, int]:
 def _describe(args: argparse.Namespace) -> str:
     from pipeline.hub.describe import describe
 
-    description = describe(args.handle, sha256=args.module_sha256)
+    flags = vars(args)
+    description = describe(section_of(ModuleConfig, flags, module=args.handle), section_of(PreprocessConfig, flags))
     return description.to_json() if args.json else str(description)
 
 

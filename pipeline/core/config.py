@@ -199,26 +199,52 @@ def make_parser() -> argparse.ArgumentParser:
         help="YAML file whose keys are flag names; the command line overrides it",
     )
     for section in _SECTIONS.values():
-        group = parser.add_argument_group((section.__doc__ or "").splitlines()[0].rstrip("."))
-        for item in dataclasses.fields(section):
-            flag = item.metadata
-            name, text = f"--{item.name}", flag["help"].replace("%", "%%")
-            if item.type == "bool" or str(item.type) == "bool | None":
-                group.add_argument(name, help=text, action=argparse.BooleanOptionalAction)
-                continue
-            options: dict[str, Any] = {
-                "help": text,
-                "metavar": flag["metavar"],
-                "type": _converter(flag["parse"]),
-            }
-            if flag["is_switch"]:
-                options["action"] = _SwitchOrText
-            if flag["choices"]:
-                options |= {"choices": flag["choices"], "metavar": None}
-            if flag["repeat"]:
-                options["action"] = _Collect
-            group.add_argument(name, **options)
+        add_flags(parser.add_argument_group((section.__doc__ or "").splitlines()[0].rstrip(".")), section)
     return parser
+
+
+def add_flags(group: argparse._ActionsContainer, section: type[Any], *, without: Sequence[str] = ()) -> None:
+    """Adds the flags of a section of the settings to a parser.
+
+    Args:
+      group: a parser, or a group of one, whose `argument_default` is `SUPPRESS`.
+      section: a class of `pipeline.core.settings`.
+      without: fields to leave out.
+    """
+    for item in dataclasses.fields(section):
+        if item.name in without:
+            continue
+        flag = item.metadata
+        name, text = f"--{item.name}", flag["help"].replace("%", "%%")
+        if item.type == "bool" or str(item.type) == "bool | None":
+            group.add_argument(name, help=text, action=argparse.BooleanOptionalAction)
+            continue
+        options: dict[str, Any] = {
+            "help": text,
+            "metavar": flag["metavar"],
+            "type": _converter(flag["parse"]),
+        }
+        if flag["is_switch"]:
+            options["action"] = _SwitchOrText
+        if flag["choices"]:
+            options |= {"choices": flag["choices"], "metavar": None}
+        if flag["repeat"]:
+            options["action"] = _Collect
+        group.add_argument(name, **options)
+
+
+def section_of(section: type[_T], values: Mapping[str, Any], **others: Any) -> _T:
+    """Returns a section of the settings, with those of some parsed values that are its own.
+
+    Args:
+      section: a class of `pipeline.core.settings`.
+      values: by flag name.
+      **others: more values.
+
+    Raises:
+      UsageError: the section refuses a value.
+    """
+    return section(**{name: values[name] for name in _field_names(section) if name in values}, **others)
 
 
 def _to_args(parser: argparse.ArgumentParser, values: Mapping[str, Any]) -> list[str]:

@@ -180,7 +180,16 @@ class Embedder:
 
     @property
     def dataset_spec(self) -> Spec:
-        """The spec of a data set with these vectors.
+        """The spec of a new data set with these vectors. Its certificate takes the time of a few images, once.
+
+        Raises:
+          UsageError: the embedder was made from an engine, without a spec.
+        """
+        return dataclasses.replace(self.uncertified_spec, certificate=self._certificate)
+
+    @property
+    def uncertified_spec(self) -> Spec:
+        """The spec without its certificate, for a data set that has one already.
 
         Raises:
           UsageError: the embedder was made from an engine, without a spec.
@@ -190,9 +199,7 @@ class Embedder:
                 "this embedder was made from an engine and has no spec; make it with Embedder.choose(spec)"
             )
         engine = self.engine
-        return self.spec.dataset_spec(
-            dimension=engine.dimension, engine=engine.name, parity=engine.parity, certificate=self._certificate
-        )
+        return self.spec.dataset_spec(dimension=engine.dimension, engine=engine.name, parity=engine.parity)
 
     @functools.cached_property
     def _certificate(self) -> Certificate | None:

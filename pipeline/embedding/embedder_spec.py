@@ -7,34 +7,20 @@ an engine, and `Embedder` the loaded result.
 from __future__ import annotations
 
 import dataclasses
-import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.core.settings import DecodeConfig, EngineConfig, ModuleConfig, Normalization, PreprocessConfig
-from pipeline.embedding.dataset_spec import BY_MODULE, Certificate, Preprocessing, Spec
+from pipeline.embedding.dataset_spec import BY_MODULE, Preprocessing, Spec
 from pipeline.engines.base import Engine, ModuleFunction
-from pipeline.hub.detective import detect_transform
-from pipeline.hub.preprocess import (
-    NamedTransform,
-    check_levels,
-    check_size,
-    declared_transform,
-    named_transform,
-    override,
-    refuse_transform,
-    undeclared,
-)
+from pipeline.hub.preprocess import NO_CONTEXT, Context, choose_transform, size_of_transform
 from pipeline.hub.resolve import resolve_module
 from pipeline.images.decoder import ImageDecoder
 from pipeline.images.transform import ImageTransform
 from pipeline.images.versions import decoder_versions
-from pipeline.model_formats.registry import SAVED_MODEL_FORMATS
 from pipeline.savedmodel.module import Module
 from pipeline.savedmodel.safety import check_operations
 from pipeline.savedmodel.signatures import choose_signature
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,12 +62,7 @@ class EmbedderSpec:
     def of(
         cls, function: ModuleFunction, transform: ImageTransform, decode: DecodeConfig, engine: EngineConfig
     ) -> EmbedderSpec:
-        """Returns the spec of a module's function under some settings.
-
-        Raises:
-          UsageError: the function takes levels, and the transform changes them.
-        """
-        check_levels(function.handle, transform, function.signature)
+        """Returns the spec of a module's function under some settings."""
         if function.signature.dtype == "uint8":
             # The adapted function takes values in [0, 1], and makes levels of them.
             transform = dataclasses.replace(transform, input_range=(0.0, 1.0))
@@ -99,16 +80,13 @@ class EmbedderSpec:
         )
         return cls(function, decoder, engine.batch_size, engine.normalize)
 
-    def dataset_spec(
-        self, *, dimension: int, engine: str, parity: float | None, certificate: Certificate | None = None
-    ) -> Spec:
-        """Returns the spec of a data set with these vectors.
+    def dataset_spec(self, *, dimension: int, engine: str, parity: float | None) -> Spec:
+        """Returns the spec of a data set with these vectors, without a certificate.
 
         Args:
           dimension: length of a vector.
           engine: name of the engine that computes the vectors.
           parity: see `Spec`.
-          certificate: see `Spec`.
         """
         source = self.source
         function = source if isinstance(source, ModuleFunction) else None
@@ -125,7 +103,6 @@ class EmbedderSpec:
             precision=function.precision if function else "float32",
             parity=parity,
             pooling=signature.pooling if signature else None,
-            certificate=certificate,
             decoders=decoder_versions(),
         )
 
@@ -136,19 +113,6 @@ class EmbedderSpec:
         return dataclasses.replace(self, source=dataclasses.replace(self.source, engine=name))
 
 
-@dataclass(frozen=True)
-class Context:
-    """What a run knows besides its settings, for a module that declares no preprocessing.
-
-    Attributes:
-      existing: returns the spec of the data set that the run extends; None if it starts a new one.
-      images: returns encoded images of the run's input.
-    """
-
-    existing: Callable[[], Spec | None] = lambda: None
-    images: Callable[[], Iterable[bytes]] = tuple
-
-
 def find_embedder(
     module: ModuleConfig,
     preprocess: PreprocessConfig,
@@ -156,27 +120,18 @@ def find_embedder(
     engine: EngineConfig,
     *,
     threads: int | None = None,
-    context: Context = Context(),
+    context: Context = NO_CONTEXT,
 ) -> EmbedderSpec:
     """Resolves a module, and chooses its function and the transform of its images; the engine is not chosen yet.
-
-    The transform is the first that is known of: `--preprocess`; a file in the module's directory; the module's own
-    declaration; that of the existing data set, if the module is the same; that for which the network was made, as
-    `detect_transform` finds it. The flags for single values then override its values.
 
     Raises:
       ModuleError: the module cannot be found or trusted, or has no suitable function; or its transform is unknown.
       UsageError: the named transform cannot be honoured.
     """
     found = _find_module(module)
-    named = named_transform(found, preprocess)
-    function = _function(found, module, engine, threads, named.image_size if named else None)
-    if function.signature.is_encoded:
-        refuse_transform(preprocess)
-        return EmbedderSpec.of(function, ImageTransform(), decode, engine)
-    check_size(named, function.signature)
-    named = named or declared_transform(found, function.signature) or _undeclared(function, context)
-    return EmbedderSpec.of(function, override(named.transform, preprocess), decode, engine)
+    function = _function(found, module, engine, threads, size_of_transform(found, preprocess))
+    named = choose_transform(found, function.signature, preprocess, context)
+    return EmbedderSpec.of(function, named.transform if named else ImageTransform(), decode, engine)
 
 
 def find_function(module: ModuleConfig, engine: EngineConfig, *, threads: int | None = None) -> ModuleFunction:
@@ -221,15 +176,3 @@ def _function(
         format=found.format,
         model_file=found.model_file,
     )
-
-
-def _undeclared(function: ModuleFunction, context: Context) -> NamedTransform:
-    """Returns the transform for a module that declares none: that of its data set, or what its network shows."""
-    existing = context.existing()
-    if existing is not None and existing.module_sha256 == function.sha256:
-        return NamedTransform(existing.preprocessing.transform, "data set")
-    if function.format not in SAVED_MODEL_FORMATS:
-        raise undeclared(function.handle)
-    detected = detect_transform(function.path, function.signature, context.images())
-    _log.info("%s", detected)
-    return detected

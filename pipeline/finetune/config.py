@@ -31,6 +31,7 @@ class FinetuneConfig:
       signature: the signature whose vectors are trained; None for the one that `pipeline.run` would take.
       output_key: its output; likewise.
       image_size: height and width, for a module that does not say.
+      preprocess: a preset or a file, as in `pipeline.run`; only the plain transform can be trained.
     """
 
     module: str
@@ -50,6 +51,7 @@ class FinetuneConfig:
     signature: str | None = None
     output_key: str | None = None
     image_size: tuple[int, int] | None = None
+    preprocess: str | None = None
 
     def __post_init__(self) -> None:
         """Refuses values that nothing can be done with.

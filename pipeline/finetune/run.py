@@ -24,8 +24,7 @@ from pipeline.finetune.epochs import EpochRunner, Schedule
 from pipeline.finetune.state import Epoch, State, restore
 from pipeline.finetune.trainable import load_trainable
 from pipeline.finetune.training import Trainer
-from pipeline.hub.detective import detect_transform
-from pipeline.hub.preprocess import declared_transform, named_transform
+from pipeline.hub.preprocess import choose_transform, size_of_transform
 from pipeline.hub.resolve import resolve_module
 from pipeline.images.transform import ImageTransform
 from pipeline.savedmodel.module import Module
@@ -81,8 +80,13 @@ def finetune(config: FinetuneConfig, stream: TextIO | None = None) -> FinetunedM
     output = check_output(config.output)
     module = resolve_module(config.module, sha256=config.module_sha256)
     check_operations(module.handle, module.unsafe_operations, allow=config.allow_unsafe_module)
+    preprocess = PreprocessConfig(config.preprocess)
     chosen = choose_signature(
-        module, signature=config.signature, output_key=config.output_key, image_size=config.image_size
+        module,
+        signature=config.signature,
+        output_key=config.output_key,
+        image_size=config.image_size,
+        default_size=size_of_transform(module, preprocess),
     )
     if chosen.is_adapted:
         raise ModuleError(
@@ -90,7 +94,7 @@ def finetune(config: FinetuneConfig, stream: TextIO | None = None) -> FinetunedM
             f"{chosen.dtype} {chosen.layout}, {chosen.fixed_batch_size or 'any number of'} images; expected any number "
             "of images float32 [height,width,3]; take another module"
         )
-    _check_transform(module, chosen)
+    _check_transform(module, chosen, preprocess)
     if chosen.dimension is None:
         raise ModuleError(
             f"module {config.module} does not say how long the vectors of signature '{chosen.signature}' are; choose "
@@ -113,20 +117,17 @@ def finetune(config: FinetuneConfig, stream: TextIO | None = None) -> FinetunedM
             files.work.rmdir()
 
 
-def _check_transform(module: Module, chosen: ImageSignature) -> None:
+def _check_transform(module: Module, chosen: ImageSignature, preprocess: PreprocessConfig) -> None:
     """Checks that a module takes the images that it would be trained with.
 
     Raises:
-      ModuleError: its images are scaled, cut or ordered in another way.
+      UsageError: its images are scaled, cut or ordered in another way, or how is unknown.
     """
-    named = named_transform(module, PreprocessConfig()) or declared_transform(module, chosen)
-    if named is None:
-        with contextlib.suppress(ModuleError):  # no evidence against it
-            named = detect_transform(module.path, chosen)
+    named = choose_transform(module, chosen, preprocess)
     if named is not None and named.transform != ImageTransform():
         raise ModuleError(
-            f"module {module.handle} cannot be fine-tuned: its preprocessing is {named.transform.describe()} "
-            f"({named.source}); expected {ImageTransform().describe()}; take another module"
+            f"module {module.handle} cannot be fine-tuned: its preprocessing is {named}; expected "
+            f"{ImageTransform().describe()}; take another module"
         )
 
 

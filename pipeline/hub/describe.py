@@ -8,22 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.core.errors import ModuleError, UsageError
-from pipeline.core.settings import PreprocessConfig
-from pipeline.hub.detective import detect_transform
-from pipeline.hub.preprocess import (
-    NamedTransform,
-    check_levels,
-    check_size,
-    declared_transform,
-    named_transform,
-    undeclared,
-)
+from pipeline.core.settings import ModuleConfig, PreprocessConfig
+from pipeline.hub.named_transform import NamedTransform
+from pipeline.hub.preprocess import Context, choose_transform, size_of_transform
 from pipeline.hub.resolve import resolve_module
-from pipeline.model_formats.registry import SAVED_MODEL_FORMATS
 from pipeline.savedmodel.module import Module, TensorInfo
 from pipeline.savedmodel.safety import list_operations
 from pipeline.savedmodel.signatures import ImageSignature, choose_signature
 
+_BY_DEFAULT = PreprocessConfig()
 _FORMAT_NAMES = {"tf1_hub": "TF1 Hub", "tf2": "TF2 SavedModel", "onnx": "ONNX", "openvino_ir": "OpenVINO IR"}
 
 
@@ -35,8 +28,8 @@ class Description:
       module: the module.
       embedding: the function that `pipeline.run` would call; None if the module computes no embeddings of images.
       obstacle: why there is no `embedding`; empty if there is one.
-      preprocess: the transform that `pipeline.run` would use by default; None if there is no `embedding`, or the
-        transform is unknown.
+      preprocess: the transform that `pipeline.run` would use; None if there is no `embedding`, the transform is
+        unknown, or the function takes encoded images.
       doubt: why the transform is unknown; empty if it is known.
     """
 
@@ -111,51 +104,50 @@ class Description:
         return "\n".join(lines)
 
     def _preprocess_text(self) -> str:
-        if self.embedding is not None and self.embedding.is_encoded:
-            return "by the module"
-        if self.preprocess is None:
+        if self.doubt:
             return f"unknown: {self.doubt}"
-        return f"{self.preprocess.transform.describe()} ({self.preprocess.source})"
+        return "by the module" if self.preprocess is None else str(self.preprocess)
 
 
-def describe(handle: str, *, sha256: str | None = None) -> Description:
-    """Resolves a module and describes it.
+def describe(config: ModuleConfig, preprocess: PreprocessConfig = _BY_DEFAULT) -> Description:
+    """Resolves a module and describes it, as a run with these settings would use it.
+
+    The network of a module with unsafe operations is loaded only if the settings allow them.
 
     Args:
-      handle: any handle that `pipeline.hub.resolve.resolve_module` takes.
-      sha256: the digest that the module must have.
+      config: the module, and the function to choose.
+      preprocess: how pixels become the function's input.
 
     Raises:
       ModuleError: the module cannot be found, trusted or read.
+      UsageError: `--preprocess` is neither a preset nor a file that can be honoured.
     """
-    module = resolve_module(handle, sha256=sha256)
+    module = resolve_module(config.module, sha256=config.module_sha256)
     try:
-        named = named_transform(module, PreprocessConfig())
-        doubt = ""
-    except UsageError as error:
-        named, doubt = None, str(error)
-    try:
-        chosen = choose_signature(module, default_size=named.image_size if named else None)
+        chosen = choose_signature(
+            module,
+            signature=config.signature,
+            output_key=config.output_key,
+            image_size=config.image_size,
+            default_size=_size(module, preprocess),
+            pooling=config.pooling,
+        )
     except ModuleError as error:
         return Description(module, None, str(error))
-    if chosen.is_encoded:
-        return Description(module, chosen, "")
+    may_load = config.allow_unsafe_module or not module.unsafe_operations
     try:
-        check_size(named, chosen)
-        if not doubt:
-            named = named or declared_transform(module, chosen) or _detected(module, chosen)
-            check_levels(module.handle, named.transform, chosen)
+        return Description(module, chosen, "", choose_transform(module, chosen, preprocess, Context(may_load=may_load)))
     except UsageError as error:
-        named, doubt = None, str(error)
-    return Description(module, chosen, "", named, doubt)
+        return Description(module, chosen, "", doubt=str(error))
 
 
-def _detected(module: Module, chosen: ImageSignature) -> NamedTransform:
-    if module.format not in SAVED_MODEL_FORMATS:
-        raise undeclared(module.handle)
-    if module.unsafe_operations:  # a description must not run them
-        raise ModuleError("its network is not looked at, because it has unsafe operations; say --preprocess")
-    return detect_transform(module.path, chosen)
+def _size(module: Module, preprocess: PreprocessConfig) -> tuple[int, int] | None:
+    try:
+        return size_of_transform(module, preprocess)
+    except UsageError:
+        if preprocess.preprocess is not None:
+            raise
+        return None  # the file in the module's directory; `choose_transform` raises the error again
 
 
 def _feed(chosen: ImageSignature) -> str:

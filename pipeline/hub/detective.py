@@ -7,25 +7,33 @@ Two kinds of evidence count:
 - The statistics of the first batch normalisation: under the right transform, the first layer's output on photos has
   about the mean and the variance that training saw.
 
-A module without such evidence is refused: wrong pixels give vectors that look fine.
+A module without such evidence is refused: wrong pixels give vectors that look fine. The refusal says how the vectors of
+the images differ under each range, which a person may judge.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
+import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import ImageError, ModuleError
+from pipeline.hub.named_transform import NamedTransform
 from pipeline.hub.network_start import BatchStatistics, NetworkStart, read_start
-from pipeline.hub.preprocess import NamedTransform
+from pipeline.hub.openvino_start import read_openvino_start
 from pipeline.images.decoder import ImageDecoder
 from pipeline.images.transform import ImageTransform
 from pipeline.images.transforms.presets import CLIP, IMAGENET_MEAN, IMAGENET_STD
 from pipeline.images.transforms.registry import PRESETS
+from pipeline.model_formats.openvino_package import import_openvino, one_line, openvino_errors
+from pipeline.model_formats.registry import MODEL_FORMATS, SAVED_MODEL_FORMATS
 from pipeline.savedmodel.freezing import freeze
+from pipeline.savedmodel.module import Module
 from pipeline.savedmodel.signatures import ImageSignature
 
 IMAGES = 16
@@ -52,28 +60,76 @@ _USUAL: tuple[NDArray[np.float64], ...] = (
 """Values of black and white that first layers are trained with, [2, 3]."""
 
 
-def detect_transform(path: str, signature: ImageSignature, images: Iterable[bytes] = ()) -> NamedTransform:
+def detect_transform(
+    module: Module, signature: ImageSignature, images: Iterable[bytes] = (), *, is_resize_known: bool = False
+) -> NamedTransform:
     """Returns the transform for which a network was made.
 
+    A network shows values, but not how images are resized. SavedModels that declare nothing come from Keras, where
+    images are squashed; ONNX and OpenVINO models come from anywhere.
+
     Args:
-      path: the module's directory.
-      signature: the function of the module.
+      module: the module.
+      signature: its function.
       images: encoded images of the run's input; without any, noise with the spectrum of photos takes their place.
+      is_resize_known: whether the caller knows how images are resized, whatever the format of the module.
 
     Raises:
       ModuleError: the module cannot be loaded, or shows no evidence.
     """
-    start = read_start(freeze(path, signature))
+    start = _read_start(module, signature)
     found: NamedTransform | str | None = _by_constants(start)
+    levels = functools.cache(lambda: _levels(signature, images))
     if found is None and start.statistics is not None:
-        found = _by_statistics(start.statistics, _levels(signature, images))
+        found = _by_statistics(start.statistics, levels())
+    unsaid = f"module {module.handle} does not say how its images are"
     if isinstance(found, NamedTransform):
-        return found
+        if is_resize_known or module.format in SAVED_MODEL_FORMATS:
+            return found
+        raise ModuleError(
+            f"{unsaid} resized; its network shows their values ({found.source}); say --resize=squash or --resize=crop, "
+            "or --preprocess, as the network was trained"
+        )
     reason = found or "it has neither scaling constants at its input nor a batch normalisation after its first layer"
     raise ModuleError(
-        f"module {path} does not say how its images are scaled, and its network does not show it: {reason}; say "
+        f"{unsaid} scaled, and its network does not show it: {reason}{_reactions(start, levels())}; say "
         f"--preprocess={'|'.join(PRESETS.names)}, or a file, as the network was trained"
     )
+
+
+def _read_start(module: Module, signature: ImageSignature) -> NetworkStart:
+    if module.format in SAVED_MODEL_FORMATS:
+        return read_start(freeze(module.path, signature), signature.fixed_batch_size)
+    openvino = import_openvino()
+    network = MODEL_FORMATS[module.format].load(module.path, module.model_file, signature)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            return read_openvino_start(network.openvino_model(Path(scratch)))
+    except openvino_errors(openvino) as error:
+        raise ModuleError(f"OpenVINO cannot compute module {module.handle}: {one_line(error)}") from error
+
+
+def _reactions(start: NetworkStart, levels: NDArray[np.float32]) -> str:
+    """Returns how the network's vectors differ under each range, for the message of a refusal; or nothing.
+
+    It is no evidence for a range: many networks tell images apart that are scaled wrongly.
+    """
+    try:
+        texts = [f"{_difference(start.vectors(_values(PRESETS.load(name), levels)))} under {name}" for name in _RANGES]
+    except ModuleError:
+        return ""
+    return f"; the vectors of {len(levels)} images differ by {', '.join(texts)} (relative L2)"
+
+
+def _difference(vectors: NDArray[np.float32]) -> str:
+    """Returns the median difference of two images' vectors, relative to their length."""
+    if not np.isfinite(vectors).all():
+        return "no finite number"
+    first, second = np.triu_indices(len(vectors), 1)
+    lengths = np.linalg.norm(vectors, axis=1)
+    distances = np.linalg.norm(vectors[first] - vectors[second], axis=1)
+    scale = np.maximum((lengths[first] + lengths[second]) / 2, np.finfo(np.float32).tiny)
+    return f"{np.median(distances / scale) if len(scale) else 0:.2g}"
 
 
 def _by_constants(start: NetworkStart) -> NamedTransform | None:

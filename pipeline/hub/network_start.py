@@ -1,4 +1,6 @@
-"""The start of a network's graph: constants at its input, and the statistics of its first batch normalisation."""
+"""The start of TensorFlow's graph of a network: constants at its input, and the statistics of its first batch
+normalisation.
+"""
 
 from __future__ import annotations
 
@@ -47,11 +49,14 @@ class NetworkStart:
       scale: what constants multiply the input with before the first layer, float64 [3].
       offset: what they add after that, float64 [3].
       statistics: of the first batch normalisation; None if there is none after the first layer.
+      vectors: returns the whole network's vectors, float32 [N, D], for an input float32 [N, height, width, 3]. Raises
+        a `ModuleError` if they cannot be computed.
     """
 
     scale: NDArray[np.float64]
     offset: NDArray[np.float64]
     statistics: BatchStatistics | None
+    vectors: Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
     @property
     def has_constants(self) -> bool:
@@ -59,15 +64,38 @@ class NetworkStart:
         return bool((self.scale != 1).any() or self.offset.any())
 
 
-def read_start(frozen: FrozenGraph) -> NetworkStart:
-    """Returns what the start of a frozen network shows."""
-    return _Walk(frozen).read()
+Compute = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def read_start(frozen: FrozenGraph, call_size: int | None = None) -> NetworkStart:
+    """Returns what the start of a frozen network shows.
+
+    Args:
+      frozen: the network.
+      call_size: the number of images that each call takes; None for any number.
+    """
+    return _Walk(frozen, call_size).read()
+
+
+def in_calls(compute: Compute, call_size: int | None) -> Compute:
+    """Returns a function of any number of images from one of a fixed number; the last call is filled up."""
+    if call_size is None:
+        return compute
+
+    def compute_all(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        starts = range(0, len(images), call_size)
+        parts = [compute(images.take(range(first, first + call_size), axis=0, mode="wrap")) for first in starts]
+        return np.concatenate(parts)[: len(images)]
+
+    return compute_all
 
 
 class _Walk:
     """A walk from the input along the only path that the data takes."""
 
-    def __init__(self, frozen: FrozenGraph) -> None:
+    def __init__(self, frozen: FrozenGraph, call_size: int | None) -> None:
+        self._frozen = frozen
+        self._call_size = call_size
         self._graph = frozen.function.graph.as_graph_def()
         for node in self._graph.node:  # An order of execution would tie each constant to the input.
             data = [text for text in node.input if not text.startswith("^")]
@@ -94,7 +122,8 @@ class _Walk:
                 scale, offset = scale * step[0], offset * step[0] + step[1]
             place = node.name
         is_layer = node is not None and node.op in _LAYERS
-        return NetworkStart(scale, offset, self._statistics(node) if is_layer else None)
+        vectors = in_calls(self._frozen.compute, self._call_size)
+        return NetworkStart(scale, offset, self._statistics(node) if is_layer else None, vectors)
 
     def _reached(self) -> set[str]:
         reached, waiting = {self._input}, [self._input]
@@ -188,11 +217,11 @@ class _Walk:
         tensor = text if ":" in text else f"{text}:0"
         return np.asarray(self._imported().prune([], tensor)())
 
-    def _function(self, name: str) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    def _function(self, name: str) -> Compute:
         import tensorflow as tf
 
         pruned = self._imported().prune([f"{self._input}:0"], f"{name}:0")
-        return lambda values: np.asarray(pruned(tf.constant(values)))
+        return in_calls(lambda values: np.asarray(pruned(tf.constant(values))), self._call_size)
 
     def _imported(self) -> Any:
         import tensorflow as tf

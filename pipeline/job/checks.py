@@ -18,8 +18,10 @@ from pipeline.core.records import ImageRecord
 from pipeline.core.timing import timed
 from pipeline.dataset import metadata, ownership
 from pipeline.embedding.dataset_spec import Spec, check_same_space
-from pipeline.embedding.embedder_spec import Context, EmbedderSpec, find_embedder
+from pipeline.embedding.embedder_spec import EmbedderSpec, find_embedder
 from pipeline.engines.base import ModuleFunction
+from pipeline.hub.preprocess import Context
+from pipeline.images.transform import ImageTransform
 from pipeline.inputs.base import ReadSettings
 from pipeline.inputs.find import find_inputs
 from pipeline.inputs.input_table import InputTable
@@ -69,18 +71,19 @@ def check_run(config: RunConfig) -> CheckedRun:
             config.decode,
             config.engine,
             threads=threads_per_process(options),
-            context=Context(lambda: _existing_spec(config), lambda: _some_images(config, files)),
+            context=Context(lambda sha256: _existing_transform(config, sha256), lambda: _some_images(config, files)),
         )
     check_directory(filesystem.normalize(config.output.output))
     return CheckedRun(options, output, files, embedder)
 
 
-def _existing_spec(config: RunConfig) -> Spec | None:
-    """Returns the spec of the data set that a run extends; None if there is none, or the run replaces it."""
+def _existing_transform(config: RunConfig, sha256: str) -> ImageTransform | None:
+    """Returns the transform of the data set that a run extends, if it has the module of this digest."""
     if config.execution.overwrite:
         return None
     check_directory(filesystem.normalize(config.output.output))
-    return metadata.read_spec(filesystem.absolute(config.output.output))
+    spec = metadata.read_spec(filesystem.absolute(config.output.output))
+    return spec.preprocessing.transform if spec is not None and spec.module_sha256 == sha256 else None
 
 
 def _some_images(config: RunConfig, files: InputTable) -> Iterator[bytes]:

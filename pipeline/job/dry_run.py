@@ -130,7 +130,7 @@ def preview(config: RunConfig) -> Preview:
     manifests = read_manifests(checked.output)
     check_output(config, checked.output, manifests, checked.embedder)
     work = summarize_plan(plan_run(config, checked.options, checked.output, manifests, checked.files))
-    embed = load_module(checked.embedder, checked.options)
+    embed = load_module(checked.embedder, checked.options, certified=False)
     assert embed.dataset_spec is not None
     settings = ReadSettings(config.input, config.decode.max_image_bytes)
     resize_in_calling_thread()  # as on a worker

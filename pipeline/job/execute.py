@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Iterator
@@ -116,12 +117,17 @@ class LockedRun:
         if existing is not None and not plan.waves:
             return PreparedRun(plan, existing, int(metadata.next_wave(committed)), None, committed)
         with timed("loading the module"):
-            embed = bring_to_workers(load_module(checked.embedder, checked.options), checked.options)
-        assert embed.dataset_spec is not None
-        committed = self._begin(existing, embed.dataset_spec, committed)
+            embed = load_module(checked.embedder, checked.options, certified=existing is None)
+            embed = bring_to_workers(embed, checked.options)
+        spec = embed.dataset_spec
+        assert spec is not None
+        committed = self._begin(existing, spec, committed)
+        if existing is not None:
+            spec = dataclasses.replace(spec, certificate=existing.certificate)
         main_format = metadata.main_format_of(committed, self.config.output.output_format)
+        embed = dataclasses.replace(embed, dataset_spec=spec)
         waves = WaveRunner(self.config, checked.options, directory, embed, main_format)
-        return PreparedRun(plan, embed.dataset_spec, int(metadata.next_wave(committed)), waves, committed)
+        return PreparedRun(plan, spec, int(metadata.next_wave(committed)), waves, committed)
 
     def run(self, started: float, display: Display) -> Summary:
         """Runs all waves and writes the summary; see `execute`."""

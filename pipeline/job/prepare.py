@@ -16,16 +16,21 @@ from pipeline.engines.base import ModuleFunction
 from pipeline.engines.staging import stage_function
 
 
-def load_module(spec: EmbedderSpec, options: PipelineOptions) -> EmbedImages:
+def load_module(spec: EmbedderSpec, options: PipelineOptions, *, certified: bool) -> EmbedImages:
     """Chooses the engine for a module and loads it, to check that it works; returns the transform that embeds.
 
     If the workers are threads of this process, they share the loaded module.
+
+    Args:
+      spec: of the module's function, decoding and preprocessing.
+      options: Beam's.
+      certified: see `EmbedImages.from_embedder`.
 
     Raises:
       ModuleError: the module cannot be used.
     """
     embedder = Embedder.choose(spec)
-    embed = EmbedImages.from_embedder(embedder)
+    embed = EmbedImages.from_embedder(embedder, certified=certified)
     if beam_options.runs_in_process(options):
         embed.shared.acquire(lambda: embedder)
     else:

@@ -55,7 +55,7 @@ def recompute(output: str, args: Sequence[str], sample: Sample, tolerance: float
         decoder = dataclasses.replace(embedder_spec.decoder, transform=spec.preprocessing.transform)
         embedder_spec = dataclasses.replace(embedder_spec, decoder=decoder)
     with Embedder.choose(embedder_spec) as embedder:
-        check_same_space(output, spec, embedder.dataset_spec)
+        check_same_space(output, spec, embedder.uncertified_spec)
         settings = ReadSettings(config.input, config.decode.max_image_bytes)
         for batch in embedder.stream(_records(checked.files, settings, stored)):
             stored.add_failures(batch.failures)

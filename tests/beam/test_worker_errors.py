@@ -170,7 +170,7 @@ def prepared(tiny_module, tmp_path_factory):
     make_photos(directory / "photos", 2)
     config = make_config(directory, tiny_module)
     checked = execute.check_run(config)
-    return execute.load_module(checked.embedder, checked.options)
+    return execute.load_module(checked.embedder, checked.options, certified=True)
 
 
 def make_config(directory, module, args=()):
@@ -197,7 +197,7 @@ def test_each_class_in_each_place_of_the_pipeline(tmp_path, tiny_module, prepare
     shared = Shared()
     if place != "load":
         shared.acquire(lambda: Embedder.load(prepared.spec))
-    monkeypatch.setattr(execute, "load_module", lambda *args: dataclasses.replace(prepared, shared=shared))
+    monkeypatch.setattr(execute, "load_module", lambda *_, **__: dataclasses.replace(prepared, shared=shared))
     for error in (*OURS, FULL):
 
         def fail(*args, error=error, **keywords):
@@ -242,7 +242,7 @@ def test_a_module_that_another_process_cannot_load(tmp_path, tiny_module, prepar
     make_photos(tmp_path / "photos", 2)
     function = dataclasses.replace(prepared.spec.source, path=str(tmp_path / "gone"))
     spec = dataclasses.replace(prepared.spec, source=function)
-    monkeypatch.setattr(execute, "load_module", lambda *args: dataclasses.replace(prepared, spec=spec))
+    monkeypatch.setattr(execute, "load_module", lambda *_, **__: dataclasses.replace(prepared, spec=spec))
     config = make_config(tmp_path, tiny_module, PROCESSES)
     code = run_command(lambda args: pipeline.run(config) and 0, [])
     error = capsys.readouterr().err.splitlines()[-1]

@@ -16,6 +16,7 @@ from rich.progress import Progress
 
 from pipeline.commands.hub import main
 from pipeline.core.errors import InputError, ModuleError, OutputError, UsageError
+from pipeline.core.settings import ModuleConfig
 from pipeline.finetune import epochs as epochs_module
 from pipeline.finetune.config import FinetuneConfig
 from pipeline.finetune.epochs import EpochRunner
@@ -80,7 +81,7 @@ def test_new_module_is_like_the_old_one_with_other_weights(modules, records, tmp
     made, lines, metrics = run(make_config(module, records, tmp_path / "new"))
     assert made.path == tmp_path / "new"
     assert made.sha256 == module_digest(made.path) != module_digest(module)
-    old, new = describe(module), describe(str(made.path))
+    old, new = describe(ModuleConfig(module)), describe(ModuleConfig(str(made.path)))
     same = {"handle": "", "path": "", "sha256": ""}
     assert dataclasses.replace(new.module, **same) == dataclasses.replace(old.module, **same)
     assert new.embedding == old.embedding
@@ -133,7 +134,7 @@ def test_tf2_module_keeps_the_interface_for_training(modules, records, tmp_path)
 
 def test_archive_as_output(modules, records, tmp_path):
     made, _, _ = run(make_config(modules["tf1_hub"], records, tmp_path / "new.tar.gz", epochs=1))
-    assert describe(str(made.path)).module.sha256 == made.sha256
+    assert describe(ModuleConfig(str(made.path))).module.sha256 == made.sha256
     assert made.metrics == tmp_path / "new.metrics.json"
 
 
@@ -391,3 +392,15 @@ def test_a_module_with_another_preprocessing_is_refused(modules, records, tmp_pa
     message = r"cannot be fine-tuned: its preprocessing is squash, bilinear, RGB in \[0, 255\] \(preprocess\.yaml in"
     with pytest.raises(ModuleError, match=message):
         run(make_config(str(module), records, tmp_path / "new"))
+
+
+def test_a_module_whose_preprocessing_is_unknown_is_refused(records, tmp_path):
+    import tensorflow as tf
+
+    signature = tf.function(lambda x: {"y": tf.reduce_mean(x, [1, 2])}, autograph=False)
+    function = signature.get_concrete_function(tf.TensorSpec([None, 16, 16, 3], tf.float32, "x"))
+    tf.saved_model.save(tf.Module(), str(tmp_path / "module"), signatures=function)
+    with pytest.raises(ModuleError, match=r"does not say how its images are scaled, .*; say --preprocess="):
+        run(make_config(str(tmp_path / "module"), records, tmp_path / "new"))
+    with pytest.raises(ModuleError, match=r"cannot be fine-tuned: it has no `__call__` and `trainable_variables`"):
+        run(make_config(str(tmp_path / "module"), records, tmp_path / "new", preprocess="hub"))

@@ -12,11 +12,15 @@ import pytest
 
 from pipeline.commands.hub import main
 from pipeline.core.errors import ModuleError
+from pipeline.core.settings import ModuleConfig
 from pipeline.hub.describe import Description, describe
 from pipeline.savedmodel.digest import module_digest
 from pipeline.savedmodel.module import read_module
 from pipeline.savedmodel.publish import write_archive
 from pipeline.savedmodel.signatures import choose_signature
+from tests.environments import REPOSITORY
+
+MODULES_PAGE = (REPOSITORY / "docs" / "modules.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -42,7 +46,7 @@ def tf2_module(tmp_path_factory):
 
 
 def test_hub_module_in_words(hub_module):
-    lines = str(describe(str(hub_module))).splitlines()
+    lines = str(describe(ModuleConfig(str(hub_module)))).splitlines()
     assert lines[:8] == [
         f"module      {hub_module}",
         f"files       {hub_module}",
@@ -59,7 +63,7 @@ def test_hub_module_in_words(hub_module):
 
 
 def test_tf2_module_in_words(tf2_module):
-    lines = str(describe(str(tf2_module))).splitlines()
+    lines = str(describe(ModuleConfig(str(tf2_module)))).splitlines()
     assert lines.pop(7).startswith(
         f"preprocess  unknown: module {tf2_module} does not say how its images are scaled, and its network does not "
         "show it: "
@@ -95,6 +99,26 @@ def test_how_a_signature_is_fed(odd_module, signature, size, fed):
     lines = str(Description(module, choose_signature(module, signature=signature), "")).splitlines()
     assert lines[5] == f"image size  {size}"
     assert f"fed with    {fed}" in lines
+
+
+def test_flags_show_what_a_run_with_them_is_fed(odd_module, capsys):
+    """The example of docs/modules.md, word by word."""
+    block = MODULES_PAGE.split("$ python -m pipeline.hub describe tokens ")[1].split("\n```")[0]
+    flags, *shown = block.splitlines()
+    assert main(["describe", odd_module, *flags.split()]) == 0
+    assert set(shown) - {"…"} <= set(capsys.readouterr().out.splitlines())
+    assert main(["describe", odd_module, "--signature=tokens", "--output_key=default", "--json"]) == 0
+    assert "say --pooling=mean" in json.loads(capsys.readouterr().out)["obstacle"]
+
+
+def test_what_a_run_would_refuse_is_told(odd_module, capsys):
+    assert main(["describe", odd_module, "--signature=uint8", "--preprocess=clip"]) == 0
+    assert "preprocess  unknown: module " in capsys.readouterr().out
+    assert main(["describe", odd_module, "--signature=encoded", "--preprocess=clip"]) == 0
+    assert "unknown: the module takes encoded images and preprocesses them itself" in capsys.readouterr().out
+    for flag in ("--preprocess=clap", "--crop_fraction=2", "--image_size=small"):
+        assert main(["describe", odd_module, flag]) == 2
+        assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_hub_module_as_json(hub_module, capsys):
@@ -147,17 +171,17 @@ def test_hub_module_as_json(hub_module, capsys):
 def test_file_in_the_directory_is_described(tiny_module, tmp_path):
     module = tmp_path / "module"
     shutil.copytree(tiny_module, module)
-    text = str(describe(str(module)))
+    text = str(describe(ModuleConfig(str(module))))
     assert "\npreprocess  squash, bilinear, RGB in [0, 1] (names of TF Hub's image signatures)\n" in text
     (module / "preprocess.yaml").write_text("preset: siglip\n")
-    described = describe(str(module))
+    described = describe(ModuleConfig(str(module)))
     assert (
         "\npreprocess  squash, bicubic with antialiasing, RGB in [0, 1] minus 0.5 divided by 0.5 "
         "(preprocess.yaml in the module's directory)\n"
     ) in str(described)
     assert json.loads(described.to_json())["preprocess"]["mean"] == [0.5, 0.5, 0.5]
     (module / "preprocess.yaml").write_text("preset: clap\n")
-    assert "preprocess  unknown: " in str(describe(str(module)))
+    assert "preprocess  unknown: " in str(describe(ModuleConfig(str(module))))
 
 
 def test_module_that_gives_no_embeddings_is_described_all_the_same(tmp_path):
@@ -166,7 +190,7 @@ def test_module_that_gives_no_embeddings_is_described_all_the_same(tmp_path):
     function = tf.function(lambda text: {"length": tf.strings.length(text)}, autograph=False)
     signature = function.get_concrete_function(tf.TensorSpec([None], tf.string, "text"))
     tf.saved_model.save(tf.Module(), str(tmp_path), signatures={"default": signature})
-    description = describe(str(tmp_path))
+    description = describe(ModuleConfig(str(tmp_path)))
     assert description.embedding is None
     assert "embedding   none: signature 'default' takes no images: it takes text: string[?]" in str(description)
     described = json.loads(description.to_json())
@@ -177,7 +201,7 @@ def test_module_that_gives_no_embeddings_is_described_all_the_same(tmp_path):
 
 def test_built_in_network_is_named_as_what_it_is(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
-    lines = str(describe("untrained:mobilenet_v2_035_96")).splitlines()
+    lines = str(describe(ModuleConfig("untrained:mobilenet_v2_035_96"))).splitlines()
     assert "weights     random: its vectors are for trying the pipeline out, and mean nothing" in lines
     assert lines[0] == "module      untrained:mobilenet_v2_035_96"
     assert "WARNING: untrained:mobilenet_v2_035_96 has random weights." in caplog.text
@@ -190,9 +214,9 @@ def test_archive_and_address_are_described_like_the_directory(hub_module, tmp_pa
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         handles = [str(tmp_path / "module.tar.gz"), f"http://127.0.0.1:{server.server_port}/module.tar.gz"]
-        found = [describe(handle) for handle in handles]
+        found = [describe(ModuleConfig(handle)) for handle in handles]
         server.shutdown()
-    expected = describe(str(hub_module))
+    expected = describe(ModuleConfig(str(hub_module)))
     for description, handle in zip(found, handles, strict=True):
         assert description.module.handle == handle
         assert description.module.sha256 == expected.module.sha256
@@ -207,9 +231,9 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 
 def test_digest_is_checked(hub_module):
-    assert describe(str(hub_module), sha256=module_digest(hub_module)).module.format == "tf1_hub"
+    assert describe(ModuleConfig(str(hub_module), module_sha256=module_digest(hub_module))).module.format == "tf1_hub"
     with pytest.raises(ModuleError, match=r"SHA-256|digest"):
-        describe(str(hub_module), sha256="0" * 64)
+        describe(ModuleConfig(str(hub_module), module_sha256="0" * 64))
 
 
 @pytest.mark.parametrize(

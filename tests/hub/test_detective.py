@@ -113,9 +113,9 @@ def test_an_export_gets_what_it_was_made_for_or_is_refused(name, images, tmp_pat
     assert declared_transform(module, signature) is None
     if answer is None:
         with pytest.raises(ModuleError, match=r"does not say how its images are scaled, and its network does not"):
-            detect_transform(module.path, signature, images)
+            detect_transform(module, signature, images)
     else:
-        found = detect_transform(module.path, signature, images)
+        found = detect_transform(module, signature, images)
         assert found.transform == PRESETS.load(answer)
         assert found.source.startswith(f"preset {answer}: ")
 
@@ -131,15 +131,34 @@ def test_images_unlike_those_of_the_training_lead_to_no_wrong_answer(answer, ima
             cv2.imencode(".png", cv2.convertScaleAbs(image, None, factor, shift))[1].tobytes() for image in pixels
         ]
         with contextlib.suppress(ModuleError):
-            found = detect_transform(module.path, choose_signature(module), shifted if factor else ())
+            found = detect_transform(module, choose_signature(module), shifted if factor else ())
             assert found.transform == PRESETS.load(answer), (factor, shift)
+
+
+def test_a_fixed_number_of_images(images, tmp_path):
+    """Statistics and vectors are computed in calls of that number."""
+    import tensorflow as tf
+
+    for answer in ("keras_tf", None):
+        model = trained("keras_tf", normalizes=answer is not None)()
+        function = tf.function(lambda images, model=model: {"y": model(images, training=False)}, autograph=False)
+        module = tf.Module()
+        module.model = model
+        spec = tf.TensorSpec([5, SIZE, SIZE, 3], tf.float32, "x")
+        tf.saved_model.save(module, str(tmp_path / str(answer)), signatures=function.get_concrete_function(spec))
+        found = read_module(str(tmp_path / str(answer)))
+        if answer:
+            assert detect_transform(found, choose_signature(found), images).transform == PRESETS.load(answer)
+        else:
+            with pytest.raises(ModuleError, match=r"the vectors of 16 images differ by [\d.]+ under hub, "):
+                detect_transform(found, choose_signature(found), images)
 
 
 def test_the_built_in_family_declares_its_transform_and_shows_it(tmp_path):
     module = resolve_module("untrained:mobilenet_v2_035_96")
     found = declared_transform(module, choose_signature(module))
     assert (found.transform, found.source) == (PRESETS.load("hub"), "attachment image_module_info")
-    assert detect_transform(module.path, choose_signature(module)).transform == PRESETS.load("hub")
+    assert detect_transform(module, choose_signature(module)).transform == PRESETS.load("hub")
 
 
 def test_noise_has_the_statistics_of_photos():

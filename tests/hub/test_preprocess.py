@@ -1,13 +1,15 @@
 """The table of docs/modules.md, and what a module declares."""
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import ModuleError, UsageError
 from pipeline.core.settings import PreprocessConfig
-from pipeline.hub.preprocess import NamedTransform, declared_transform, named_transform, override
+from pipeline.hub.named_transform import NamedTransform
+from pipeline.hub.preprocess import Context, choose_transform, declared_transform, size_of_transform
 from pipeline.images.transform import ImageTransform
 from pipeline.images.transforms.registry import PRESETS
 from pipeline.savedmodel.module import Module, SignatureInfo, TensorInfo
@@ -48,41 +50,76 @@ def test_what_a_module_declares(module, preset, source):
     assert declared_transform(*module) == expected
 
 
+EXISTING = ImageTransform(resize="pad")
+
+
+BY_DEFAULT = PreprocessConfig()
+
+
+def choose(config=BY_DEFAULT, path="/nowhere", **facts):
+    """Chooses for a module that declares nothing, in a run that extends a data set of the same module."""
+    return choose_transform(*make_module(path=path, **facts), config, Context(lambda _: EXISTING))
+
+
 def test_what_names_a_transform(tmp_path):
-    module, _ = make_module(path=tmp_path)
-    assert named_transform(module, PreprocessConfig()) is None
-    assert named_transform(module, PreprocessConfig(resize="crop", std=(2.0, 2.0, 2.0))) is None
-    assert named_transform(module, PreprocessConfig(input_range=(0.0, 2.0))).source == "flags"
+    assert choose(path=tmp_path) == NamedTransform(EXISTING, "data set")
+    assert choose(PreprocessConfig(crop_fraction=0.5, std=(2.0, 2.0, 2.0))).source == (
+        "data set, with --std, --crop_fraction"
+    )
+    assert choose(PreprocessConfig(input_range=(0.0, 2.0))).source == "flags"
     (tmp_path / "preprocess.yaml").write_text("preset: clip\nimage_size: [8, 8]\n")
-    found = named_transform(module, PreprocessConfig())
-    assert found == NamedTransform(PRESETS.load("clip"), "preprocess.yaml in the module's directory", (8, 8))
-    assert named_transform(module, PreprocessConfig("raw255")).source == "preset raw255"
+    clip = NamedTransform(PRESETS.load("clip"), "preprocess.yaml in the module's directory", (8, 8))
+    assert choose(path=tmp_path) == clip
+    assert size_of_transform(make_module(path=tmp_path)[0], PreprocessConfig()) == (8, 8)
+    assert choose(PreprocessConfig("raw255"), path=tmp_path).source == "preset raw255"
     given = str(tmp_path / "preprocess.yaml")
-    assert named_transform(module, PreprocessConfig(given)).source == f"file {given}"
+    assert choose(PreprocessConfig(given)).source == f"file {given}"
+
+
+def test_the_data_set_of_the_same_module_decides_before_the_network():
+    asked = []
+    module, signature = make_module()
+    choose_transform(module, signature, PreprocessConfig(), Context(lambda sha256: asked.append(sha256) or EXISTING))
+    assert asked == [module.sha256]
+    message = r"its network is not looked at, because it has unsafe operations; say --preprocess$"
+    with pytest.raises(ModuleError, match=message):
+        choose_transform(module, signature, PreprocessConfig(), Context(may_load=False))
+
+
+def test_encoded_images_have_no_transform():
+    module, signature = make_module()
+    signature = dataclasses.replace(signature, dtype="string")
+    assert choose_transform(module, signature, PreprocessConfig()) is None
+    with pytest.raises(UsageError, match=r"preprocesses them itself; leave --resize out$"):
+        choose_transform(module, signature, PreprocessConfig(resize="pad"))
 
 
 def test_flags_override_single_values():
     clip = PRESETS.load("clip")
-    assert override(clip, PreprocessConfig("clip")) == clip
-    changed = override(clip, PreprocessConfig(resize="pad", antialias=False, crop_fraction=0.5, channels="bgr"))
-    assert changed == ImageTransform("pad", 0.5, "bicubic", False, "bgr", mean=clip.mean, std=clip.std)
+
+    def changed(**flags):
+        return choose(PreprocessConfig("clip", **flags)).transform
+
+    assert changed() == clip
+    assert changed(resize="pad", antialias=False, crop_fraction=0.5, channels="bgr") == ImageTransform(
+        "pad", 0.5, "bicubic", False, "bgr", mean=clip.mean, std=clip.std
+    )
     half = (0.5, 0.5, 0.5)
-    assert override(clip, PreprocessConfig(std=half)).mean == clip.mean
-    ranged = override(clip, PreprocessConfig(input_range=(-1.0, 1.0), std=half))
+    assert changed(std=half).mean == clip.mean
+    ranged = changed(input_range=(-1.0, 1.0), std=half)
     assert (ranged.input_range, ranged.mean, ranged.std) == ((-1, 1), (0, 0, 0), half)
 
 
 @pytest.mark.parametrize("path", ["~nosuchuser/x.json", "x" * 300])
-def test_a_path_that_cannot_be_is_one_line(path, tmp_path):
+def test_a_path_that_cannot_be_is_one_line(path):
     with pytest.raises(UsageError, match=r"is unknown; expected one of hub, .*, or the path of a file"):
-        named_transform(make_module(path=tmp_path)[0], PreprocessConfig(path))
+        choose(PreprocessConfig(path))
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "// a comment", "{}"])
 def test_a_config_of_something_else_says_nothing(content, tmp_path):
-    module, _ = make_module(path=tmp_path)
     (tmp_path / "config.json").write_text(content)
-    assert named_transform(module, PreprocessConfig()) is None
+    assert choose(path=tmp_path).source == "data set"
     (tmp_path / "preprocessor_config.json").write_text(content)
     with pytest.raises(UsageError, match="preprocessor_config"):
-        named_transform(module, PreprocessConfig())
+        choose(path=tmp_path)

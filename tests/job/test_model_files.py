@@ -9,11 +9,13 @@ import pytest
 from PIL import Image
 
 from pipeline.commands.run import main
+from pipeline.core.errors import ModuleError
 from pipeline.core.quiet import import_tensorflow
 from pipeline.dataset.metadata import read_spec
 from pipeline.engines.parity import relative_difference
+from pipeline.images.transforms.registry import PRESETS
 from tests.datasets import embed, read_vectors
-from tests.model_formats.models import CNN, VIT, runtime_vectors, write_ir
+from tests.model_formats.models import CNN, VIT, runtime_vectors, write_ir, write_network
 
 PHOTOS = 50
 CONFIGURATION = json.loads((VIT.parent / "preprocessor_config.json").read_text())
@@ -78,9 +80,26 @@ def test_a_vision_transformer_with_its_configuration(fifty_photos, out):
     assert difference.max() < 2e-2  # resized pixels may differ by one level from Pillow's
 
 
-def test_a_model_without_a_configuration_is_refused(photos, out, capsys):
+def test_a_model_that_says_and_shows_nothing_is_refused(photos, out, capsys):
     assert main([f"--input={photos}", f"--module={CNN}", f"--output={out}"]) == 2
-    assert re.search(r"does not say how its images are scaled; say --preprocess=hub\|", capsys.readouterr().err)
+    assert re.search(
+        r"does not say how its images are scaled, and its network does not show it: .*; the vectors of 5 images differ "
+        r"by 0\.\d+ under hub, .* \(relative L2\); say --preprocess=hub\|",
+        capsys.readouterr().err,
+    )
+
+
+def test_a_model_that_shows_its_values_needs_a_resize(photos, out, tmp_path, caplog):
+    path = write_network(tmp_path / "model.onnx", steps=[("Div", 255)])
+    message = (
+        r"does not say how its images are resized; its network shows their values \(preset raw255: the network scales "
+        r"its input from \[0, 255\] itself\); say --resize=squash or --resize=crop, or --preprocess, as the network was"
+    )
+    with pytest.raises(ModuleError, match=message):
+        embed(photos, out, path, engine="auto")
+    embed(photos, out, path, engine="auto", resize="squash")
+    assert read_spec(str(out)).preprocessing.transform == PRESETS.load("raw255")
+    assert "squash, bilinear, RGB in [0, 255] (preset raw255: the network scales its input from" in caplog.text
 
 
 def test_tensorflow_is_refused_in_one_line(photos, out, capsys):

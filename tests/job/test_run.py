@@ -4,14 +4,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.core.config import RunConfig
 from pipeline.core.console import run_command
 from pipeline.core.errors import IntegrityError
 from pipeline.dataset.compact import compact
 from pipeline.dataset.metadata import read_manifests
 from pipeline.dataset.reader import read_failures
 from pipeline.dataset.verify import verify
+from pipeline.embedding import embedder as embedder_module
 from pipeline.engines.tensorflow import TensorFlowEngine
 from pipeline.job import waves as job_waves
+from pipeline.job.dry_run import preview
 from pipeline.testing import jpeg_bytes, make_example, make_tfrecord
 from tests.datasets import complete, contents, embed, make_photos, read_rows, read_vectors, snapshot
 
@@ -54,6 +57,22 @@ class TestWaves:
         after = snapshot(out)
         assert {name for name in before if after[name] != before[name]} == {"summary.json"}
         assert before.keys() == after.keys()
+
+    def test_only_a_new_data_set_is_certified(self, photos, out, tiny_module, monkeypatch):
+        """Its later waves have the certificate of its spec."""
+        certified, flags = [], {"output_format": "parquet"}
+        certify = embedder_module.certify
+        monkeypatch.setattr(embedder_module, "certify", lambda *args: certified.append(1) or certify(*args))
+        embed(photos, out, tiny_module, **flags)
+        assert len(certified) == 1
+        make_photos(photos, 1, first=5)
+        embed(photos, out, tiny_module, **flags)
+        preview(RunConfig.from_flags(input=str(photos), output=str(out / "other"), module=str(tiny_module)))
+        assert len(certified) == 1
+        for path in (out / "embeddings").iterdir():
+            assert pq.read_schema(path).metadata[b"spec.json"] == (out / "spec.json").read_bytes()
+        embed(photos, out, tiny_module, overwrite=True, **flags)
+        assert len(certified) == 2
 
     def test_only_what_is_new_is_embedded(self, photos, out, tiny_module):
         embed(photos, out, tiny_module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ DATA = Path(__file__).parent / "data"
 CNN = DATA / "small_cnn.onnx"
 VIT = DATA / "clip_vit" / "model.onnx"
 SIZE = 16
+NETWORK_SIZE = 32
 
 
 def write_onnx(
@@ -85,6 +87,54 @@ def write_onnx(
     else:
         (path.parent / external).parent.mkdir(parents=True, exist_ok=True)
         onnx.save(model, path, save_as_external_data=True, location=external, size_threshold=0)
+    return path
+
+
+def network_weights() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Returns the weights [16, 3, 3, 3] and the bias [16] of the convolution of `write_network`, with a stride of 2."""
+    random = np.random.default_rng(0)
+    weights, bias = (random.normal(size=shape).astype(np.float32) for shape in ((16, 3, 3, 3), 16))
+    return weights, bias
+
+
+def write_network(
+    path: Path,
+    *,
+    steps: Sequence[tuple[str, Any]] = (),
+    statistics: tuple[Any, Any] | None = None,
+    batch: int | str = "batch",
+) -> Path:
+    """Writes a network of scaling steps, a convolution, a batch normalisation with these statistics, and a mean.
+
+    Args:
+      path: of the file.
+      steps: operators and their constants.
+      statistics: mean and variance of each channel of the convolution; None for no batch normalisation.
+      batch: number of images of a call.
+    """
+    weights, bias = network_weights()
+    nodes, tensors, name = [], [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(bias, "b")], "images"
+    for number, (operator, constant) in enumerate(steps):
+        tensors.append(numpy_helper.from_array(np.asarray(constant, np.float32), f"constant{number}"))
+        nodes.append(helper.make_node(operator, [name, f"constant{number}"], [f"step{number}"]))
+        name = f"step{number}"
+    nodes.append(helper.make_node("Conv", [name, "w", "b"], ["convolved"], strides=[2, 2]))
+    name = "convolved"
+    if statistics is not None:
+        ones = np.ones(16, np.float32)
+        for key, values in zip(("gamma", "beta", "mean", "variance"), (ones, 0 * ones, *statistics), strict=True):
+            tensors.append(numpy_helper.from_array(np.asarray(values, np.float32), key))
+        nodes.append(helper.make_node("BatchNormalization", [name, "gamma", "beta", "mean", "variance"], ["normal"]))
+        name = "normal"
+    nodes.append(helper.make_node("Relu", [name], ["active"]))
+    nodes.append(helper.make_node("GlobalAveragePool", ["active"], ["vectors"]))
+    shapes = [[batch, 3, NETWORK_SIZE, NETWORK_SIZE], [batch, 16, 1, 1]]
+    image, vectors = (
+        helper.make_tensor_value_info(key, TensorProto.FLOAT, shape)
+        for key, shape in zip(("images", "vectors"), shapes, strict=True)
+    )
+    graph = helper.make_graph(nodes, "graph", [image], [vectors], tensors)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
     return path
 
 

@@ -3,6 +3,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from pipeline.core.errors import ModuleError
+from pipeline.core.settings import ModuleConfig
 from pipeline.hub.describe import describe
 from pipeline.model_formats.registry import read_module
 from pipeline.savedmodel.safety import check_operations
@@ -27,7 +28,7 @@ def test_inputs_and_outputs_are_read():
 
 def test_it_is_described(tmp_path):
     path = write_onnx(tmp_path / "m" / "model.onnx", dtype=TensorProto.UINT8)
-    text = str(describe(str(path.parent)))
+    text = str(describe(ModuleConfig(str(path.parent))))
     assert "\nformat      ONNX\nimage size  16x16 (shape of the signature's input)\n" in text
     assert "\nembedding   8 values (signature default, output vectors)\n" in text
     assert "\nsignature default\n  in   images: uint8[?,3,16,16]\n  out  vectors: float32[?,8,1,1]" in text
