@@ -18,10 +18,13 @@ from apache_beam.options.pipeline_options import (
 
 from pipeline.beam import internals
 from pipeline.beam.job_server import JobServer
-from pipeline.core.config import suggest_flag
+from pipeline.core.config import describe_unknown_arg
 from pipeline.core.errors import UsageError
+from pipeline.core.suggestions import describe_unknown
 
 DIRECT_RUNNER = "DirectRunner"
+RUNNERS = (DIRECT_RUNNER, "DataflowRunner", "FlinkRunner", "SparkRunner", "PrismRunner", "PortableRunner")
+"""Names of runners, to suggest one of them; Beam has more, and takes the path of any class."""
 _FOR_MODULE = "to bring the module to its workers"
 
 
@@ -40,7 +43,7 @@ def parse_beam_args(args: Sequence[str]) -> PipelineOptions:
         unknown = _unknown_args(parser, args)
     if unknown:
         beam_flags = [flag for action in parser._actions for flag in action.option_strings]
-        raise UsageError(f"unknown argument '{unknown[0]}'; {suggest_flag(unknown[0], beam_flags)}")
+        raise UsageError(describe_unknown_arg(unknown[0], beam_flags))
     return options
 
 
@@ -168,5 +171,7 @@ def make_runner(options: PipelineOptions) -> Any:
     name = runner_name(options)
     try:
         return internals.make_runner(name)
-    except (ValueError, ImportError, AttributeError) as error:
+    except ValueError:
+        raise UsageError(f"--runner={describe_unknown(name, RUNNERS, 'the path of a class')}") from None
+    except (ImportError, AttributeError) as error:
         raise UsageError(f"--runner={name} cannot be used: {error}; try DirectRunner or DataflowRunner") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
-import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +24,7 @@ from pipeline.core.settings import (
     OutputConfig,
     PreprocessConfig,
 )
+from pipeline.core.suggestions import closest
 
 _T = TypeVar("_T")
 
@@ -85,6 +85,7 @@ class RunConfig:
             file_values, file_beam_args = _read_config_file(parser, path)
             values = {**file_values, **values}
             beam_args = _override(file_beam_args, beam_args)
+        _check_misspelt(values, beam_args)
         sections: dict[str, Any] = {
             name: section(**_required(section, {f: values[f] for f in _field_names(section) if f in values}))
             for name, section in _SECTIONS.items()
@@ -274,8 +275,20 @@ def _override(file_args: Sequence[str], command_args: Sequence[str]) -> list[str
     return [*(arg for arg in file_args if option_name(arg) not in named), *command_args]
 
 
-def suggest_flag(arg: str, beam_flags: Iterable[str] = ()) -> str:
-    """Returns advice about an argument that neither this package nor Beam knows.
+def _check_misspelt(values: Mapping[str, Any], beam_args: Iterable[str]) -> None:
+    """Refuses a misspelt flag where a required one is missing; other unknown arguments may be Beam's.
+
+    Raises:
+      UsageError: an argument is like the name of a missing flag. No option of Beam is.
+    """
+    missing = [name for name in _REQUIRED_EMPTY if not values.get(name)]
+    for arg in beam_args:
+        if closest(option_name(arg) or "", missing):
+            raise UsageError(describe_unknown_arg(arg))
+
+
+def describe_unknown_arg(arg: str, beam_flags: Iterable[str] = ()) -> str:
+    """Returns the text about an argument that neither this package nor Beam knows.
 
     Args:
       arg: the argument.
@@ -283,5 +296,7 @@ def suggest_flag(arg: str, beam_flags: Iterable[str] = ()) -> str:
     """
     known = [flag for action in make_parser()._actions for flag in action.option_strings]
     name = option_name(arg)
-    close = difflib.get_close_matches(f"--{name}", [*known, *beam_flags], n=1) if name else []
-    return f"did you mean {close[0]}?" if close else "see --help, and Beam's own options"
+    if not arg.startswith("-"):
+        return f"unknown argument '{arg}'; put a pattern with * in quotes, and each value behind its own flag"
+    meant = closest(f"--{name}", [*known, *beam_flags]) if name else None
+    return f"unknown argument '{arg}'; " + (f"did you mean {meant}?" if meant else "see --help, and Beam's own options")

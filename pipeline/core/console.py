@@ -13,10 +13,11 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pipeline.core.errors import PipelineError, UsageError
 from pipeline.core.quiet import ignore_pillow_warnings
+from pipeline.core.suggestions import describe_unknown
 
 INTERRUPTED = 130
 _EXPLICIT = re.compile("ignored explicit argument (.*)")
@@ -29,6 +30,11 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises the error with a text that names the expected value."""
         raise UsageError(_EXPLICIT.sub(r"\1 arrived, but the flag takes no value", message))
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Raises the error about a value that is none of the choices; argparse's own suggests nothing before 3.14."""
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, describe_unknown(value, map(str, action.choices)))
 
 
 def run_command(command: Callable[[Sequence[str]], int], args: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.core.errors import UsageError
+from pipeline.core.suggestions import describe_unknown
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Registry:
           UsageError: no kind has this name.
         """
         if name not in self.paths:
-            raise UsageError(f"--{self.flag}={name!r} is unknown; expected one of {', '.join(self.paths)}")
+            raise UsageError(f"--{self.flag}={describe_unknown(name, self.paths)}")
         module, _, attribute = self.paths[name].partition(":")
         return getattr(importlib.import_module(module), attribute)
 

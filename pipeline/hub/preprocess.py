@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.core.errors import ModuleError, UsageError
 from pipeline.core.settings import PreprocessConfig
+from pipeline.core.suggestions import describe_unknown
 from pipeline.images.transform import ImageTransform
 from pipeline.images.transforms.files import FileTransform, find_transform, read_transform
 from pipeline.images.transforms.registry import PRESETS
@@ -56,10 +57,7 @@ def _by_flag(text: str) -> NamedTransform:
     if text in PRESETS.names:
         return NamedTransform(PRESETS.load(text), f"preset {text}")
     if not os.path.exists(os.path.expanduser(text)):
-        raise UsageError(
-            f"--preprocess={text} is neither a preset nor a file; expected one of {', '.join(PRESETS.names)}, or the "
-            "path of a file"
-        )
+        raise UsageError(f"--preprocess={describe_unknown(text, PRESETS.names, 'the path of a file')}")
     in_file: FileTransform = read_transform(text)
     return NamedTransform(in_file.transform, f"file {text}", in_file.image_size)
 

@@ -4,6 +4,7 @@ import pytest
 from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
+from pipeline.beam.internals import make_option_parser
 from pipeline.beam.options import (
     check_options,
     is_direct,
@@ -13,6 +14,7 @@ from pipeline.beam.options import (
     runs_in_process,
     temp_location,
 )
+from pipeline.core.config import RunConfig, make_parser
 from pipeline.core.errors import UsageError
 
 
@@ -30,7 +32,7 @@ def test_options_reach_beam():
         (["--runer=DirectRunner"], "unknown argument '--runer=DirectRunner'; did you mean --runner?"),
         (["--direct_num_worker=3"], "unknown argument '--direct_num_worker=3'; did you mean --direct_num_workers?"),
         (["--inputs=a"], "unknown argument '--inputs=a'; did you mean --input?"),
-        (["photos/"], "unknown argument 'photos/'; see --help, and Beam's own options"),
+        (["photos/"], "unknown argument 'photos/'; put a pattern with * in quotes, and each value behind its own flag"),
         (["--runner=DirectRunner", "-x"], "unknown argument '-x'; see --help, and Beam's own options"),
         (
             ["--direct_num_workers=many"],
@@ -65,10 +67,28 @@ def test_other_runners():
     assert type(make_runner(options)).__name__ == "PortableRunner"
 
 
-@pytest.mark.parametrize("name", ["NoSuchRunner", "no.such.Runner", "pipeline.beam.options.NoSuchRunner"])
-def test_unknown_runners_are_refused(name):
+@pytest.mark.parametrize("name", ["no.such.Runner", "pipeline.beam.options.NoSuchRunner"])
+def test_unknown_classes_are_refused(name):
     with pytest.raises(UsageError, match=rf"^--runner={name} cannot be used: .*; try DirectRunner or DataflowRunner$"):
         make_runner(parse_beam_args([f"--runner={name}"]))
+
+
+def test_a_misspelt_runner_is_refused_with_the_right_one():
+    text = (
+        "--runner='FlinkRuner' is unknown; expected one of DirectRunner, DataflowRunner, FlinkRunner, SparkRunner, "
+        "PrismRunner, PortableRunner, or the path of a class; did you mean FlinkRunner?"
+    )
+    with pytest.raises(UsageError, match=f"^{re.escape(text)}$"):
+        make_runner(parse_beam_args(["--runner=FlinkRuner"]))
+
+
+def test_no_option_of_beam_is_taken_for_a_required_flag():
+    """A run that lacks one says so, and not that it does not know an option of Beam."""
+    ours = {option for action in make_parser()._actions for option in action.option_strings}
+    for action in make_option_parser()._actions:
+        for option in set(action.option_strings) - ours:
+            with pytest.raises(UsageError, match=r"^no input: --input=FILE"):
+                RunConfig.from_args([f"{option}=x"])
 
 
 @pytest.mark.parametrize(

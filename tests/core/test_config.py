@@ -6,7 +6,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.config import RunConfig, make_parser, option_name, suggest_flag
+from pipeline.core.config import RunConfig, describe_unknown_arg, make_parser, option_name
 from pipeline.core.errors import UsageError
 from pipeline.core.settings import (
     DecodeConfig,
@@ -246,7 +246,7 @@ def test_nothing_and_empty_files_say_nothing(tmp_path):
         ("max_failure_rate: often", ": argument --max_failure_rate: invalid number value: 'often'"),
         ("max_failure_rate: true", ": max_failure_rate: true arrived where a value was expected"),
         ("key_feature: no", ": key_feature: false arrived where a value was expected"),
-        ("decode: quick", ": argument --decode: invalid choice: 'quick'"),
+        ("decode: quick", ": argument --decode: 'quick' is unknown; expected one of exact, fast"),
         ("image_size: [1, 2, 3]", ": argument --image_size: image size '1,2,3' is not a height and a width"),
         ("max_image_bytes: 5 apples", ": argument --max_image_bytes: '5 apples' is not a size in bytes"),
         ("max_image_bytes: " + "9" * 400, ": argument --max_image_bytes: '9"),
@@ -312,7 +312,16 @@ def test_any_file_makes_a_configuration_or_a_usage_error(tmp_path, content):
         (["--max_pixels=1e6"], "argument --max_pixels: invalid whole number value: '1e6'"),
         (["--image_size=5"], "argument --image_size: image size '5' is not a height and a width in pixels"),
         (["--max_image_bytes=x"], "argument --max_image_bytes: 'x' is not a size in bytes"),
-        (["--input_format=x"], "argument --input_format: invalid choice: 'x'"),
+        (["--input_format=x"], "argument --input_format: 'x' is unknown; expected one of auto, images, "),
+        (
+            ["--engine=openvno"],
+            "argument --engine: 'openvno' is unknown; expected one of auto, openvino, tensorflow; did you mean open",
+        ),
+        (["--normalize=L2"], "argument --normalize: 'L2' is unknown; expected one of none, l2; did you mean l2?"),
+        (
+            ["--output_format=parqet"],
+            "--output_format=parqet: 'parqet' is unknown; expected one of tfrecord, parquet; did",
+        ),
         (["--batch_size=0"], "--batch_size=0 is not a batch size"),
     ],
 )
@@ -324,7 +333,7 @@ def test_bad_arguments(args, message):
 def test_bad_python_values():
     with pytest.raises(UsageError, match=r"^input: a dict arrived where a value or a list of values was expected$"):
         RunConfig.from_flags(**REQUIRED | {"input": {}})
-    with pytest.raises(UsageError, match="invalid choice: 'zip'"):
+    with pytest.raises(UsageError, match="'zip' is unknown; expected one of none, gzip"):
         RunConfig.from_flags(**REQUIRED, compression="zip")
 
 
@@ -365,11 +374,22 @@ def test_option_name(arg, name):
         ("--batchsize=3", "did you mean --batch_size?"),
         ("--runer=x", "did you mean --runner?"),
         ("--qqq", "see --help, and Beam's own options"),
-        ("photos/", "see --help, and Beam's own options"),
+        ("photos/", "put a pattern with * in quotes, and each value behind its own flag"),
     ],
 )
-def test_suggest_flag(arg, advice):
-    assert suggest_flag(arg, ["--runner"]) == advice
+def test_the_text_of_an_unknown_argument(arg, advice):
+    assert describe_unknown_arg(arg, ["--runner"]) == f"unknown argument '{arg}'; {advice}"
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+@pytest.mark.parametrize("spoil", [lambda name: name[:2] + name[3:], lambda name: name + "s", str.upper])
+def test_a_misspelt_flag_is_named_where_a_required_one_is_missing(tmp_path, name, spoil):
+    values = {spoil(key) if key == name else key: value for key, value in REQUIRED.items()}
+    text = f"^unknown argument '--{spoil(name)}={REQUIRED[name]}'; did you mean --{name}\\?$"
+    with pytest.raises(UsageError, match=text):
+        RunConfig.from_args([f"--{key}={value}" for key, value in values.items()])
+    with pytest.raises(UsageError, match=text):
+        from_yaml(tmp_path, yaml.safe_dump(values))
 
 
 def test_a_switch_takes_no_value(tmp_path):

@@ -117,7 +117,7 @@ DIGEST = "0123456789abcdef" * 4
         ),
         (
             lambda: InputConfig(("a",), input_format="jpeg"),
-            "--input_format='jpeg' is not one of its choices: auto, images, tfrecord, webdataset, parquet, csv, list",
+            "--input_format='jpeg' is unknown; expected one of auto, images, tfrecord, webdataset, parquet, csv, list",
         ),
         (
             lambda: InputConfig(("a",), passthrough=("*", "label")),
@@ -149,14 +149,14 @@ DIGEST = "0123456789abcdef" * 4
         ),
         (
             lambda: EngineConfig(engine="onnx"),
-            "--engine='onnx' is not one of its choices: auto, openvino, tensorflow",
+            "--engine='onnx' is unknown; expected one of auto, openvino, tensorflow",
         ),
         (lambda: DecodeConfig(max_pixels=0), "--max_pixels=0 leaves no image; it must be at least 1"),
         (lambda: DecodeConfig(max_image_bytes=-5), "--max_image_bytes=-5 leaves no image; it must be at least 1"),
-        (lambda: DecodeConfig(decode="quick"), "--decode='quick' is not one of its choices: exact, fast"),
+        (lambda: DecodeConfig(decode="quick"), "--decode='quick' is unknown; expected one of exact, fast"),
         (
             lambda: PreprocessConfig(resize="stretch"),
-            "--resize='stretch' is not one of its choices: squash, crop, pad",
+            "--resize='stretch' is unknown; expected one of squash, crop, pad",
         ),
         (
             lambda: PreprocessConfig(crop_fraction=0.0),
@@ -177,13 +177,16 @@ DIGEST = "0123456789abcdef" * 4
         (lambda: OutputConfig(""), "no output: --output=DIRECTORY is required"),
         (
             lambda: OutputConfig("o", output_format=("tfrecord", "csv")),
-            "--output_format=tfrecord,csv: expected some of tfrecord,parquet",
+            "--output_format=tfrecord,csv: 'csv' is unknown; expected one of tfrecord, parquet",
         ),
         (
             lambda: OutputConfig("o", output_format=()),
-            "--output_format=: expected some of tfrecord,parquet",
+            "--output_format is empty; expected some of tfrecord,parquet",
         ),
-        (lambda: OutputConfig("o", compression="zip"), "--compression='zip' is not one of its choices: none, gzip"),
+        (
+            lambda: OutputConfig("o", compression="zip"),
+            "--compression='zip' is unknown; expected one of none, gzip; did you mean gzip?",
+        ),
         *(
             (
                 lambda rate=rate: ExecutionConfig(max_failure_rate=rate),

@@ -216,7 +216,7 @@ def test_digest_is_checked(hub_module):
     ("arguments", "message"),
     [
         ([], "the following arguments are required: COMMAND"),
-        (["destroy"], "argument COMMAND: invalid choice: 'destroy'"),
+        (["destroy"], "argument COMMAND: 'destroy' is unknown; expected one of describe, export, finetune"),
         (["describe"], "the following arguments are required: HANDLE"),
         (["describe", "a", "--jso"], "unrecognized arguments: --jso"),
         (["describe", "/nowhere/at/all"], "module /nowhere/at/all"),

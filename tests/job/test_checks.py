@@ -271,5 +271,7 @@ class TestPreprocessing:
             embed(photos, out, tiny_module, preprocess=tmp_path / "my.yaml")
 
     def test_what_is_neither_a_preset_nor_a_file_is_refused(self, photos, out, tiny_module):
-        with pytest.raises(UsageError, match=r"^--preprocess=clap is neither a preset nor a file; expected"):
+        with pytest.raises(
+            UsageError, match=r"^--preprocess='clap' is unknown; expected one of .*; did you mean clip\?$"
+        ):
             embed(photos, out, tiny_module, preprocess="clap")

@@ -382,7 +382,10 @@ def test_command_prints_what_it_wrote(tmp_path, checkpoint, capsys):
     ("flags", "message"),
     [
         ([], "the following arguments are required: --checkpoint, --output"),
-        (["--checkpoint=a", "--output=b", "--averages=some"], "argument --averages: invalid choice"),
+        (
+            ["--checkpoint=a", "--output=b", "--averages=some"],
+            "argument --averages: 'some' is unknown; expected one of auto, raw, ema",
+        ),
         (["--checkpoint=a", "--output=b", "--image_size=big"], "argument --image_size: invalid int value: 'big'"),
         (["--checkpoint=a", "--output=b", "--class"], "unrecognized arguments: --class"),
         (["--checkpoint=/nowhere/a", "--output=/nowhere/b"], "no checkpoint can be read from /nowhere/a"),

@@ -9,6 +9,7 @@ from dataclasses import field
 from typing import Any
 
 from pipeline.core.errors import UsageError
+from pipeline.core.suggestions import describe_unknown
 
 _BYTE_UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 _BYTE_UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -37,7 +38,7 @@ def check_choices(config: Any) -> None:
     for item in dataclasses.fields(config):
         value, choices = getattr(config, item.name), item.metadata["choices"]
         if choices and value not in choices and (value is not None or item.default is not None):
-            raise UsageError(f"--{item.name}={value!r} is not one of its choices: {', '.join(choices)}")
+            raise UsageError(f"--{item.name}={describe_unknown(value, choices)}")
 
 
 def parse_bytes(text: str) -> int:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from pipeline.core.errors import UsageError
 from pipeline.core.registry import load_registry
 from pipeline.core.settings.flags import check_choices, flag, parse_names
+from pipeline.core.suggestions import describe_unknown
 
 Compression = Literal["none", "gzip"]
 
@@ -41,8 +42,10 @@ class OutputConfig:
         if not self.output:
             raise UsageError("no output: --output=DIRECTORY is required")
         unknown = [name for name in self.output_format if name not in _OUTPUT_FORMATS]
-        if unknown or not self.output_format:
+        if unknown:
             raise UsageError(
-                f"--output_format={','.join(self.output_format)}: expected some of {','.join(_OUTPUT_FORMATS)}"
+                f"--output_format={','.join(self.output_format)}: {describe_unknown(unknown[0], _OUTPUT_FORMATS)}"
             )
+        if not self.output_format:
+            raise UsageError(f"--output_format is empty; expected some of {','.join(_OUTPUT_FORMATS)}")
         check_choices(self)
