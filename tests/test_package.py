@@ -28,12 +28,12 @@ ROWS = (
     "engines",
     "embedding",
     "dataset finetune",
-    "beam",
+    "beam export",
     "job",
     "commands",
 )
 LEVEL = {folder: level for level, row in enumerate(ROWS) for folder in row.split()}
-DOORS = ("__main__", "run", "verify", "compact", "hub.__main__")
+DOORS = ("__main__", "run", "verify", "compact", "hub.__main__", "export.__main__")
 """Modules that `python -m` runs, or that users import by that name; each only calls what lies in a folder."""
 
 
@@ -73,7 +73,7 @@ def run_python(code):
             f"sys.argv = ['{module}', '--help']\n"
             "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
             f"    runpy.run_module('{module}', run_name='__main__')"
-            for module in ("pipeline.run", "pipeline.hub")
+            for module in ("pipeline.run", "pipeline.hub", "pipeline.export")
         ),
     ],
 )
