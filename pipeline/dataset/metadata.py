@@ -3,6 +3,8 @@
 ```
 OUT/spec.json                 origin and format of all vectors
 OUT/embeddings/embeddings-<wave>-SSSSS-of-NNNNN.tfrecord
+OUT/embeddings-<format>/embeddings-<wave>-SSSSS-of-NNNNN.parquet   the same rows in a second format, if there is one
+OUT/schema.pbtxt              the features of the TFRecords, if there are any
 OUT/failures/failures-<wave>-SSSSS-of-NNNNN.jsonl
 OUT/damaged/damaged-<wave>-SSSSS-of-NNNNN.jsonl    records with a row, but a damaged image
 OUT/manifests/<wave>-inputs-*.parquet    the inputs of a wave
@@ -23,7 +25,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from pipeline.core.errors import OutputError
 from pipeline.core.json import OMITTED_IF_NONE, from_json
@@ -42,7 +44,9 @@ KeyKind = Literal["name", "offset", "feature"]
 TableKind = Literal["inputs", "retried"]
 _T = TypeVar("_T")
 _TABLE_PATH = re.compile(rf"{MANIFESTS_NAME}/\d{{5,}}(?:-(?:inputs|retried)-\d{{5,}}\.parquet|\.json)", re.ASCII)
-_SHARD_PATH = re.compile(r"(?:embeddings|failures|damaged)/\w[\w.-]*", re.ASCII)
+SHARD_FOLDERS = (*get_args(ShardKind), *(f"embeddings-{name}" for name in SINKS.names))
+"""The folders of shards. Each holds files of one format; in older data sets, `embeddings` may hold several."""
+_SHARD_PATH = re.compile(r"(?:embeddings(?:-\w+)?|failures|damaged)/\w[\w.-]*", re.ASCII)
 _MANIFEST_PATH = re.compile(rf"(?:^|[/\\]){MANIFESTS_NAME}[/\\](\d{{5,}})\.json$", re.ASCII)
 
 
@@ -196,9 +200,27 @@ def table_path(kind: TableKind, wave: str, index: int = 0) -> str:
     return f"{MANIFESTS_NAME}/{wave}-{kind}-{index:05d}.parquet"
 
 
-def shard_path(kind: ShardKind, wave: str, index: int, count: int, extension: str) -> str:
+def shard_folder(kind: ShardKind, shard_format: str, main_format: str) -> str:
+    """Returns the folder of a shard. Rows in another format than the main one have a folder for their format."""
+    return kind if kind != "embeddings" or shard_format == main_format else f"{kind}-{shard_format}"
+
+
+def main_format_of(manifests: Iterable[Manifest], formats: Sequence[str]) -> str:
+    """Returns the main format of a data set, whose rows are in `embeddings/`: it never changes while there are some.
+
+    Args:
+      manifests: of the data set.
+      formats: of the next wave; the first one becomes the main format if there are no rows yet.
+    """
+    found = {
+        entry.format for manifest in manifests for entry in manifest.outputs if entry.path.startswith("embeddings/")
+    }
+    return next((name for name in (*SINKS.names, *sorted(found)) if name in found), formats[0])
+
+
+def shard_path(folder: str, kind: ShardKind, wave: str, index: int, count: int, extension: str) -> str:
     """Returns the name of a shard, relative to the data set."""
-    return f"{kind}/{kind}-{wave}-{index:05d}-of-{count:05d}{extension}"
+    return f"{folder}/{kind}-{wave}-{index:05d}-of-{count:05d}{extension}"
 
 
 def _from_json(kind: type[_T], path: str) -> _T:

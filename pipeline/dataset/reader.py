@@ -16,13 +16,12 @@ from pipeline.core.failures import DamagedImage, Failure
 from pipeline.core.settings import TIMESTAMP_COLUMN
 from pipeline.dataset.metadata import SPEC_NAME, Manifest, OutputEntry, live, read_manifests, read_spec
 from pipeline.dataset.sinks.base import ShardKind, Sink, find_sink
+from pipeline.dataset.sinks.parquet_schema import TIMESTAMP_TYPE
 from pipeline.dataset.sinks.registry import SINKS
 from pipeline.dataset.superseded import Superseded
 from pipeline.dataset.tables import read_entries
 from pipeline.storage import filesystem
 
-TIMESTAMP_TYPE = pa.timestamp("us", tz="UTC")
-"""Type of the column `event_timestamp`."""
 _Line = TypeVar("_Line", Failure, DamagedImage)
 
 
@@ -109,6 +108,10 @@ class LiveWave:
         for entry in self.entries:
             yield from self.rows_of(entry)
 
+    def rows_with_times(self, entry: OutputEntry) -> Iterator[pa.RecordBatch]:
+        """Yields all rows of one shard of the wave, and the time of each in the column `event_timestamp`."""
+        return map(self._with_time, self.rows_of(entry, lambda name: True))
+
     def columns(self, is_wanted: Callable[[str], bool]) -> Iterator[pa.RecordBatch]:
         """Yields the key, the wanted columns and the time, `event_timestamp`, of all rows that the wave wrote."""
         for entry in self.entries:
@@ -190,25 +193,30 @@ class Shard:
       manifest: of its wave, without the wave's outputs.
       entry: the file.
       is_counted: whether its rows or lines count: its wave is live, and the file has the format that readers prefer.
+      formats: those that a compaction writes from its rows.
     """
 
     manifest: Manifest
     entry: OutputEntry
     is_counted: bool
+    formats: tuple[str, ...] = ()
 
 
-def shards_of(manifest: Manifest, *, is_live: bool) -> Iterator[Shard]:
+def shards_of(manifest: Manifest, *, is_live: bool, formats: Sequence[str] = ()) -> Iterator[Shard]:
     """Yields the files of a wave.
 
     Args:
       manifest: of the wave.
       is_live: whether the wave is live.
+      formats: those that a compaction writes: each from the files in this format, or else in the preferred one.
     """
     kinds = get_args(ShardKind) if is_live else ()
     counted = {entry.path for kind in kinds for entry in manifest.files(kind)}
+    sources = {name: manifest.files("embeddings", (name, *SINKS.names)) for name in formats if is_live}
     bare = dataclasses.replace(manifest, outputs=())
     for entry in manifest.outputs:
-        yield Shard(bare, entry, entry.path in counted)
+        written = tuple(name for name, entries in sources.items() if entry in entries)
+        yield Shard(bare, entry, entry.path in counted, written)
 
 
 def live_waves(output: str, sinks: Sequence[Sink] = ()) -> Iterator[LiveWave]:

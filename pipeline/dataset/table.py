@@ -15,9 +15,9 @@ from pipeline.core.settings import TIMESTAMP_COLUMN
 from pipeline.dataset.columns import TABLE_FORMATS, TableColumns, from_text
 from pipeline.dataset.existing import gone_inputs
 from pipeline.dataset.metadata import SPEC_NAME, Manifest, OutputEntry, read_spec
-from pipeline.dataset.reader import TIMESTAMP_TYPE, LiveWave, live_manifests, waves_of
+from pipeline.dataset.reader import LiveWave, live_manifests, waves_of
 from pipeline.dataset.sinks.base import Sink
-from pipeline.dataset.sinks.parquet_schema import to_schema
+from pipeline.dataset.sinks.parquet_schema import TIMESTAMP_TYPE, to_schema
 from pipeline.dataset.sinks.registry import SINKS
 from pipeline.dataset.superseded import Superseded
 from pipeline.dataset.tables import InputEntry

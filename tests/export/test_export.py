@@ -244,7 +244,7 @@ def test_each_index_finds_the_vectors(kind, tmp_path):
     export(tmp_path / "out", "faiss", tmp_path / "faiss", f"--index={kind}")
     index = faiss.read_index(str(tmp_path / "faiss" / "index.faiss"))
     keys = pq.read_table(tmp_path / "faiss" / "keys.parquet")["key"].to_pylist()
-    assert type(index) is {"flat": faiss.IndexFlat, "ivf": faiss.IndexIVFFlat, "hnsw": faiss.IndexHNSWFlat}[kind]
+    assert isinstance(index, {"flat": faiss.IndexFlat, "ivf": faiss.IndexIVFFlat, "hnsw": faiss.IndexHNSWFlat}[kind])
     distances, found = index.search(np.array([vectors[key] for key in keys], np.float32), 1)
     assert [keys[number] for number in found[:, 0]] == keys
     assert not distances.any()

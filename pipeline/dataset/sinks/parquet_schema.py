@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 
 from pipeline.core.settings import OUTPUT_FEATURES, TIMESTAMP_COLUMN
 
+TIMESTAMP_TYPE = pa.timestamp("us", tz="UTC")
+"""Type of the column `event_timestamp`."""
 _FIXED = (*OUTPUT_FEATURES, TIMESTAMP_COLUMN)
 
 
@@ -45,6 +47,12 @@ def to_schema(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         for item in schema
     ]
     return pa.record_batch(columns, schema=schema)
+
+
+def without_times(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Returns rows without the column `event_timestamp`; a copied feature of this name stays."""
+    index = rows.schema.get_field_index(TIMESTAMP_COLUMN)
+    return rows.remove_column(index) if index >= 0 and rows.column(index).type == TIMESTAMP_TYPE else rows
 
 
 def _common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType:

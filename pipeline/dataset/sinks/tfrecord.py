@@ -9,6 +9,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from pipeline.dataset.sinks.base import SinkSettings
+from pipeline.dataset.sinks.example_schema import example_schema
 from pipeline.dataset.sinks.files import FileSink
 from pipeline.storage import filesystem
 from pipeline.tfrecords import tfrecord
@@ -46,6 +47,11 @@ class TFRecordSink(FileSink):
                     yield from decode_rows(waiting)
                     waiting = []
             yield from decode_rows(waiting)
+
+    def describe(self, columns: pa.Schema, dimension: int, before: bytes) -> bytes:
+        """See `Sink`."""
+        stored = pa.schema([(item.name, self.stored_type(item.type)) for item in columns])
+        return example_schema(stored, dimension, before)
 
     def stored_type(self, kind: pa.DataType) -> pa.DataType:
         """See `Sink`."""
