@@ -15,10 +15,20 @@ if TYPE_CHECKING:
     from pipeline.beam.write import WriteEmbeddings
     from pipeline.core.config import RunConfig
     from pipeline.dataset.reader import read_embeddings
+    from pipeline.dataset.table import read_table
     from pipeline.embedding.embedder import Embedder
     from pipeline.job.run import run
 
-__all__ = ["EmbedImages", "Embedder", "ReadImages", "RunConfig", "WriteEmbeddings", "read_embeddings", "run"]
+__all__ = [
+    "EmbedImages",
+    "Embedder",
+    "ReadImages",
+    "RunConfig",
+    "WriteEmbeddings",
+    "read_embeddings",
+    "read_table",
+    "run",
+]
 
 _MODULES = {
     "EmbedImages": "pipeline.beam.embed",
@@ -27,6 +37,7 @@ _MODULES = {
     "RunConfig": "pipeline.core.config",
     "WriteEmbeddings": "pipeline.beam.write",
     "read_embeddings": "pipeline.dataset.reader",
+    "read_table": "pipeline.dataset.table",
     "run": "pipeline.job.run",
 }
 

@@ -136,9 +136,7 @@ def stage(
 ) -> list[StagedBundle]:
     """Writes batches to staged shards of a wave, as one bundle."""
     directory = output if isinstance(output, LockedDirectory) else unlocked(output)
-    with BundleWriter(
-        directory, wave, make_sinks(formats), SinkSettings(compression, STARTED, to_json(SPEC))
-    ) as writer:
+    with BundleWriter(directory, wave, make_sinks(formats), SinkSettings(compression, to_json(SPEC))) as writer:
         for batch in batches:
             writer.add(batch)
         return [writer.close()]

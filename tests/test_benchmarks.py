@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import clusters, commits, data, fidelity, inputs, planning, presets, run, scale, waves
+from benchmarks import clusters, commits, data, fidelity, inputs, planning, presets, reading, run, scale, waves
 from benchmarks.contenders import CONTENDERS, Contender
 from benchmarks.measure import Measurement, Round
 from benchmarks.report import format_table, summarize
@@ -334,3 +334,11 @@ def test_large_files_are_one_file_with_one_row_group(tmp_path):
     assert 10_000 < path.stat().st_size < 30_000
     count = inputs.write_large(images, "tar", 20_000, tmp_path)
     assert len(list((tmp_path / f"tar-{count}").iterdir())) == 1
+
+
+@pytest.mark.parametrize("file_format", ["tfrecord", "parquet"])
+def test_the_data_set_of_the_reading_benchmark(tmp_path, file_format):
+    reading.write_dataset(str(tmp_path), file_format, rows=2000, dimension=4)
+    found = reading.read(str(tmp_path), "key,label")
+    assert found.rows == 2000
+    assert found.peak_mib >= found.start_mib > 0

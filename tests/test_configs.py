@@ -71,7 +71,8 @@ def test_local_yaml_runs_on_sample_records(tmp_path, monkeypatch, tiny_module):
     assert (summary.records, summary.embedded, summary.runner) == (2, 2, "DirectRunner")
     out = tmp_path / "local_run/from_config"
     assert keys(out) == [b"key-0", b"key-1"]
-    assert {path.suffix for path in (out / "embeddings").iterdir()} == {".tfrecord", ".parquet"}
+    assert {path.suffix for path in (out / "embeddings").iterdir()} == {".tfrecord"}
+    assert {path.suffix for path in (out / "embeddings-parquet").iterdir()} == {".parquet"}
     (batch,) = {tuple(batch.schema.names) for batch in read_embeddings(str(out))}
     assert {"image/label", "image/size"} <= set(batch)
 

@@ -147,6 +147,7 @@ def test_a_run_that_is_killed_thirty_times_ends_like_one_that_is_not(server, tmp
         "embeddings",
         "failures",
         "manifests",
+        "schema.pbtxt",
         "spec.json",
         "summary.json",
     ]

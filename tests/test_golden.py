@@ -1,23 +1,28 @@
-"""The formats on disk: `tests/golden/v1` and `v2` are data sets of these format versions and stay readable for good.
+"""The formats on disk: `tests/golden/v1` to `v3` are data sets of these format versions and stay readable for good.
 
-`write`, below, writes a data set of the present version; it wrote `v2`, and an earlier one wrote `v1`. When a format
-changes on purpose, its version rises and another directory joins these; what is in these never changes.
+`write`, below, writes a data set of the present version; it wrote `v3`, and earlier ones wrote the others. When a
+format changes on purpose, its version rises and another directory joins these; what is in these never changes.
 """
 
 import dataclasses
+import datetime
 import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
 
 from pipeline.core.failures import Failure
 from pipeline.core.json import from_json, to_json
 from pipeline.core.records import Feature
+from pipeline.dataset.columns import from_text
 from pipeline.dataset.compact import compact
 from pipeline.dataset.metadata import next_wave, read_manifests, read_spec
 from pipeline.dataset.ownership import remove_remains, start_over
 from pipeline.dataset.reader import read_embeddings, read_failures
+from pipeline.dataset.table import read_table
 from pipeline.dataset.tables import read_entries, read_retried
 from pipeline.dataset.verify import verify
 from pipeline.embedding.dataset_spec import Spec, differing_fields
@@ -28,11 +33,13 @@ from tests.dataset.planning import Covered
 from tests.datasets import SPEC, add_wave, complete, contents, entry, make_batch, unlocked
 
 GOLDEN = Path(__file__).parent / "golden"
-V1, V2 = GOLDEN / "v1", GOLDEN / "v2"
-RETRIED = {V1: "b@20", V2: "/in/b@20-31"}
+V1, V2, V3 = (GOLDEN / name for name in ("v1", "v2", "v3"))
+RETRIED = {V1: "b@20", V2: "/in/b@20-31", V3: "/in/b@20-31"}
+PARQUET = {V1: "embeddings", V2: "embeddings", V3: "embeddings-parquet"}
 
-every_version = pytest.mark.parametrize("golden", [V1, V2], ids=lambda path: path.name)
+every_version = pytest.mark.parametrize("golden", [V1, V2, V3], ids=lambda path: path.name)
 
+WRITTEN = "embeddings-00000-00000-of-00001"
 FEATURES = {
     "label": Feature("int64", (3, -1)),
     "name": Feature("bytes", (b"\xff", "ünï".encode())),
@@ -51,7 +58,7 @@ def write(output: Path) -> None:
     add_wave(output, "00000", first, inputs=inputs, formats=("tfrecord", "parquet"))
     second = make_batch({"a": [4, 5, 6]})
     changed = (entry("a", size_bytes=11, mtime_s=2.5),)
-    add_wave(output, "00001", second, inputs=changed, retried=(RETRIED[V2],), compression="gzip", image_feature="img")
+    add_wave(output, "00001", second, inputs=changed, retried=(RETRIED[V3],), compression="gzip", image_feature="img")
 
 
 def without_what_varies(manifest: bytes) -> dict[str, object]:
@@ -78,9 +85,24 @@ def test_the_data_set_is_readable_and_complete(golden):
 
 
 @every_version
+def test_it_is_a_table(golden):
+    table = read_table(golden)
+    assert table.schema.metadata == {b"spec.json": to_json(read_spec(str(golden)))}
+    rows = {row.pop("key"): row for row in table.read_all().to_pylist()}
+    times = {key: row.pop("event_timestamp") for key, row in rows.items()}
+    no_features = {"box": None, "label": None, "name": None}
+    assert rows["a"] == {"embedding": [4, 5, 6], **no_features}
+    old = rows["\\xff\n"]
+    assert (old["label"], old["name"], old["box"]) == ([3, -1], [b"\xff", "ünï".encode()], [0.5, 0.25])
+    first, second = read_manifests(str(golden))
+    assert times == {"a": second.committed, "\\xff\n": first.committed}
+    assert first.committed - datetime.datetime.fromisoformat(first.started) == datetime.timedelta(seconds=first.seconds)
+
+
+@every_version
 def test_what_is_read_from_it(golden):
     spec = read_spec(str(golden))
-    assert dataclasses.replace(spec, format_version=2) == SPEC
+    assert dataclasses.replace(spec, format_version=3) == SPEC
     assert differing_fields(spec, SPEC) == []
     first, second = read_manifests(str(golden))
     assert list(read_entries(str(golden), first)) == [
@@ -97,8 +119,8 @@ def test_what_is_read_from_it(golden):
     assert second.outputs[0].path == "embeddings/embeddings-00001-00000-of-00001.tfrecord.gz"
 
 
-def test_the_versions_differ_only_in_the_manifests():
-    for golden, version in ((V1, 1), (V2, 2)):
+def test_the_versions_differ_only_where_they_should():
+    for golden, version in ((V1, 1), (V2, 2), (V3, 3)):
         assert read_spec(str(golden)).format_version == version
         assert {manifest.format_version for manifest in read_manifests(str(golden))} == {version}
     first, second = contents(V1), contents(V2)
@@ -108,24 +130,29 @@ def test_the_versions_differ_only_in_the_manifests():
         "manifests/00001-retried-00000.parquet",
     ]
     assert {**json.loads(first["spec.json"]), "format_version": 2} == json.loads(second["spec.json"])
+    third = contents(V3)
+    assert set(third) - set(second) == {f"embeddings-parquet/{WRITTEN}.parquet", "schema.pbtxt"}
+    assert set(second) - set(third) == {f"embeddings/{WRITTEN}.parquet"}
 
 
 def test_what_is_written_now_is_the_same(tmp_path):
     write(tmp_path)
-    now, then = contents(tmp_path), contents(V2)
+    now, then = contents(tmp_path), contents(V3)
     assert now.keys() == then.keys()
     # Optional fields may be added within a version: their defaults are what was done before.
     assert now["spec.json"] == to_json(SPEC)
     assert from_json(Spec, then["spec.json"]) == SPEC
     for name in then:
         if name.endswith(".json") and name.startswith("manifests/"):
-            fields = without_what_varies(now[name])
-            assert fields.pop("damaged_but_embedded") == 0
-            assert fields == without_what_varies(then[name])
-            assert set(json.loads(now[name])) == {*json.loads(then[name]), "damaged_but_embedded"}
+            assert without_what_varies(now[name]) == without_what_varies(then[name])
+            columns = from_text(json.loads(now[name])["columns"]).names
+            assert columns == (["box", "label", "name"] if "00000" in name else [])
         elif name.startswith("manifests/"):
-            assert pq.read_schema(tmp_path / name).equals(pq.read_schema(V2 / name), check_metadata=True)
-            assert pq.read_table(tmp_path / name).equals(pq.read_table(V2 / name))
+            assert pq.read_schema(tmp_path / name).equals(pq.read_schema(V3 / name), check_metadata=True)
+            assert pq.read_table(tmp_path / name).equals(pq.read_table(V3 / name))
+        elif name == "schema.pbtxt":  # protobuf may change how it writes text
+            first, second = (text_format.Parse(text[name], schema_pb2.Schema()) for text in (now, then))
+            assert first == second
         elif name.startswith("failures/"):
             assert now[name] == then[name]
             assert then[name] == "".join(f"{failure.to_json()}\n" for failure in FAILURES).encode()
@@ -147,10 +174,12 @@ def test_a_tfrecord_file_holds_examples(golden):
 @every_version
 def test_a_parquet_file_has_the_same_schema(tmp_path, golden):
     write(tmp_path)
-    name = "embeddings/embeddings-00000-00000-of-00001.parquet"
-    now, then = pq.ParquetFile(tmp_path / name), pq.ParquetFile(golden / name)
+    name = f"{WRITTEN}.parquet"
+    now = pq.ParquetFile(tmp_path / "embeddings-parquet" / name)
+    then = pq.ParquetFile(golden / PARQUET[golden] / name)
     assert now.schema_arrow.equals(then.schema_arrow)
-    assert now.read().equals(then.read())
+    columns = [name for name in then.schema_arrow.names if name != "event_timestamp"]
+    assert now.read(columns).equals(then.read(columns))
     assert then.schema_arrow.metadata == {b"spec.json": (golden / "spec.json").read_bytes()}
     assert now.schema_arrow.metadata == {b"spec.json": to_json(SPEC)}
 
@@ -168,11 +197,17 @@ def test_it_can_be_compacted(copy):
     assert compact(str(copy)).superseded == 1
     assert verify(str(copy)).rows == 2
     (manifest,) = read_manifests(str(copy))
-    assert manifest.format_version == 2
+    assert manifest.format_version == 3
     inputs = {item.name: item for item in read_entries(str(copy), manifest)}
     assert sorted(inputs) == ["a", "b", "bad\udcff\n.jpg"]
     assert inputs["a"] == entry("a", size_bytes=11, mtime_s=2.5)
     assert list(read_failures(str(copy))) == [FAILURES[1]]
+    assert {Path(item.path).parent.name: item.format for item in manifest.files("embeddings")} == {
+        "embeddings": "tfrecord"
+    }
+    assert [path.name for path in (copy / "embeddings-parquet").iterdir()] == [
+        f"embeddings-{manifest.wave}-00000-of-00001.parquet"
+    ]
     assert complete(copy)
 
 
@@ -191,7 +226,7 @@ def test_it_goes_on(copy):
         inputs=[entry("c")],
         retried=[bad.path],
     )
-    assert (manifest.wave, manifest.format_version) == ("00002", 2)
+    assert (manifest.wave, manifest.format_version) == ("00002", 3)
     assert Covered(copy).plan([*done, new]).waves == []
     assert verify(str(copy)).rows == 4
     assert list(read_failures(str(copy))) == []
@@ -201,5 +236,6 @@ def test_it_goes_on(copy):
 @every_version
 def test_it_starts_over(copy):
     start_over(unlocked(copy), SPEC)
-    assert sorted(contents(copy)) == ["manifests/00002.json", "spec.json"]
+    names = [name for name in contents(copy) if name != "schema.pbtxt"]
+    assert names == ["manifests/00002.json", "spec.json"]
     assert complete(copy)

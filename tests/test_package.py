@@ -40,13 +40,13 @@ ROWS = (
     "engines",
     "embedding",
     "dataset finetune",
-    "report",
+    "report export",
     "beam",
     "job",
     "commands",
 )
 LEVEL = {folder: level for level, row in enumerate(ROWS) for folder in row.split()}
-DOORS = ("__main__", "run", "verify", "compact", "neighbours", "hub.__main__", "report.__main__")
+DOORS = ("__main__", "run", "verify", "compact", "neighbours", "hub.__main__", "report.__main__", "export.__main__")
 """Modules that `python -m` runs, or that users import by that name; each only calls what lies in a folder."""
 
 
@@ -58,6 +58,7 @@ def test_the_public_names():
         "RunConfig",
         "WriteEmbeddings",
         "read_embeddings",
+        "read_table",
         "run",
     ]
     for name in pipeline.__all__:
@@ -85,7 +86,7 @@ def run_python(code):
             f"sys.argv = ['{module}', '--help']\n"
             "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
             f"    runpy.run_module('{module}', run_name='__main__')"
-            for module in ("pipeline.run", "pipeline.hub", "pipeline.report", "pipeline.neighbours")
+            for module in ("pipeline.run", "pipeline.hub", "pipeline.report", "pipeline.neighbours", "pipeline.export")
         ),
     ],
 )

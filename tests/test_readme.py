@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -65,8 +66,16 @@ def test_tensorflow_reads_the_data_set(home: Path) -> None:
 
 @pytest.mark.slow
 def test_pandas_reads_the_data_set(home: Path) -> None:
-    output = _run(home, _block("import pandas") + "\nprint(len(table), sorted(table.columns))")
-    assert "128 ['embedding', 'image/label', 'image/size', 'key']" in output
+    output = _run(home, _block("read_pandas") + "\nprint(len(table), sorted(table.columns))")
+    assert "128 ['embedding', 'event_timestamp', 'image/label', 'image/size', 'key']" in output
+
+
+@pytest.mark.slow
+def test_duckdb_and_polars_read_the_data_set(home: Path) -> None:
+    counts = ast.literal_eval(_run(home, _block("import duckdb")))
+    assert sum(count for _, count in counts) == 128
+    assert all(isinstance(label, int | None) for label, _ in counts)
+    assert "embedding" in _run(home, _block("import polars"))
 
 
 @pytest.mark.slow

@@ -38,19 +38,21 @@ class Waves:
       every: names of all waves.
       live: names of the live waves.
       needs_keys: whether the keys of all rows must be read to find the superseded rows.
+      formats: those that a compaction writes.
     """
 
     output: str
     every: tuple[str, ...]
     live: tuple[str, ...]
     needs_keys: bool
+    formats: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, output: str, manifests: Sequence[Manifest]) -> Waves:
+    def of(cls, output: str, manifests: Sequence[Manifest], formats: tuple[str, ...] = ()) -> Waves:
         """Returns the waves of all manifests of a data set."""
         counting = live(manifests)
         every, names = (tuple(manifest.wave for manifest in group) for group in (manifests, counting))
-        return cls(output, every, names, needs_keys(counting))
+        return cls(output, every, names, needs_keys(counting), formats)
 
 
 @dataclass(frozen=True)
@@ -221,9 +223,10 @@ class _ShardsFn(beam.DoFn):
     def __init__(self, waves: Waves) -> None:
         self._output = waves.output
         self._live = frozenset(waves.live)
+        self._formats = waves.formats
 
     def process(self, name: str) -> Iterator[Shard]:
-        yield from shards_of(read_manifest(self._output, name), is_live=name in self._live)
+        yield from shards_of(read_manifest(self._output, name), is_live=name in self._live, formats=self._formats)
 
 
 class _LiveWaves:
@@ -263,11 +266,9 @@ class _ReadCurrentFn(beam.DoFn):
         self._waves = _LiveWaves(output)
 
     def process(self, shard: Shard, superseded: Superseded) -> Iterator[EmbeddingBatch | TaggedOutput]:
-        if not shard.is_counted:
-            return
         count = 0
-        for batch in current_batches(self._waves.wave_of(shard, superseded), shard.entry):
-            count += batch.num_rows + len(batch.failures)
+        for batch in current_batches(self._waves.wave_of(shard, superseded), shard):
+            count += batch.num_rows + len(batch.failures) if shard.is_counted else 0
             yield batch
         yield TaggedOutput(_COUNTS, count)
 

@@ -87,8 +87,8 @@ class WriteEmbeddings(beam.PTransform):
             is_new = existing is None
             check_same_space(output, existing or self.spec, self.spec)
         spec_json = b"{}" if self.spec is None else to_json(self.spec)
-        header = self.header or _next_header(output)
-        settings = SinkSettings(self.compression, header.started, spec_json)
+        header = self.header or _next_header(output, [sink.name for sink in self._sinks])
+        settings = SinkSettings(self.compression, spec_json)
         staged = batches | "Stage" >> beam.ParDo(_StageFn(directory, header.name, self._sinks, settings))
         # A wave without records has no staged files, but must be committed too.
         once = batches.pipeline | f"{self.label}/Once" >> beam.Impulse()
@@ -98,9 +98,10 @@ class WriteEmbeddings(beam.PTransform):
         return once | "Commit" >> beam.Map(commit, beam.pvalue.AsIter(staged), read)
 
 
-def _next_header(output: str) -> WaveHeader:
-    name = metadata.next_wave(metadata.read_manifests(output))
-    return WaveHeader(name, datetime.datetime.now(datetime.UTC), {})
+def _next_header(output: str, formats: Sequence[str]) -> WaveHeader:
+    manifests = metadata.read_manifests(output)
+    now = datetime.datetime.now(datetime.UTC)
+    return WaveHeader(metadata.next_wave(manifests), now, {}, main_format=metadata.main_format_of(manifests, formats))
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,10 @@ def _command(args: Sequence[str]) -> int:
         from pipeline.job.maintain import compact_on_runner
 
         done = compact_on_runner(given.output, options, steal_lock=given.steal_lock)
-    if done.waves < 2:
+    if done.waves < 2 and not done.rows:
         print_line("nothing to do: the data set has one wave")
+    elif done.waves < 2:
+        print_line(f"the wave was written again, with a folder for each format: {done.rows} rows kept")
     else:
         print_line(f"{done.waves} waves became one: {done.rows} rows kept, {done.superseded} superseded dropped")
     return 0

@@ -105,12 +105,15 @@ class EmbeddingBatch:
       failures: the records that have no row.
       sources: `ImageRecord.source` of each row; empty if unknown.
       damaged: the records that have a row although their image is damaged.
+      formats: names of the sinks that write the rows, if not all do: a compaction writes each format from its own
+        files. The rows may then have the column `event_timestamp`: when they were committed.
     """
 
     rows: tuple[pa.RecordBatch, ...]
     failures: tuple[Failure, ...]
     sources: tuple[str, ...]
     damaged: tuple[DamagedImage, ...] = ()
+    formats: tuple[str, ...] = ()
 
     @property
     def num_rows(self) -> int:

@@ -12,20 +12,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.core.errors import IntegrityError, OutputError
+from pipeline.dataset.columns import merged, to_text
 from pipeline.dataset.metadata import (
     KeyKind,
     Manifest,
     OutputEntry,
     TableEntry,
     TableKind,
+    main_format_of,
     manifest_path,
     read_manifest,
+    read_manifests,
+    read_spec,
+    shard_folder,
     shard_path,
     table_path,
 )
 from pipeline.dataset.ownership import write_manifest
 from pipeline.dataset.plan_files import read_covered
-from pipeline.dataset.sinks.base import ShardKind, Sink, StagedShard, find_sink
+from pipeline.dataset.sinks.base import SCHEMA_NAME, ShardKind, Sink, StagedShard, find_sink
+from pipeline.dataset.sinks.registry import SINKS
 from pipeline.dataset.tables import stage_table
 from pipeline.dataset.writer import BundleCounts, StagedBundle
 from pipeline.storage import filesystem
@@ -49,6 +55,8 @@ class WaveHeader:
       image_feature: what holds the images of records: a feature, a column or a member. `image/encoded` by default.
       input_keys: the origins of the keys of `inputs`.
       replaces: names of older waves whose rows this wave contains.
+      row_time: see `Manifest`.
+      main_format: format of the rows in `embeddings/`, see `main_format_of`; None: found from all manifests.
     """
 
     name: str
@@ -61,6 +69,8 @@ class WaveHeader:
     image_feature: str = "image/encoded"
     input_keys: tuple[KeyKind, ...] = ()
     replaces: tuple[str, ...] = ()
+    row_time: str | None = None
+    main_format: str | None = None
 
 
 def commit_wave(
@@ -120,18 +130,20 @@ def _publish(
             f"wave {header.name}: {records_read} records were read, but {counts.embedded} embedded and {failed} "
             "failed; expected the same number; please report this"
         )
+    columns = merged(pa.ipc.read_schema(pa.py_buffer(text)) for text in dict.fromkeys(item.columns for item in bundles))
     keys: set[KeyKind] = set(header.input_keys)
     covered = read_covered(header.plan_files, header.key_feature, counts.inputs)
     inputs = [stage_table(directory, header.name, "inputs", _noting_keys(covered, keys)), header.inputs]
+    _describe(directory, header, bundles, columns, sinks)
     return Manifest(
         wave=header.name,
         inputs=_publish_tables(directory, header.name, "inputs", inputs),
-        outputs=_publish_shards(directory, header.name, bundles, sinks),
+        outputs=_publish_shards(directory, header, bundles, sinks),
         embedded=counts.embedded,
         failed=failed,
         failures_by_reason=dict(sorted(counts.reasons.items())),
         started=header.started.isoformat(),
-        seconds=round((datetime.datetime.now(datetime.UTC) - header.started).total_seconds(), 3),
+        seconds=round((datetime.datetime.now(datetime.UTC) - header.started).total_seconds(), 6),
         versions=header.versions,
         key_feature=header.key_feature,
         image_feature=header.image_feature,
@@ -141,6 +153,8 @@ def _publish(
         zero_vectors=counts.zero_vectors,
         duplicate_vectors=counts.duplicate_vectors,
         damaged_but_embedded=counts.damaged,
+        columns=to_text(columns),
+        row_time=header.row_time,
     )
 
 
@@ -164,6 +178,37 @@ def _publish_tables(
     )
 
 
+def _describe(
+    directory: LockedDirectory,
+    header: WaveHeader,
+    bundles: Sequence[StagedBundle],
+    columns: pa.Schema,
+    sinks: Sequence[Sink],
+) -> None:
+    """Adds the columns of a wave to `schema.pbtxt`, before its rows are committed."""
+    spec = read_spec(directory.path)
+    formats = {shard.format for bundle in bundles for shard in bundle.shards if shard.kind == "embeddings"}
+    if spec is None or not formats:
+        return
+    path = filesystem.join(directory.path, SCHEMA_NAME)
+    found = filesystem.read_bytes(path) if filesystem.exists(path) else b""
+    for name in sorted(formats):
+        try:
+            text = find_sink(name, sinks).describe(columns, spec.dimension, b"" if header.replaces else found)
+        except ValueError as error:
+            raise OutputError(f"{path} is damaged: {error}; remove it, and run python -m pipeline.compact") from error
+        if text and text != found:
+            directory.replace(SCHEMA_NAME, text)
+
+
+def _main_format(output: str, header: WaveHeader, shards: Sequence[StagedShard]) -> str:
+    if header.main_format is not None:
+        return header.main_format
+    found = {shard.format for shard in shards if shard.kind == "embeddings"}
+    formats = [name for name in (*SINKS.names, *sorted(found)) if name in found]
+    return main_format_of(read_manifests(output), formats) if formats else SINKS.names[0]
+
+
 def _unified(
     directory: LockedDirectory, wave: str, shards: Sequence[StagedShard], sinks: Sequence[Sink]
 ) -> list[StagedShard]:
@@ -178,17 +223,20 @@ def _unified(
 
 
 def _publish_shards(
-    directory: LockedDirectory, wave: str, bundles: Iterable[StagedBundle], sinks: Sequence[Sink]
+    directory: LockedDirectory, header: WaveHeader, bundles: Iterable[StagedBundle], sinks: Sequence[Sink]
 ) -> tuple[OutputEntry, ...]:
+    wave = header.name
     shards = [shard for bundle in bundles for shard in bundle.shards]
     ordered = sorted(shards, key=lambda shard: (shard.kind, shard.extension, shard.first_key, shard.path))
     total = Counter((shard.kind, shard.extension) for shard in ordered)
     index: Counter[tuple[str, str]] = Counter()
     outputs: list[OutputEntry] = []
     moves: dict[tuple[ShardKind, str], list[Move]] = {}
+    main = _main_format(directory.path, header, ordered)
     for shard in _unified(directory, wave, ordered, sinks):
         group = (shard.kind, shard.extension)
-        name = shard_path(shard.kind, wave, index[group], total[group], shard.extension)
+        folder = shard_folder(shard.kind, shard.format, main)
+        name = shard_path(folder, shard.kind, wave, index[group], total[group], shard.extension)
         index[group] += 1
         moves.setdefault((shard.kind, shard.format), []).append(Move(shard.path, filesystem.join(directory.path, name)))
         crc32c = f"{shard.crc32c:08x}"

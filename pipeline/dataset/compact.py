@@ -11,10 +11,10 @@ from pipeline.core.json import to_json
 from pipeline.core.records import EmbeddingBatch
 from pipeline.core.settings import Compression
 from pipeline.dataset.commit import WaveHeader, commit_wave
-from pipeline.dataset.metadata import Manifest, OutputEntry, live, next_wave, require_spec
+from pipeline.dataset.metadata import Manifest, live, main_format_of, next_wave, require_spec
 from pipeline.dataset.ownership import remove_remains, remove_waves
-from pipeline.dataset.reader import LiveWave, live_waves, shards_of
-from pipeline.dataset.sinks.base import SinkSettings, make_sinks
+from pipeline.dataset.reader import LiveWave, Shard, live_waves, shards_of
+from pipeline.dataset.sinks.base import SinkSettings, find_sink, make_sinks
 from pipeline.dataset.sinks.registry import SINKS
 from pipeline.dataset.tables import INPUTS_SCHEMA, copy_inputs, stage_table
 from pipeline.dataset.writer import BundleWriter
@@ -57,25 +57,26 @@ class CompactedWave:
 
 def rewrite_here(directory: LockedDirectory, target: CompactedWave) -> Manifest:
     """Writes and commits a compacted wave in this process; returns its manifest."""
-    settings = SinkSettings(target.compression, target.header.started, to_json(require_spec(directory.path)))
+    settings = SinkSettings(target.compression, to_json(require_spec(directory.path)))
     sinks = make_sinks(target.formats)
     with BundleWriter(directory, target.header.name, sinks, settings) as writer:
         for wave in live_waves(directory.path):
-            for shard in shards_of(wave.manifest, is_live=True):
-                if shard.is_counted:
-                    for batch in current_batches(wave, shard.entry):
-                        writer.add(batch)
+            for shard in shards_of(wave.manifest, is_live=True, formats=target.formats):
+                for batch in current_batches(wave, shard):
+                    writer.add(batch)
         staged = writer.close()
     return commit_wave(directory, target.header, [staged])
 
 
-def current_batches(wave: LiveWave, entry: OutputEntry) -> Iterator[EmbeddingBatch]:
-    """Yields the current rows or failures of one file of a wave.
+def current_batches(wave: LiveWave, shard: Shard) -> Iterator[EmbeddingBatch]:
+    """Yields the current rows or failures of one file of a wave; nothing if a compaction does not read the file.
 
     Raises:
       OutputError: the file is damaged, or lacks rows.
     """
-    rows = 0
+    rows, entry = 0, shard.entry
+    if not (shard.formats if entry.kind == "embeddings" else shard.is_counted):
+        return
     if entry.kind == "failures":
         for failure in wave.failures_of(entry):
             rows += 1
@@ -87,11 +88,12 @@ def current_batches(wave: LiveWave, entry: OutputEntry) -> Iterator[EmbeddingBat
             if wave.is_current(damaged):
                 yield EmbeddingBatch((), (), (), (damaged,))
     else:
-        for batch in wave.rows_of(entry):
+        has_times = any(find_sink(name).has_times for name in shard.formats)
+        for batch in wave.rows_with_times(entry) if has_times else wave.rows_of(entry):
             rows += batch.num_rows
             kept = wave.current(batch)
             if kept.num_rows:
-                yield EmbeddingBatch((kept,), (), ())
+                yield EmbeddingBatch((kept,), (), (), formats=shard.formats)
     if rows != entry.rows:  # the missing rows would be lost with the file
         raise OutputError(f"{entry.path} has {rows} rows, {entry.rows} in the manifest; run python -m pipeline.verify")
 
@@ -122,7 +124,7 @@ def compact(
     with DatasetLock(output, steal=steal_lock) as directory:
         manifests = remove_remains(directory)
         counting = live(manifests)
-        if len(counting) < 2:
+        if len(counting) < 2 and not _is_mixed(counting):
             return Compaction(len(counting), 0, 0)
         try:
             manifest = rewrite(directory, _plan(directory, manifests))
@@ -134,11 +136,18 @@ def compact(
         return Compaction(len(counting), manifest.embedded, rows - manifest.embedded)
 
 
+def _is_mixed(manifests: Sequence[Manifest]) -> bool:
+    """Returns whether a folder holds rows in several formats, as in data sets of older versions."""
+    formats = {(entry.path.partition("/")[0], entry.format) for manifest in manifests for entry in manifest.outputs}
+    return len(formats) > len({folder for folder, _ in formats})
+
+
 def _plan(directory: LockedDirectory, manifests: Sequence[Manifest]) -> CompactedWave:
     """Stages the inputs of the new wave, and returns what is known of the wave before its rows are read."""
     counting = live(manifests)
     entries = [entry for manifest in counting for entry in manifest.outputs if entry.kind == "embeddings"]
-    formats = {entry.format for entry in entries}
+    found = {entry.format for entry in entries}
+    formats = tuple(name for name in SINKS.names if name in found) or SINKS.names[:1]
     name = next_wave(manifests)
     header = WaveHeader(
         name=name,
@@ -149,10 +158,12 @@ def _plan(directory: LockedDirectory, manifests: Sequence[Manifest]) -> Compacte
         image_feature=counting[-1].image_feature,
         input_keys=tuple(sorted({keys for manifest in counting for keys in manifest.input_keys})),
         replaces=tuple(manifest.wave for manifest in manifests),
+        row_time=max(manifest.time for manifest in counting).isoformat(),
+        main_format=main_format_of(manifests, formats),
     )
     return CompactedWave(
         header,
-        formats=tuple(name for name in SINKS.names if name in formats) or SINKS.names[:1],
+        formats=formats,
         compression="gzip" if any(entry.path.endswith(".gz") for entry in entries) else "none",
     )
 

@@ -3,6 +3,8 @@
 ```
 OUT/spec.json                 origin and format of all vectors
 OUT/embeddings/embeddings-<wave>-SSSSS-of-NNNNN.tfrecord
+OUT/embeddings-<format>/embeddings-<wave>-SSSSS-of-NNNNN.parquet   the same rows in a second format, if there is one
+OUT/schema.pbtxt              the features of the TFRecords, if there are any
 OUT/failures/failures-<wave>-SSSSS-of-NNNNN.jsonl
 OUT/damaged/damaged-<wave>-SSSSS-of-NNNNN.jsonl    records with a row, but a damaged image
 OUT/manifests/<wave>-inputs-*.parquet    the inputs of a wave
@@ -19,14 +21,15 @@ Only the manifest commits a wave: a file that no manifest names is not part of t
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar, get_args
 
 from pipeline.core.errors import OutputError
-from pipeline.core.json import from_json
+from pipeline.core.json import OMITTED_IF_NONE, from_json
 from pipeline.dataset.manifest_v1 import upgrade_manifest
 from pipeline.dataset.sinks.base import ShardKind
 from pipeline.dataset.sinks.registry import SINKS
@@ -43,7 +46,9 @@ KeyKind = Literal["name", "offset", "feature"]
 TableKind = Literal["inputs", "retried"]
 _T = TypeVar("_T")
 _TABLE_PATH = re.compile(rf"{MANIFESTS_NAME}/\d{{5,}}(?:-(?:inputs|retried)-\d{{5,}}\.parquet|\.json)", re.ASCII)
-_SHARD_PATH = re.compile(r"(?:embeddings|failures|damaged)/\w[\w.-]*", re.ASCII)
+SHARD_FOLDERS = (*get_args(ShardKind), *(f"embeddings-{name}" for name in SINKS.names))
+"""The folders of shards. Each holds files of one format; in older data sets, `embeddings` may hold several."""
+_SHARD_PATH = re.compile(r"(?:embeddings(?:-\w+)?|failures|damaged)/\w[\w.-]*", re.ASCII)
 _MANIFEST_PATH = re.compile(rf"(?:^|[/\\]){MANIFESTS_NAME}[/\\](\d{{5,}})\.json$", re.ASCII)
 
 
@@ -114,6 +119,10 @@ class Manifest:
       duplicate_vectors: number of rows whose vector is identical, to the bit, to that of a recent row of the same
         bundle.
       damaged_but_embedded: number of rows whose image is damaged; the `damaged` files list them.
+      columns: the schema of its copied columns in a table, as `pipeline.dataset.columns.to_text` returns it; None in
+        waves of earlier versions.
+      row_time: time of the rows in files that hold no time for each row, ISO 8601, if the wave contains rows of older
+        waves; then its other files hold the times at which those were committed.
     """
 
     wave: str
@@ -133,6 +142,8 @@ class Manifest:
     zero_vectors: int = 0
     duplicate_vectors: int = 0
     damaged_but_embedded: int = 0
+    columns: str | None = field(default=None, metadata=OMITTED_IF_NONE)
+    row_time: str | None = field(default=None, metadata=OMITTED_IF_NONE)
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -163,14 +174,26 @@ class Manifest:
             return False
         return self.key_feature is None or self.input_keys == ("name",)
 
-    def files(self, kind: ShardKind) -> tuple[OutputEntry, ...]:
+    @property
+    def committed(self) -> datetime.datetime:
+        """The time right before the manifest was published, which committed the wave, UTC."""
+        return datetime.datetime.fromisoformat(self.started) + datetime.timedelta(seconds=self.seconds)
+
+    @property
+    def time(self) -> datetime.datetime:
+        """The time of the wave's rows, UTC, where they have no time of their own."""
+        return self.committed if self.row_time is None else datetime.datetime.fromisoformat(self.row_time)
+
+    def files(self, kind: ShardKind, preferred: Sequence[str] = SINKS.names) -> tuple[OutputEntry, ...]:
         """Returns the files of a kind in one format; together they hold each record once.
 
-        The first registered format is preferred: TFRecord keeps keys as bytes, Parquet as text.
+        Args:
+          kind: of the files.
+          preferred: names of formats, the best one first; others come last.
         """
         entries = [entry for entry in self.outputs if entry.kind == kind]
         formats = {entry.format for entry in entries}
-        chosen = next((name for name in (*SINKS.names, *sorted(formats)) if name in formats), None)
+        chosen = next((name for name in (*preferred, *sorted(formats)) if name in formats), None)
         return tuple(entry for entry in entries if entry.format == chosen)
 
 
@@ -179,9 +202,27 @@ def table_path(kind: TableKind, wave: str, index: int = 0) -> str:
     return f"{MANIFESTS_NAME}/{wave}-{kind}-{index:05d}.parquet"
 
 
-def shard_path(kind: ShardKind, wave: str, index: int, count: int, extension: str) -> str:
+def shard_folder(kind: ShardKind, shard_format: str, main_format: str) -> str:
+    """Returns the folder of a shard. Rows in another format than the main one have a folder for their format."""
+    return kind if kind != "embeddings" or shard_format == main_format else f"{kind}-{shard_format}"
+
+
+def main_format_of(manifests: Iterable[Manifest], formats: Sequence[str]) -> str:
+    """Returns the main format of a data set, whose rows are in `embeddings/`: it never changes while there are some.
+
+    Args:
+      manifests: of the data set.
+      formats: of the next wave; the first one becomes the main format if there are no rows yet.
+    """
+    found = {
+        entry.format for manifest in manifests for entry in manifest.outputs if entry.path.startswith("embeddings/")
+    }
+    return next((name for name in (*SINKS.names, *sorted(found)) if name in found), formats[0])
+
+
+def shard_path(folder: str, kind: ShardKind, wave: str, index: int, count: int, extension: str) -> str:
     """Returns the name of a shard, relative to the data set."""
-    return f"{kind}/{kind}-{wave}-{index:05d}-of-{count:05d}{extension}"
+    return f"{folder}/{kind}-{wave}-{index:05d}-of-{count:05d}{extension}"
 
 
 def _from_json(kind: type[_T], path: str) -> _T:

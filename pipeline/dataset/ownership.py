@@ -8,13 +8,13 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import get_args
 
 from pipeline.core.errors import OutputError
 from pipeline.core.json import to_json
 from pipeline.dataset.metadata import (
     MANIFESTS_NAME,
     REPORT_NAME,
+    SHARD_FOLDERS,
     SPEC_NAME,
     SUMMARY_NAME,
     Manifest,
@@ -23,7 +23,7 @@ from pipeline.dataset.metadata import (
     read_spec,
     wave_after,
 )
-from pipeline.dataset.sinks.base import ShardKind, find_sink
+from pipeline.dataset.sinks.base import SCHEMA_NAME, find_sink
 from pipeline.dataset.sinks.registry import SINKS
 from pipeline.embedding.dataset_spec import Spec
 from pipeline.inputs.find import OtherDataset
@@ -34,7 +34,7 @@ from pipeline.storage.locked import STAGING_NAME, LockedDirectory
 _TEMPORARY_END = r"\.[0-9a-f]{32}\.tmp"
 # A shard's extension begins with the name of its sink.
 _FORMATS = "|".join((*SINKS.names, "jsonl"))
-_KINDS = "|".join(f"{kind}/{kind}" for kind in get_args(ShardKind))
+_KINDS = "|".join(f"{folder}/{folder.partition('-')[0]}" for folder in SHARD_FOLDERS)
 _SHARD = rf"(?:{_KINDS})-(\d{{5,}})-\d{{5,}}-of-\d{{5,}}\.(?:{_FORMATS})(?:\.gz)?"
 _TABLE = rf"{MANIFESTS_NAME}/(\d{{5,}})-(?:inputs|retried)-\d{{5,}}\.parquet"
 _WAVE_FILE = re.compile(rf"{_SHARD}|{_TABLE}", re.ASCII)
@@ -45,7 +45,8 @@ _STAGED_BEFORE = re.compile(
 )
 _TEMPORARY = re.compile(rf"(?:spec|summary|\d{{5,}})\.json{_TEMPORARY_END}", re.ASCII)
 _FIXED = re.compile(
-    rf"(?:{SPEC_NAME}|{SUMMARY_NAME}|{REPORT_NAME}|{LOCK_NAME}|{MANIFESTS_NAME}/\d{{5,}}\.json)(?:{_TEMPORARY_END})?",
+    rf"(?:{SPEC_NAME}|{SUMMARY_NAME}|{REPORT_NAME}|{SCHEMA_NAME}|{LOCK_NAME}|{MANIFESTS_NAME}/\d{{5,}}\.json)"
+    rf"(?:{_TEMPORARY_END})?",
     re.ASCII,
 )
 
@@ -59,7 +60,7 @@ def owned_files(output: str, manifests: Iterable[Manifest]) -> list[str]:
     owned = [manifest_path(output, manifest.wave) for manifest in manifests]
     owned += [path for manifest in manifests for path in _table_paths(output, manifest)]
     owned += [filesystem.join(output, entry.path) for manifest in manifests for entry in manifest.outputs]
-    owned += [filesystem.join(output, SUMMARY_NAME), filesystem.join(output, SPEC_NAME)]
+    owned += [filesystem.join(output, name) for name in (SUMMARY_NAME, SCHEMA_NAME, SPEC_NAME)]
     return owned if filesystem.is_remote(output) else [os.path.normpath(path) for path in owned]
 
 
@@ -110,7 +111,7 @@ def outputs_in(output: str) -> Callable[[str], Callable[[str], bool] | None]:
 def other_dataset_in(folder: str) -> OtherDataset | None:
     """Returns the data set to which a folder belongs; None if it belongs to none."""
     root, _, name = folder.rstrip("/").rpartition("/")
-    return _dataset_at(root) if root and name in (*get_args(ShardKind), MANIFESTS_NAME) else None
+    return _dataset_at(root) if root and name in (*SHARD_FOLDERS, MANIFESTS_NAME) else None
 
 
 @functools.lru_cache(maxsize=1024)
@@ -143,10 +144,17 @@ def start_over(directory: LockedDirectory, spec: Spec) -> tuple[Manifest, ...]:
     manifests = read_manifests(directory.path)
     left = (retire(directory, [manifest.wave for manifest in manifests], manifests),) if manifests else ()
     write_spec(directory, spec)
+    clear_schema(directory)
     # The page of the former vectors. Another process may have written a new one: that page has to be made again.
     directory.remove([filesystem.join(directory.path, REPORT_NAME)])
     remove_waves(directory, manifests)
     return left
+
+
+def clear_schema(directory: LockedDirectory) -> None:
+    """Empties `schema.pbtxt`, if there is one: the next wave may write the file again, so it must not be removed."""
+    if filesystem.exists(filesystem.join(directory.path, SCHEMA_NAME)):
+        directory.replace(SCHEMA_NAME, b"# no TFRecords yet\n")
 
 
 def retire(directory: LockedDirectory, waves: Sequence[str], manifests: Iterable[Manifest]) -> Manifest:
@@ -235,7 +243,7 @@ def remove_remains(directory: LockedDirectory) -> tuple[Manifest, ...]:
     owned = set(owned_files(output, manifests))
     remains = {
         stat.path: found[1] or found[2]
-        for folder in (*get_args(ShardKind), MANIFESTS_NAME)
+        for folder in (*SHARD_FOLDERS, MANIFESTS_NAME)
         for stat in filesystem.list_files(filesystem.join(output, folder))
         if stat.path not in owned and (found := _WAVE_FILE.fullmatch(_relative(output, stat.path) or ""))
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, get_args
 
@@ -13,8 +13,11 @@ import pyarrow as pa
 
 from pipeline.core.errors import OutputError
 from pipeline.core.failures import DamagedImage, Failure
+from pipeline.core.settings import TIMESTAMP_COLUMN
 from pipeline.dataset.metadata import SPEC_NAME, Manifest, OutputEntry, live, read_manifests, read_spec
 from pipeline.dataset.sinks.base import ShardKind, Sink, find_sink
+from pipeline.dataset.sinks.parquet_schema import TIMESTAMP_TYPE
+from pipeline.dataset.sinks.registry import SINKS
 from pipeline.dataset.superseded import Superseded
 from pipeline.dataset.tables import read_entries
 from pipeline.storage import filesystem
@@ -68,10 +71,18 @@ class LiveWave:
 
     Attributes:
       manifest: of the wave.
+      entries: the files of its rows, in the format that is read.
     """
 
     def __init__(
-        self, output: str, manifest: Manifest, superseded: Superseded, sinks: Sequence[Sink] = (), *, notes_keys: bool
+        self,
+        output: str,
+        manifest: Manifest,
+        superseded: Superseded,
+        sinks: Sequence[Sink] = (),
+        *,
+        notes_keys: bool,
+        preferred: Sequence[str] = SINKS.names,
     ) -> None:
         """Wraps a wave.
 
@@ -81,23 +92,46 @@ class LiveWave:
           superseded: rows and failures that do not count.
           sinks: the sinks that wrote the data set, if they are not registered.
           notes_keys: whether `close` adds the wave's keys to `superseded`.
+          preferred: names of formats, the best one first; the rows are read in one of them.
         """
         self.manifest = manifest
         self._output = output
         self._superseded = superseded
         self._sinks = sinks
+        self.entries = manifest.files("embeddings", preferred)
         self._number = int(manifest.wave)
         self._keys: set[bytes] | None = set() if notes_keys else None
         self._noted: set[str] = set()
 
     def rows(self) -> Iterator[pa.RecordBatch]:
         """Yields all rows that the wave wrote."""
-        for entry in self.manifest.files("embeddings"):
+        for entry in self.entries:
             yield from self.rows_of(entry)
 
-    def rows_of(self, entry: OutputEntry) -> Iterator[pa.RecordBatch]:
-        """Yields all rows of one shard of the wave."""
-        for rows in read_shard(filesystem.join(self._output, entry.path), entry, self._sinks):
+    def rows_with_times(self, entry: OutputEntry) -> Iterator[pa.RecordBatch]:
+        """Yields all rows of one shard of the wave, and the time of each in the column `event_timestamp`."""
+        return map(self._with_time, self.rows_of(entry, lambda name: True))
+
+    def columns(self, is_wanted: Callable[[str], bool]) -> Iterator[pa.RecordBatch]:
+        """Yields the key, the wanted columns and the time, `event_timestamp`, of all rows that the wave wrote."""
+        for entry in self.entries:
+            yield from self.columns_of(entry, is_wanted)
+
+    def columns_of(self, entry: OutputEntry, is_wanted: Callable[[str], bool]) -> Iterator[pa.RecordBatch]:
+        """Yields what `columns` yields, of one shard of the wave."""
+        return map(self._with_time, self.rows_of(entry, lambda name: name == TIMESTAMP_COLUMN or is_wanted(name)))
+
+    def _with_time(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        index = rows.schema.get_field_index(TIMESTAMP_COLUMN)
+        if index >= 0 and self.manifest.row_time is not None and rows.column(index).type == TIMESTAMP_TYPE:
+            return rows
+        if index >= 0:
+            rows = rows.remove_column(index)
+        return rows.append_column(TIMESTAMP_COLUMN, pa.repeat(pa.scalar(self.manifest.time, TIMESTAMP_TYPE), len(rows)))
+
+    def rows_of(self, entry: OutputEntry, is_wanted: Callable[[str], bool] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yields all rows of one shard of the wave, with the key and all or the wanted columns."""
+        for rows in read_shard(filesystem.join(self._output, entry.path), entry, self._sinks, is_wanted):
             if self._keys is not None:
                 self._keys.update(rows.column("key").to_pylist())
             yield rows
@@ -135,9 +169,9 @@ class LiveWave:
         """Adds the wave's keys to those that supersede older rows; reads only rows that were not read before."""
         if self._keys is None:
             return
-        for entry in self.manifest.files("embeddings"):
+        for entry in self.entries:
             if entry.path not in self._noted:
-                for _ in self.rows_of(entry):
+                for _ in self.rows_of(entry, lambda name: False):
                     pass
         self._superseded.add_keys(self._keys, self._number)
         self._keys = None
@@ -159,25 +193,30 @@ class Shard:
       manifest: of its wave, without the wave's outputs.
       entry: the file.
       is_counted: whether its rows or lines count: its wave is live, and the file has the format that readers prefer.
+      formats: those that a compaction writes from its rows.
     """
 
     manifest: Manifest
     entry: OutputEntry
     is_counted: bool
+    formats: tuple[str, ...] = ()
 
 
-def shards_of(manifest: Manifest, *, is_live: bool) -> Iterator[Shard]:
+def shards_of(manifest: Manifest, *, is_live: bool, formats: Sequence[str] = ()) -> Iterator[Shard]:
     """Yields the files of a wave.
 
     Args:
       manifest: of the wave.
       is_live: whether the wave is live.
+      formats: those that a compaction writes: each from the files in this format, or else in the preferred one.
     """
     kinds = get_args(ShardKind) if is_live else ()
     counted = {entry.path for kind in kinds for entry in manifest.files(kind)}
+    sources = {name: manifest.files("embeddings", (name, *SINKS.names)) for name in formats if is_live}
     bare = dataclasses.replace(manifest, outputs=())
     for entry in manifest.outputs:
-        yield Shard(bare, entry, entry.path in counted)
+        written = tuple(name for name, entries in sources.items() if entry in entries)
+        yield Shard(bare, entry, entry.path in counted, written)
 
 
 def live_waves(output: str, sinks: Sequence[Sink] = ()) -> Iterator[LiveWave]:
@@ -186,26 +225,57 @@ def live_waves(output: str, sinks: Sequence[Sink] = ()) -> Iterator[LiveWave]:
     Raises:
       OutputError: there is no data set in `output`, or it is damaged.
     """
+    manifests = live_manifests(output)
+    yield from waves_of(output, manifests, Superseded.of(output, manifests), sinks)
+
+
+def live_manifests(output: str) -> tuple[Manifest, ...]:
+    """Returns the manifests of the live waves of a data set, the oldest first.
+
+    Raises:
+      OutputError: there is no data set in `output`, or it is damaged.
+    """
     manifests = live(read_manifests(output))
     if not manifests and read_spec(output) is None:
         raise OutputError(f"{output} holds no data set: it has no {SPEC_NAME}; name the --output of a run")
+    return manifests
+
+
+def waves_of(
+    output: str,
+    manifests: Sequence[Manifest],
+    superseded: Superseded,
+    sinks: Sequence[Sink] = (),
+    preferred: Sequence[str] = SINKS.names,
+) -> Iterator[LiveWave]:
+    """Yields live waves, the newest first; each must be used before the next one is taken.
+
+    Args:
+      output: directory of the data set.
+      manifests: of all live waves, the oldest first.
+      superseded: what their inputs supersede.
+      sinks: the sinks that wrote the data set, if they are not registered.
+      preferred: names of formats, the best one first.
+    """
     from_names = all(manifest.has_keys_from_names for manifest in manifests)
-    superseded = Superseded.of(output, manifests)
     for index, manifest in enumerate(reversed(manifests), start=1):
-        is_last = index == len(manifests)
-        wave = LiveWave(output, manifest, superseded, sinks, notes_keys=not (from_names or is_last))
+        notes_keys = not (from_names or index == len(manifests))
+        wave = LiveWave(output, manifest, superseded, sinks, notes_keys=notes_keys, preferred=preferred)
         yield wave
         wave.close()
 
 
-def read_shard(path: str, entry: OutputEntry, sinks: Sequence[Sink] = ()) -> Iterator[pa.RecordBatch]:
-    """Yields the rows of one shard.
+def read_shard(
+    path: str, entry: OutputEntry, sinks: Sequence[Sink] = (), is_wanted: Callable[[str], bool] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yields the rows of one shard: all columns of `Sink.read`, or those wanted as in `Sink.read_columns`.
 
     Raises:
       OutputError: the shard is damaged, or no sink reads its format.
     """
     try:
-        yield from find_sink(entry.format, sinks).read(path)
+        sink = find_sink(entry.format, sinks)
+        yield from sink.read(path) if is_wanted is None else sink.read_columns(path, is_wanted)
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise OutputError(f"{path} cannot be read: {error}; run python -m pipeline.verify") from error
 

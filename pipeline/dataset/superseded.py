@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from pipeline.core.failures import Failure
 from pipeline.core.keys import from_column, key_to_bytes, key_to_text
 from pipeline.core.records import Address
 from pipeline.dataset.metadata import Manifest
-from pipeline.dataset.tables import copy_inputs, read_retried
+from pipeline.dataset.tables import InputEntry, copy_inputs, read_retried
 from pipeline.storage.tables import Scratch, read_batches
 
 _SLASH = ord("/")
@@ -111,28 +112,36 @@ class Superseded:
         if keys == "feature":
             self._paths[path] = wave
             return
-        for key in _as_keys(name):
+        for key in _forms(key_to_bytes(name)):
             self._names[key] = wave
             if keys == "offset":
                 self._record_names[key] = wave
 
+    def add_gone(self, inputs: Iterable[InputEntry]) -> None:
+        """Adds inputs that are gone: their rows do not count. Keys from a feature are not compared."""
+        for entry in inputs:
+            self._add_input(entry.name, entry.path, entry.keys, sys.maxsize)
+
     def add_keys(self, keys: Iterable[bytes], wave: int) -> None:
         """Adds keys of a wave's rows; waves are added from the newest to the oldest."""
         for key in keys:
-            self._keys.setdefault(key, wave)
+            for form in _forms(key):
+                self._keys.setdefault(form, wave)
 
     def add_failure(self, failure: Failure, wave: int) -> None:
         """Adds the key of a wave's failure, which supersedes only rows of the same input."""
-        waves = self._failed.setdefault(failure.key, {})
-        for path in _paths_of(failure):
-            waves.setdefault(path, wave)
+        for form in _forms(failure.key):
+            waves = self._failed.setdefault(form, {})
+            for path in _paths_of(failure):
+                waves.setdefault(path, wave)
 
     def add_waves(self, key: bytes, waves: KeyWaves) -> None:
         """Adds a key with all its waves: for callers that read the waves in any order, and filter the keys."""
-        if waves.newest_row >= 0:
-            self._keys[key] = waves.newest_row
-        if waves.failed:
-            self._failed[key] = dict(waves.failed)
+        for form in _forms(key):
+            if waves.newest_row >= 0:
+                self._keys[form] = waves.newest_row
+            if waves.failed:
+                self._failed[form] = dict(waves.failed)
 
     def select(self, rows: pa.RecordBatch, wave: int, inputs: Set[str]) -> pa.RecordBatch:
         """Returns the rows of a wave that no newer wave supersedes.
@@ -196,7 +205,6 @@ def _paths_of(failure: Failure) -> tuple[str, ...]:
     return (failure.source,) if address is None else (failure.source, address.path)
 
 
-def _as_keys(name: str) -> set[bytes]:
-    """Returns the keys of a name: its bytes, and the escaped form that Parquet has for bytes outside UTF-8."""
-    key = key_to_bytes(name)
-    return {key, key.decode("utf-8", "backslashreplace").encode()}
+def _forms(key: bytes) -> set[bytes]:
+    """Returns a key, and the escaped form that Parquet has for bytes outside UTF-8."""
+    return {key} if key.isascii() else {key, key.decode("utf-8", "backslashreplace").encode()}

@@ -16,6 +16,7 @@ from pipeline.core.failures import DamagedImage, Failure
 from pipeline.core.keys import key_to_bytes
 from pipeline.dataset.metadata import (
     MANIFESTS_NAME,
+    SHARD_FOLDERS,
     Manifest,
     OutputEntry,
     TableEntry,
@@ -268,7 +269,7 @@ def find_strays(output: str, manifests: Sequence[Manifest]) -> list[str]:
     owned = set(owned_files(output, [manifest for manifest in manifests if manifest.wave not in replaced]))
     found = [
         stat.path
-        for name in ("embeddings", "failures", "damaged", MANIFESTS_NAME, STAGING_NAME)
+        for name in (*SHARD_FOLDERS, MANIFESTS_NAME, STAGING_NAME)
         for stat in filesystem.list_files(filesystem.join(output, name))
         if name != STAGING_NAME or is_own_file(output, stat.path)
     ]

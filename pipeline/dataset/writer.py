@@ -12,7 +12,9 @@ import pyarrow as pa
 
 from pipeline.core.failures import DamagedImage, Failure
 from pipeline.core.records import Address, EmbeddingBatch
+from pipeline.dataset.columns import TableColumns, table_sink
 from pipeline.dataset.sinks.base import RowsWriter, Sink, SinkSettings, StagedShard
+from pipeline.dataset.sinks.parquet_schema import without_times
 from pipeline.storage.locked import LockedDirectory
 from pipeline.storage.staged_file import StagedFile
 
@@ -60,10 +62,17 @@ class BundleCounts:
 
 @dataclass(frozen=True)
 class StagedBundle:
-    """A written, but uncommitted bundle: its shards and their counts."""
+    """A written, but uncommitted bundle.
+
+    Attributes:
+      shards: its shards.
+      counts: of its records.
+      columns: the schema of its copied columns in a table, serialized.
+    """
 
     shards: tuple[StagedShard, ...]
     counts: BundleCounts
+    columns: bytes
 
 
 class BundleWriter:
@@ -81,11 +90,14 @@ class BundleWriter:
           sinks: the sinks; each sink writes all rows.
           settings: the settings of the sinks.
         """
+        self._sinks = sinks
+        self._table_sink = table_sink(sinks)
         self._rows = [sink.stage(directory, wave, settings) for sink in sinks]
         self._failures = _LinesWriter(directory, wave, "failures")
         self._damaged = _LinesWriter(directory, wave, "damaged")
         self._writers: list[RowsWriter | _LinesWriter] = [*self._rows, self._failures, self._damaged]
         self._counter = _Counter()
+        self._columns = TableColumns(self._table_sink.stored_type)
         self._shards: list[StagedShard] = []
 
     def __enter__(self) -> BundleWriter:
@@ -98,10 +110,14 @@ class BundleWriter:
         """Writes a batch."""
         start = 0
         for rows in batch.rows:
-            self._counter.count_rows(rows, batch.sources[start : start + rows.num_rows])
+            if self._is_for(self._sinks[0], batch):  # the others get the same rows
+                self._counter.count_rows(rows, batch.sources[start : start + rows.num_rows])
             start += rows.num_rows
-            for writer in self._rows:
-                self._shards += writer.write(rows)
+            if self._is_for(self._table_sink, batch):
+                self._columns.add(rows)
+            for sink, writer in zip(self._sinks, self._rows, strict=True):
+                if self._is_for(sink, batch):
+                    self._shards += writer.write(rows if sink.has_times or not batch.formats else without_times(rows))
         for failure in batch.failures:
             self._counter.count_failure(failure)
             self._shards += self._failures.write(failure)
@@ -109,11 +125,15 @@ class BundleWriter:
             self._counter.count_damaged()
             self._shards += self._damaged.write(damaged)
 
+    @staticmethod
+    def _is_for(sink: Sink, batch: EmbeddingBatch) -> bool:
+        return not batch.formats or sink.name in batch.formats
+
     def close(self) -> StagedBundle:
         """Finishes the open shards; returns all shards of the bundle."""
         for writer in self._writers:
             self._shards += writer.close()
-        return StagedBundle(tuple(self._shards), self._counter.counts())
+        return StagedBundle(tuple(self._shards), self._counter.counts(), bytes(self._columns.schema.serialize()))
 
     def abandon(self) -> None:
         """Closes the open shards without finishing them."""

@@ -15,7 +15,7 @@ from pipeline.images.transform import ImageTransform, Margins, Triple
 if TYPE_CHECKING:
     from pipeline.images.decoder import ImageDecoder
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Version of the data set format."""
 
 

@@ -119,7 +119,8 @@ class LockedRun:
             embed = bring_to_workers(load_module(checked.embedder, checked.options), checked.options)
         assert embed.dataset_spec is not None
         committed = self._begin(existing, embed.dataset_spec, committed)
-        waves = WaveRunner(self.config, checked.options, directory, embed)
+        main_format = metadata.main_format_of(committed, self.config.output.output_format)
+        waves = WaveRunner(self.config, checked.options, directory, embed, main_format)
         return PreparedRun(plan, embed.dataset_spec, int(metadata.next_wave(committed)), waves, committed)
 
     def run(self, started: float, display: Display) -> Summary:

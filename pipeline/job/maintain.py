@@ -103,7 +103,7 @@ def _rewrite_on_runner(options: PipelineOptions, directory: LockedDirectory, tar
     spec, manifests = require_spec(output), read_manifests(output)
 
     def build(pipeline: beam.Pipeline) -> None:
-        batches, counts = pipeline | "ReadCurrent" >> ReadCurrent(Waves.of(output, manifests))
+        batches, counts = pipeline | "ReadCurrent" >> ReadCurrent(Waves.of(output, manifests, target.formats))
         write = WriteEmbeddings(directory, target.formats, target.compression, header, spec, counts)
         batches | "WriteEmbeddings" >> write
 

@@ -145,8 +145,8 @@ def _check_earlier(manifests: Sequence[Manifest]) -> None:
     if failed and not any(manifest.embedded for manifest in manifests):
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(failed.items()))
         raise TooManyFailures(
-            f"none of {failed.total()} records could be embedded ({reasons}) by earlier runs; see failures/ in the data "
-            "set, and try them again with --retry_failed"
+            f"none of {failed.total()} records could be embedded ({reasons}) by earlier runs; see failures/ in the "
+            "data set, and try them again with --retry_failed"
         )
 
 

@@ -76,12 +76,14 @@ class WaveRunner:
       options: Beam's.
       directory: the data set.
       embed: the transform that embeds, with a module that workers can load.
+      main_format: format of the rows in `embeddings/`.
     """
 
     config: RunConfig
     options: PipelineOptions
     directory: LockedDirectory
     embed: EmbedImages
+    main_format: str
 
     def run(self, name: str, wave: Wave, progress: Progress) -> metadata.Manifest:
         """Runs the pipeline of one wave and returns the manifest that it committed.
@@ -135,6 +137,7 @@ class WaveRunner:
             key_feature=config.input.key_feature,
             image_feature=_image_feature(config),
             retried=retried,
+            main_format=self.main_format,
         )
         return graph.WaveJob(
             header=header,

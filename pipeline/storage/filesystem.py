@@ -228,7 +228,7 @@ def list_files(directory: str, *, limit: int | None = None) -> list[FileStat]:
     """
     if is_remote(directory):
         prefix = directory.rstrip("/") + "/"
-        return [stat for stat in match_files(_as_glob(prefix) + "**", limit) if stat.path.startswith(prefix)]
+        return [stat for stat in match_files(as_glob(prefix) + "**", limit) if stat.path.startswith(prefix)]
     found = []
     for folder, _, names in os.walk(directory, onerror=_refuse_unreadable):
         paths = [os.path.normpath(os.path.join(folder, name)) for name in names]
@@ -246,9 +246,9 @@ def find_file(path: str) -> FileStat | None:
     """Returns the file of this name, or None if there is none."""
     if not is_remote(path):
         return stat_file(path) if os.path.exists(path) else None
-    found = next((stat for stat in match_files(_as_glob(path)) if stat.path == path), None)
+    found = next((stat for stat in match_files(as_glob(path)) if stat.path == path), None)
     # A store with directories, such as HDFS, also matches their paths.
-    is_directory = found and object_store.has_directories(path) and match_files(f"{_as_glob(path)}/**", 1)
+    is_directory = found and object_store.has_directories(path) and match_files(f"{as_glob(path)}/**", 1)
     return None if is_directory else found
 
 
@@ -275,6 +275,6 @@ def stat_file(path: str) -> FileStat | None:
     return FileStat(path, status.st_size, status.st_mtime) if os.path.isfile(path) else None
 
 
-def _as_glob(path: str) -> str:
+def as_glob(path: str) -> str:
     """Returns a glob that matches a path, and few others; Beam's globs cannot escape `[`."""
     return WILDCARD.sub("?", path)

@@ -10,7 +10,7 @@ import os
 import posixpath
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import Empty, Full, Queue, SimpleQueue
 
@@ -63,6 +63,46 @@ def match(pattern: str) -> Match:
     base, rest = _split_glob(pattern)
     paths = glob.iglob(os.path.join(glob.escape(base), rest), recursive=True)
     return Match(base, False, pages_of(_once(filter(None, map(filesystem.stat_file, paths)))))
+
+
+def list_folders(folders: Iterable[str]) -> Iterator[FilePage]:
+    """Yields the files directly in some folders, in any order; nothing for a folder that does not exist.
+
+    Args:
+      folders: paths that end with `/`.
+
+    Raises:
+      OSError: a folder cannot be listed.
+    """
+    by_store: dict[bool, list[str]] = {}
+    for folder in folders:
+        by_store.setdefault(folder.startswith("gs://"), []).append(folder)
+    for is_cloud, chosen in by_store.items():
+        list_folder: ListFolder = _list_any
+        if is_cloud:
+            from pipeline.storage.cloud_listing import CloudListing  # imports Beam, which is slow
+
+            list_folder = CloudListing(None).list_folder
+        yield from _walk(_ALL, functools.partial(_list_chosen, chosen, list_folder))
+
+
+_ALL = Folder("", "")
+"""Stands for all folders of a list."""
+
+
+def _list_chosen(chosen: Sequence[str], list_folder: ListFolder, folder: Folder) -> Iterator[FilePage | Folder]:
+    if folder is _ALL:
+        yield from (Folder(path, path) for path in chosen)
+    else:
+        yield from (item for item in list_folder(folder) if isinstance(item, FilePage))
+
+
+def _list_any(folder: Folder) -> Iterator[FilePage | Folder]:
+    """Lists one folder on local disk or in a store that Beam reads."""
+    if filesystem.is_remote(folder.path):
+        yield from pages_of(match_files(filesystem.as_glob(folder.path) + "*"))
+    else:
+        yield from _list_local(set(), [], Folder(folder.path.rstrip(os.sep) or os.sep, folder.real_path))
 
 
 def _split_glob(pattern: str) -> tuple[str, str]:

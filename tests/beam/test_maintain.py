@@ -27,7 +27,7 @@ def fill(output, **options):
 
 
 def waves_of(output):
-    return Waves.of(str(output), read_manifests(str(output)))
+    return Waves.of(str(output), read_manifests(str(output)), ("tfrecord",))
 
 
 @pytest.mark.parametrize("options", [{}, {"key_feature": "id"}])

@@ -23,7 +23,7 @@ from pipeline.dataset.verify import verify
 from pipeline.storage import filesystem
 from pipeline.storage.lock import DatasetLock
 from pipeline.storage.locked import LockedDirectory
-from tests.datasets import SPEC, STARTED, contents, entry, make_batch, make_failure, make_header, read_rows, unlocked
+from tests.datasets import SPEC, contents, entry, make_batch, make_failure, make_header, read_rows, unlocked
 
 BATCHES = [make_batch({f"{i}{j}": [i, j, 0] for j in range(3)}, [make_failure(f"bad{i}")]) for i in range(4)]
 
@@ -63,7 +63,7 @@ def test_what_is_written_and_what_the_manifest_says(out):
     path = out / manifest.outputs[0].path
     assert path.name == "embeddings-00042-00000-of-00001.parquet"
     assert pq.read_metadata(path).metadata[b"spec.json"] == to_json(SPEC)
-    assert pq.read_table(path)["event_timestamp"][0].as_py() == STARTED
+    assert pq.read_table(path)["event_timestamp"][0].as_py() <= manifest.committed
 
 
 def test_nothing_is_a_wave_too(out):
@@ -109,6 +109,7 @@ def test_nothing_is_left_in_the_staging_directory(tmp_path):
         "embeddings",
         "failures",
         "manifests",
+        "schema.pbtxt",
         "spec.json",
     ]
 
@@ -139,7 +140,7 @@ def test_a_bundle_ends_soon_after_its_run_lost_the_lock(out, monkeypatch):
     monkeypatch.setattr(write, "LOCK_CHECK_S", 0)
     lock = DatasetLock(str(out))
     with lock as directory:
-        stage = _StageFn(directory, "00000", make_sinks(["tfrecord"]), SinkSettings("none", STARTED, b"{}"))
+        stage = _StageFn(directory, "00000", make_sinks(["tfrecord"]), SinkSettings("none", b"{}"))
         stage.start_bundle()
         stage.process(BATCHES[0])
     with pytest.raises(WorkerError, match="was taken over and released while this run went on") as raised:
@@ -166,7 +167,7 @@ def test_a_disk_that_fails_commits_nothing(out, monkeypatch):
 
 
 def test_a_bundle_that_another_step_failed_leaves_no_file_open(out):
-    write = _StageFn(unlocked(out), "00000", make_sinks(["parquet"]), SinkSettings("none", STARTED, b"{}"))
+    write = _StageFn(unlocked(out), "00000", make_sinks(["parquet"]), SinkSettings("none", b"{}"))
     for end in (write.start_bundle, write.teardown):
         write.start_bundle()
         write.process(BATCHES[0])

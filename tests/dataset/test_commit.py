@@ -68,7 +68,10 @@ def test_files_get_their_names_and_the_manifest_names_them(tmp_path):
 
 def test_each_format_is_numbered_for_itself(tmp_path):
     manifest = add_wave(tmp_path, "00000", make_batch({"a": [1, 2, 3]}), formats=("tfrecord", "parquet"))
-    names = ["embeddings/embeddings-00000-00000-of-00001" + ending for ending in (".parquet", ".tfrecord")]
+    names = [
+        "embeddings-parquet/embeddings-00000-00000-of-00001.parquet",
+        "embeddings/embeddings-00000-00000-of-00001.tfrecord",
+    ]
     assert [item.path for item in manifest.outputs] == names
     assert manifest.embedded == 1
 
@@ -152,7 +155,7 @@ def test_an_interruption_anywhere_is_made_good_by_doing_it_again(tmp_path, monke
 
     moves = 0
     replace = os.replace
-    for last in range(6):
+    for last in range(7):
         output = tmp_path / str(last)
         directory = unlocked(with_spec(output))
         header = make_header(directory, "00000", **options)
@@ -168,7 +171,7 @@ def test_an_interruption_anywhere_is_made_good_by_doing_it_again(tmp_path, monke
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", interrupted)
-            if last < 5:
+            if last < 6:
                 with pytest.raises(Killed):
                     commit_wave(directory, header, staged)
                 assert read_manifests(str(output)) == ()

@@ -68,7 +68,9 @@ def test_a_manifest_without_lists_has_no_tables(tmp_path):
 def test_the_manifest_itself_is_no_table_to_remove_with_it(tmp_path):
     write_manifest(tmp_path, FIELDS)
     owned = owned_files(str(tmp_path), read_manifests(str(tmp_path)))
-    assert owned == [str(tmp_path / name) for name in ("manifests/00003.json", "summary.json", "spec.json")]
+    assert owned == [
+        str(tmp_path / name) for name in ("manifests/00003.json", "summary.json", "schema.pbtxt", "spec.json")
+    ]
 
 
 @pytest.mark.parametrize("inputs", [3, [3], [{}], [{**FIELDS["inputs"][0], "size_bytes": "many"}], None])

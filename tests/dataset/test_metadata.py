@@ -152,8 +152,8 @@ def test_a_file_that_is_no_manifest_is_refused(tmp_path, fields, message):
 
 
 def test_a_later_format_is_refused(tmp_path):
-    write_manifest(tmp_path, {**FIELDS, "format_version": 3, "unheard": "of"})
-    with pytest.raises(OutputError, match="has format version 3; this program reads up to 2; update it"):
+    write_manifest(tmp_path, {**FIELDS, "format_version": 4, "unheard": "of"})
+    with pytest.raises(OutputError, match="has format version 4; this program reads up to 3; update it"):
         read_manifests(str(tmp_path))
 
 

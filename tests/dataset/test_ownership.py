@@ -59,7 +59,9 @@ def add_foreign(output):
 def test_starting_over_leaves_what_is_not_its_own(output):
     add_foreign(output)
     ownership.start_over(unlocked(output), NEW_SPEC)
-    assert sorted(contents(output)) == sorted([*FOREIGN, "manifests/00001.json", "spec.json", "summary.json"])
+    assert sorted(contents(output)) == sorted(
+        [*FOREIGN, "manifests/00001.json", "schema.pbtxt", "spec.json", "summary.json"]
+    )
     assert read_spec(str(output)) == NEW_SPEC
     (marker,) = read_manifests(str(output))
     assert (marker.is_marker, marker.replaces) == (True, ("00000",))
@@ -145,7 +147,7 @@ def test_replaced_waves_are_removed_and_their_marker_stays(output):
     assert read_rows(output) == {}
     assert len(verify(str(output)).strays) == 6
     ownership.remove_remains(unlocked(output))
-    assert sorted(contents(output)) == ["manifests/00001.json", "spec.json", "summary.json"]
+    assert sorted(contents(output)) == ["manifests/00001.json", "schema.pbtxt", "spec.json", "summary.json"]
     ownership.remove_remains(unlocked(output))
     assert next_wave(read_manifests(str(output))) == "00002"
 
@@ -166,7 +168,7 @@ def test_a_data_set_in_the_current_directory_is_its_own(output, monkeypatch, nam
     assert contents(output) == before
     assert read_rows(name).keys() == {b"a"}
     ownership.start_over(directory, SPEC)
-    assert sorted(contents(output)) == ["manifests/00001.json", "spec.json", "summary.json"]
+    assert sorted(contents(output)) == ["manifests/00001.json", "schema.pbtxt", "spec.json", "summary.json"]
 
 
 def has_all_files(output, manifest):

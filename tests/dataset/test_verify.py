@@ -24,7 +24,7 @@ from tests.datasets import add_wave, contents, entry, make_batch, make_failure
 from tests.inputs.archives import make_tar
 
 TFRECORD = "embeddings/embeddings-00000-00000-of-00001.tfrecord"
-PARQUET = "embeddings/embeddings-00000-00000-of-00001.parquet"
+PARQUET = "embeddings-parquet/embeddings-00000-00000-of-00001.parquet"
 FAILURES = "failures/failures-00000-00000-of-00001.jsonl"
 MANIFEST = "manifests/00000.json"
 INPUTS = "manifests/00000-inputs-00000.parquet"

@@ -1,5 +1,3 @@
-import datetime
-
 import pytest
 
 from pipeline.core.failures import Failure
@@ -65,7 +63,7 @@ def test_nothing_makes_no_files(tmp_path):
 
 
 def test_what_was_abandoned_stays_staged(tmp_path):
-    settings = SinkSettings("gzip", datetime.datetime.now(datetime.UTC), b"{}")
+    settings = SinkSettings("gzip", b"{}")
     writer = BundleWriter(unlocked(tmp_path), "00000", make_sinks(("tfrecord", "parquet")), settings)
     writer.add(make_batch({"a": [1, 2, 3]}, [make_failure("b")]))
     writer.abandon()

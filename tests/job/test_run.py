@@ -26,6 +26,7 @@ class TestWaves:
             "failures/failures-00000-00000-of-00001.jsonl",
             "manifests/00000-inputs-00000.parquet",
             "manifests/00000.json",
+            "schema.pbtxt",
             "spec.json",
             "summary.json",
         ]
@@ -192,7 +193,8 @@ def test_keys_and_features_survive_in_both_formats(tmp_path, out, tiny_module):
     assert sorted(rows) == sorted(HOSTILE_KEYS)
     assert [rows[key].get("label") for key in HOSTILE_KEYS] == [[0], [1], [2], None, [4], [5]]
     assert [failure.key for failure in read_failures(str(out))] == [b"broken\n\xff\0"]
-    (parquet,) = (out / "embeddings").glob("*.parquet")
+    (parquet,) = (out / "embeddings-parquet").glob("*")
+    assert {path.suffix for path in (out / "embeddings").iterdir()} == {".gz"}
     table = pq.read_table(parquet)
     columns = {row["key"]: row for row in table.to_pylist()}
     assert columns.keys() == {key.decode("utf-8", "backslashreplace") for key in HOSTILE_KEYS}

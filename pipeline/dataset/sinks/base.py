@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -16,6 +15,8 @@ from pipeline.storage.locked import LockedDirectory
 from pipeline.storage.object_store import Move
 from pipeline.storage.staged_file import WrittenFile
 
+SCHEMA_NAME = "schema.pbtxt"
+"""Name of the file in a data set that describes its TFRecords."""
 ShardKind = Literal["embeddings", "failures", "damaged"]
 
 
@@ -25,12 +26,10 @@ class SinkSettings:
 
     Attributes:
       compression: for formats with a choice of compression.
-      started: start time of the wave, UTC; the rows' timestamp in formats that have one.
       spec_json: the data set's spec, for formats with metadata.
     """
 
     compression: Compression
-    started: datetime.datetime
     spec_json: bytes
 
 
@@ -83,7 +82,8 @@ class RowsWriter(Protocol):
 
         Args:
           rows: columns `key` (binary), `embedding` (fixed_size_list<float32>[D]) and one column for each copied
-            feature, as in `EmbeddingBatch`. Batches may have different features.
+            feature, as in `EmbeddingBatch`. Batches may have different features. If the sink `has_times`, and a row
+            is older than the wave, also `event_timestamp`.
         """
         ...
 
@@ -103,9 +103,11 @@ class Sink(Protocol):
 
     Attributes:
       name: the value of `--output_format`; a shard's extension begins with it.
+      has_times: whether its files hold the time of each row, in the column `event_timestamp`.
     """
 
     name: str
+    has_times: bool = False
 
     def stage(self, directory: LockedDirectory, wave: str, settings: SinkSettings) -> RowsWriter:
         """Returns a writer of shards below `directory.staged(wave)`."""
@@ -145,6 +147,34 @@ class Sink(Protocol):
           ValueError: the shard is damaged.
         """
         ...
+
+    def read_columns(self, path: str, is_wanted: Callable[[str], bool]) -> Iterator[pa.RecordBatch]:
+        """Yields the key and some other columns of a shard's rows; raises as `read`.
+
+        Args:
+          path: of the shard.
+          is_wanted: returns whether to read a column, by its name. In formats that hold a time for each row, there is
+            the column `event_timestamp`, too.
+        """
+        for rows in self.read(path):
+            yield rows.select([name for name in rows.schema.names if name == "key" or is_wanted(name)])
+
+    def describe(self, columns: pa.Schema, dimension: int, before: bytes) -> bytes:
+        """Returns the contents of `schema.pbtxt` in the data set; empty for formats that it does not describe.
+
+        Args:
+          columns: the types of the copied columns of a wave in a table.
+          dimension: length of a vector.
+          before: the contents for all older waves; empty if there are none.
+
+        Raises:
+          ValueError: `before` is damaged.
+        """
+        return b""
+
+    def stored_type(self, kind: pa.DataType) -> pa.DataType:
+        """Returns the type in a table of a copied column whose values have another type before they are written."""
+        return kind
 
 
 def make_sinks(formats: Iterable[str | Sink]) -> tuple[Sink, ...]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import datetime
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.core.settings import TIMESTAMP_COLUMN
 from pipeline.dataset.sinks.base import SinkSettings, StagedShard
 from pipeline.dataset.sinks.files import FileSink
-from pipeline.dataset.sinks.parquet_schema import common_schema, to_schema
+from pipeline.dataset.sinks.parquet_schema import TIMESTAMP_TYPE, common_schema, to_schema
 from pipeline.storage import filesystem
 from pipeline.storage.locked import LockedDirectory
 from pipeline.storage.staged_file import StagedFile
@@ -25,6 +28,7 @@ class ParquetSink(FileSink):
     """Columns `key` (string), `embedding`, the copied features, and `event_timestamp`; one schema for a wave."""
 
     name = "parquet"
+    has_times = True
 
     def encoder(self, file: BinaryIO, settings: SinkSettings) -> _Encoder:
         """See `FileSink`."""
@@ -46,10 +50,19 @@ class ParquetSink(FileSink):
 
     def read(self, path: str) -> Iterator[pa.RecordBatch]:
         """See `Sink`."""
-        with filesystem.open_read(path) as file:
-            for rows in pq.ParquetFile(file).iter_batches(_ROWS_PER_BATCH):
-                columns = {name: rows.column(name) for name in rows.schema.names if name != TIMESTAMP_COLUMN}
-                if not pa.types.is_fixed_size_list(columns["embedding"].type) or columns["embedding"].null_count:
+        return self.read_columns(path, lambda name: name != TIMESTAMP_COLUMN)
+
+    def read_columns(self, path: str, is_wanted: Callable[[str], bool]) -> Iterator[pa.RecordBatch]:
+        """See `Sink`."""
+        with filesystem.open_read(path) as file, pq.ParquetFile(file) as source:
+            names = [name for name in source.schema_arrow.names if name == "key" or is_wanted(name)]
+            # Group by group: Arrow fetches all groups that it is asked for at once, up to a whole file.
+            groups = ([group] for group in range(source.num_row_groups))
+            batches = (source.iter_batches(_ROWS_PER_BATCH, row_groups=group, columns=names) for group in groups)
+            for rows in itertools.chain.from_iterable(batches):
+                columns = {name: rows.column(name) for name in names}
+                vectors = columns.get("embedding")
+                if vectors is not None and (not pa.types.is_fixed_size_list(vectors.type) or vectors.null_count):
                     raise ValueError("a row has no embedding")
                 yield pa.RecordBatch.from_pydict({**columns, "key": columns["key"].cast(pa.binary())})
 
@@ -74,12 +87,16 @@ def _open_writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
     )
 
 
+def _features(rows: pa.RecordBatch) -> Iterator[pa.Field]:
+    return (item for item in rows.schema if item.name != TIMESTAMP_COLUMN)
+
+
 class _Encoder:
     r"""Columns: `key` (string), `embedding`, the copied features (lists), `event_timestamp`.
 
     The features of the first row group define the columns of the file; missing features are null. Rows with a feature
     that has no column go to another file. Bytes of a key outside UTF-8 become `\xNN`, because a Parquet string cannot
-    hold them.
+    hold them. Rows without a time get that at which their row group is written.
     """
 
     def __init__(self, file: BinaryIO, settings: SinkSettings) -> None:
@@ -92,14 +109,14 @@ class _Encoder:
         self.schema = pa.schema([])
 
     def accepts(self, rows: pa.RecordBatch) -> bool:
-        for item in rows.schema:
+        for item in _features(rows):
             known = self._fields.get(item.name)
             if (known is None and self._writer is not None) or (known is not None and known.type != item.type):
                 return False
         return True
 
     def write(self, rows: pa.RecordBatch) -> None:
-        for item in rows.schema:
+        for item in _features(rows):
             self._fields.setdefault(item.name, item)
         self._waiting.append(rows)
         self._waiting_rows += rows.num_rows
@@ -117,8 +134,9 @@ class _Encoder:
             [pa.Table.from_batches([rows]) for rows in self._waiting], promote_options="default"
         ).combine_chunks()
         columns = {name: self._column(table, name) for name in self._fields}
-        timestamp = pa.scalar(self._settings.started, pa.timestamp("us", tz="UTC"))
-        columns[TIMESTAMP_COLUMN] = pa.array([timestamp] * len(table), timestamp.type)
+        now = pa.scalar(datetime.datetime.now(datetime.UTC), TIMESTAMP_TYPE)
+        times = table[TIMESTAMP_COLUMN] if TIMESTAMP_COLUMN in table.schema.names else pa.nulls(len(table), now.type)
+        columns[TIMESTAMP_COLUMN] = pc.fill_null(times, now)
         table = pa.table(columns)
         if self._writer is None:
             self.schema = table.schema.with_metadata({"spec.json": self._settings.spec_json})

@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 
 from pipeline.core.settings import OUTPUT_FEATURES, TIMESTAMP_COLUMN
 
+TIMESTAMP_TYPE = pa.timestamp("us", tz="UTC")
+"""Type of the column `event_timestamp`."""
 _FIXED = (*OUTPUT_FEATURES, TIMESTAMP_COLUMN)
 
 
@@ -27,12 +29,17 @@ def common_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
             known = types.get(item.name, item.type)
             types[item.name] = known if item.name in _FIXED else _common_type(known, item.type)
     stamp = types.pop(TIMESTAMP_COLUMN, None)  # always the last column
-    fields = [(name, types[name]) for name in (*OUTPUT_FEATURES, *sorted(set(types) - {*OUTPUT_FEATURES}))]
+    names = (*OUTPUT_FEATURES, *sorted(types.keys() - {*OUTPUT_FEATURES}))
+    fields = [(name, types[name]) for name in names if name in types]
     return pa.schema([*fields, (TIMESTAMP_COLUMN, stamp)] if stamp is not None else fields)
 
 
 def to_schema(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Returns rows with the columns of a schema that `common_schema` returned for theirs."""
+    """Returns rows with the columns of a schema that `common_schema` returned for theirs, or for their `table_type`s.
+
+    Raises:
+      ValueError: a column has values that its new type cannot hold.
+    """
     columns = [
         _to_type(rows.column(item.name), item.type)
         if item.name in rows.schema.names
@@ -40,6 +47,12 @@ def to_schema(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         for item in schema
     ]
     return pa.record_batch(columns, schema=schema)
+
+
+def without_times(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Returns rows without the column `event_timestamp`; a copied feature of this name stays."""
+    index = rows.schema.get_field_index(TIMESTAMP_COLUMN)
+    return rows.remove_column(index) if index >= 0 and rows.column(index).type == TIMESTAMP_TYPE else rows
 
 
 def _common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType:
@@ -82,6 +95,8 @@ def _to_type(column: pa.Array, target: pa.DataType) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         return _to_type(column.dictionary_decode(), target)
     if not _is_list(target):
+        if _is_list(column.type):
+            return _to_type(_single_values(column), target)
         return _to_text(column, target) if _is_text(target) or _is_binary(target) else column.cast(target, safe=False)
     if _is_list(column.type):
         lists = column.cast(pa.list_(column.type.value_type))
@@ -90,6 +105,21 @@ def _to_type(column: pa.Array, target: pa.DataType) -> pa.Array:
         offsets, values, valid = pa.array(np.arange(len(column) + 1, dtype=np.int32)), column, column.is_valid()
     lists = pa.ListArray.from_arrays(offsets, _to_type(values, target.value_type))
     return pc.if_else(valid, lists, pa.scalar(None, lists.type)).cast(target)
+
+
+def _single_values(column: pa.Array) -> pa.Array:
+    """Returns the value of each list; null for an empty list.
+
+    Raises:
+      ValueError: a list holds more than one value.
+    """
+    lists = column.cast(pa.list_(column.type.value_type))
+    lengths = pc.fill_null(pc.list_value_length(lists), 0)
+    longest = pc.max(lengths).as_py() or 0
+    if longest > 1:
+        raise ValueError(f"a list of {longest} values stands where one value was expected")
+    positions = pc.subtract(pc.cumulative_sum(lengths), 1)
+    return lists.flatten().take(pc.if_else(pc.equal(lengths, 1), positions, pa.scalar(None, positions.type)))
 
 
 def _to_text(column: pa.Array, target: pa.DataType) -> pa.Array:

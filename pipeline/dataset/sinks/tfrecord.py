@@ -9,6 +9,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from pipeline.dataset.sinks.base import SinkSettings
+from pipeline.dataset.sinks.example_schema import example_schema
 from pipeline.dataset.sinks.files import FileSink
 from pipeline.storage import filesystem
 from pipeline.tfrecords import tfrecord
@@ -46,6 +47,22 @@ class TFRecordSink(FileSink):
                     yield from decode_rows(waiting)
                     waiting = []
             yield from decode_rows(waiting)
+
+    def describe(self, columns: pa.Schema, dimension: int, before: bytes) -> bytes:
+        """See `Sink`."""
+        stored = pa.schema([(item.name, self.stored_type(item.type)) for item in columns])
+        return example_schema(stored, dimension, before)
+
+    def stored_type(self, kind: pa.DataType) -> pa.DataType:
+        """See `Sink`."""
+        if pa.types.is_list(kind):
+            return pa.list_(self.stored_type(kind.value_type))
+        if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+            return pa.int64()
+        if pa.types.is_floating(kind):
+            return pa.float32()
+        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        return pa.string() if is_text else pa.binary()
 
 
 class _Encoder:
