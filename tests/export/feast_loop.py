@@ -34,4 +34,4 @@ joined = [
 columns = {"key": keys, "online": found["embedding"], "later": list(joined[0])}
 columns["earlier"] = [item if hasattr(item, "__len__") else None for item in joined[1]]
 pq.write_table(pa.table(columns), vectors_file)
-print(rounds)
+sys.stdout.write(f"{rounds}\n")

@@ -96,7 +96,7 @@ def test_faiss(folder, two_waves):
 
 def test_the_projector_of_tensorboard(folder):
     run("TensorBoard's projector")
-    keys = (folder / "metadata.tsv").read_text().split("\n")
+    keys = (folder / "metadata.tsv").read_text().splitlines()
     assert waves.by_key(keys, np.loadtxt("vectors.tsv", np.float32, delimiter="\t")) == waves.expected()
 
 
