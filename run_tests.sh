@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the dependencies into .venv, then checks style and types and runs every test:
+# Installs the dependencies into .venv, and the clients of exports into .venv-clients; then checks style and types and
+# runs every test:
 #   ./run_tests.sh
 #   ./run_tests.sh -m 'not slow'
 #   ./run_tests.sh -m cluster        # on Flink, Spark and Prism; the first time, downloads them
@@ -9,6 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 scripts/install.sh requirements-test.lock
+scripts/install.sh requirements-clients.lock .venv-clients
 if [ $# -gt 0 ]; then
   exec .venv/bin/python -m pytest "$@"
 fi

@@ -57,7 +57,8 @@ class ExportDirectory:
         self._lock: int | None = None
         self._kept: set[str] = set()
         self._written: dict[str, int] = {}
-        names = [os.path.relpath(stat.path, self.path) for stat in filesystem.list_files(self.path)]
+        start = len(filesystem.join(self.path, ""))
+        names = [stat.path[start:] for stat in filesystem.list_files(self.path)]
         self._stale = [name for name in names if name.startswith(f"{_REMOTE_STAGING}/")] if self._is_remote else []
         self.names = frozenset(names) - frozenset(self._stale)
         for name in sorted(self.names):

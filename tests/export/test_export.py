@@ -19,6 +19,7 @@ from pipeline.dataset.compact import compact
 from pipeline.dataset.metadata import read_manifests
 from pipeline.export.directory import ExportDirectory
 from tests.datasets import add_wave, entry, make_batch, snapshot
+from tests.disk_store import SCHEME, DiskFileSystem
 from tests.export import waves
 
 PARTS = ("parquet", "feast", "vertex")
@@ -294,3 +295,17 @@ def test_a_feature_store_of_the_user_stays(first_of_two, tmp_path):
     waves.second_wave(first_of_two)
     export(first_of_two, "feast", tmp_path / "feast")
     assert (tmp_path / "feast" / "feature_store.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize("to", ALL)
+def test_in_an_object_store(to, first_of_two, tmp_path):
+    assert DiskFileSystem.scheme() == SCHEME  # imported: Beam knows the scheme then
+    directory = tmp_path / "store" / to
+    export(first_of_two, to, f"{SCHEME}://{directory}")
+    waves.second_wave(first_of_two)
+    stale = directory / ("rows" if to == "feast" else "") / "_staging" / "0123" / "rows-unnamed"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"half")
+    export(first_of_two, to, f"{SCHEME}://{directory}")
+    assert not stale.exists()
+    assert READ[to](directory) == waves.expected()
