@@ -70,7 +70,7 @@ def test_neighbours_are_printed_and_shown(output, tmp_path, capsys, monkeypatch)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[4] for line in lines] == ["b.jpg", "c.jpg"]
     cosine, distance = (float(lines[0].split()[column]) for column in (1, 3))
-    angle = 0.5**1.5
+    angle = (1 / 3) ** 1.5
     assert cosine == pytest.approx(math.cos(angle), abs=1e-3)
     assert distance == pytest.approx(2 * math.sin(angle / 2), abs=1e-3)
     assert opened == []
