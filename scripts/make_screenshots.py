@@ -1,6 +1,6 @@
 """Makes the pictures of docs/report.md: pages about the sample data set of scripts/make_sample.py.
 
-Usage: python scripts/make_screenshots.py OUT, where OUT is the data set that ./run_local.sh makes
+Usage: python scripts/make_screenshots.py OUT, where OUT is the data set of the sample's records; see docs/report.md.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ def take(browser: Browser, page_file: Path, name: str, size: tuple[int, int], sc
     page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
     page.goto(page_file.as_uri())
     page.wait_for_selector("html[data-ready=map]")
-    # The address of the data set on this machine says nothing to a reader.
-    page.locator(".lead code").evaluate("(element) => { element.textContent = 'local_run/embeddings'; }")
     path = PICTURES / f"{name}.png"
     page.screenshot(path=path)
     page.close()
