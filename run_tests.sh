@@ -5,7 +5,8 @@
 #   ./run_tests.sh -m 'not slow'
 #   ./run_tests.sh -m cluster        # on Flink, Spark and Prism; the first time, downloads them
 #   ./run_tests.sh tests/dataset/test_plan.py -k list
-# All arguments go to pytest. With arguments, the script does not check style and types.
+# All arguments go to pytest. With arguments, the script neither checks style and types nor installs the browser of the
+# tests of pages; scripts/install_browser.sh does.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -14,6 +15,7 @@ scripts/install.sh requirements-clients.lock .venv-clients
 if [ $# -gt 0 ]; then
   exec .venv/bin/python -m pytest "$@"
 fi
+scripts/install_browser.sh
 
 # The slow tests of whole runs are in tests/test_*.py. They run in parallel with the other checks and with the slow tests
 # of single folders: so both halves take about as long. Their report comes last.
