@@ -1,7 +1,7 @@
 """Writes the outputs in docs/tutorial.md: runs its commands, one after the other, in a new folder.
 
-A block that follows `<!-- run -->` gets the output of its command; one that follows `<!-- run silently -->` is only run,
-because its output is another tool's. The environment of Feast must exist:
+A block that follows `<!-- run -->` gets the output of its command; one that follows `<!-- run silently -->` is only
+run, because its output is another tool's. The environment of Feast must exist:
 `scripts/install.sh requirements-clients.lock .venv-clients`.
 
 Usage: python scripts/make_tutorial.py [FILE]
