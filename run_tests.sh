@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
-# Installs the dependencies into .venv, then checks style and types and runs every test:
+# Installs the dependencies into .venv, and the clients of exports into .venv-clients; then checks style and types and
+# runs every test:
 #   ./run_tests.sh
 #   ./run_tests.sh -m 'not slow'
 #   ./run_tests.sh -m cluster        # on Flink, Spark and Prism; the first time, downloads them
 #   ./run_tests.sh tests/dataset/test_plan.py -k list
-# All arguments go to pytest. With arguments, the script does not check style and types.
+# All arguments go to pytest. With arguments, the script neither checks style and types nor installs the browser of the
+# tests of pages; scripts/install_browser.sh does.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 scripts/install.sh requirements-test.lock
+scripts/install.sh requirements-clients.lock .venv-clients
 if [ $# -gt 0 ]; then
   exec .venv/bin/python -m pytest "$@"
 fi
+scripts/install_browser.sh
 
 # The slow tests of whole runs are in tests/test_*.py. They run in parallel with the other checks and with the slow tests
 # of single folders: so both halves take about as long. Their report comes last.

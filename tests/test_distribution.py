@@ -74,7 +74,10 @@ def sources() -> list[str]:
 def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert {*sources(), "pipeline/py.typed"} <= names
+    templates = {
+        path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "pipeline/report/templates").iterdir()
+    }
+    assert {*sources(), *templates, "pipeline/py.typed"} <= names
     assert {name.split("/")[0] for name in names} == {"pipeline"}
 
 

@@ -166,7 +166,7 @@ def test_a_directory_of_photos(photos):
     assert (summary["records"], summary["embedded"], summary["failed"]) == (len(KEYS), len(KEYS), 0)
     assert (summary["dimension"], summary["runner"], summary["module"]) == (1280, "DirectRunner", NETWORK)
     assert re.match(rf"{len(KEYS)} of {len(KEYS)} records embedded in .* 1280 values each\n", photos.stdout)
-    assert f"data set {photos.output}" in photos.stdout
+    assert f"data set  {photos.output}\n" in photos.stdout
     assert "left out 1 files: 1 of no known kind by their names (1 of .md)" in photos.stderr
     assert f"WARNING: {NETWORK} has random weights." in photos.stderr
 

@@ -21,6 +21,7 @@ from pipeline.dataset.compact import compact
 from pipeline.dataset.metadata import read_manifests
 from pipeline.dataset.reader import read_failures
 from pipeline.dataset.verify import show_failure, verify
+from pipeline.report.report import ReportSettings, write_report
 from pipeline.storage.lock import DatasetLock
 from pipeline.storage.lock_file import LockToken, open_lock
 from pipeline.testing import jpeg_bytes, make_example, make_tfrecord, png_bytes
@@ -84,6 +85,14 @@ class TestRuns:
         assert read_vectors(out) == vectors
         report = verify(out)
         assert (report.waves, report.problems, report.strays) == (1, (), ())
+
+    def test_a_report(self, gcs, base, tiny_module):
+        put_photos(gcs, base, 3)
+        embed(f"{base}/photos", f"{base}/out", tiny_module)
+        written = write_report(f"{base}/out", ReportSettings())
+        assert (written.path, written.thumbnails) == (f"{base}/out/report.html", 3)
+        assert gcs.read(written.path).startswith(b"<!DOCTYPE html>")
+        assert verify(f"{base}/out").strays == ()
 
     def test_strays_are_deleted(self, gcs, base, tiny_module, capsys):
         put_photos(gcs, base, 1)

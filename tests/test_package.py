@@ -16,7 +16,19 @@ MODULES = {
     ".".join(("pipeline", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(ROOT.rglob("*.py"))
 }
-HEAVY = ("apache_beam", "duckdb", "numpy", "openvino", "pyarrow", "tensorflow", "tensorflow_hub", "tfx_bsl")
+HEAVY = (
+    "apache_beam",
+    "bokeh",
+    "duckdb",
+    "jinja2",
+    "numpy",
+    "openvino",
+    "pyarrow",
+    "sklearn",
+    "tensorflow",
+    "tensorflow_hub",
+    "tfx_bsl",
+)
 
 # A folder imports only from folders in the rows above its own, wherever in a module the import is.
 ROWS = (
@@ -28,12 +40,13 @@ ROWS = (
     "engines",
     "embedding",
     "dataset finetune",
+    "report export",
     "beam",
     "job",
     "commands",
 )
 LEVEL = {folder: level for level, row in enumerate(ROWS) for folder in row.split()}
-DOORS = ("__main__", "run", "verify", "compact", "hub.__main__")
+DOORS = ("__main__", "run", "verify", "compact", "neighbours", "hub.__main__", "report.__main__", "export.__main__")
 """Modules that `python -m` runs, or that users import by that name; each only calls what lies in a folder."""
 
 
@@ -73,7 +86,7 @@ def run_python(code):
             f"sys.argv = ['{module}', '--help']\n"
             "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
             f"    runpy.run_module('{module}', run_name='__main__')"
-            for module in ("pipeline.run", "pipeline.hub")
+            for module in ("pipeline.run", "pipeline.hub", "pipeline.report", "pipeline.neighbours", "pipeline.export")
         ),
     ],
 )

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.beam.internals import silence_raised_errors
+from pipeline.commands.result import describe_result, example_keys
 from pipeline.core.config import RunConfig
 from pipeline.core.console import print_line, run_command
+from pipeline.core.errors import TooManyFailures
 from pipeline.job.run import run
 
 if TYPE_CHECKING:
@@ -16,28 +18,8 @@ if TYPE_CHECKING:
     from pipeline.job.summary import Summary
 
 
-def format_summary(summary: Summary, output: str) -> str:
-    """Returns the lines that the command prints at the end of a run."""
-    if not summary.records and summary.skipped:
-        first = f"nothing new: all {summary.skipped} records were done by earlier runs"
-    else:
-        first = (
-            f"{summary.embedded} of {summary.records} records embedded in {summary.seconds:.1f} s "
-            f"({summary.images_per_second:.0f} images/s), {summary.dimension} values each"
-        )
-        if summary.skipped:
-            first += f"; {summary.skipped} were done by earlier runs"
-    damaged = []
-    if summary.damaged_but_embedded:
-        damaged.append(f"  {summary.damaged_but_embedded} embedded although damaged: see {output}/damaged")
-    lines = [
-        first,
-        *(f"  {count} failed: {reason}" for reason, count in summary.failures_by_reason.items()),
-        *damaged,
-        f"module {summary.module} ({summary.module_sha256[:12]}), engine {summary.engine}",
-        f"data set {output}",
-    ]
-    return "\n".join(lines)
+def _print_result(summary: Summary, output: str) -> None:
+    describe_result(summary, output, example_keys(output, summary)).print()
 
 
 def _display(config: RunConfig) -> Display | None:
@@ -61,8 +43,15 @@ def _command(args: Sequence[str]) -> int:
 
         print_line(str(write_template(config)))
         return 0
-    summary = run(config, _display(config))
-    print_line(format_summary(summary, config.output.output))
+    output = config.output.output
+    try:
+        summary = run(config, _display(config))
+    except TooManyFailures:
+        from pipeline.job.summary import read_summary
+
+        _print_result(read_summary(output), output)
+        raise
+    _print_result(summary, output)
     return 0
 
 

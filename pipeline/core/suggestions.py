@@ -20,10 +20,10 @@ def closest(name: str, known: Iterable[str], *, similarity: float = 0.6) -> str 
 
 
 def describe_unknown(value: object, known: Iterable[str], other: str = "") -> str:
-    """Returns the text about an unknown value: `'nome' is unknown; expected one of none, l2; did you mean none?`.
+    """Returns a text such as `'nome' is unknown; expected one of none, l2; did you mean none?`.
 
     Args:
-      value: the value.
+      value: an unknown value.
       known: the known ones.
       other: names what else would be accepted.
     """

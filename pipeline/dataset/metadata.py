@@ -11,6 +11,7 @@ OUT/manifests/<wave>-inputs-*.parquet    the inputs of a wave
 OUT/manifests/<wave>-retried-*.parquet   the failures that a wave tried again
 OUT/manifests/<wave>.json     counts and files of a wave; written last, which commits the wave
 OUT/summary.json              results of the last run
+OUT/report.html               the page of `python -m pipeline.report`
 OUT/staging/<token>/          files of an uncommitted wave
 OUT/lock.json                 holder of the lock
 ```
@@ -37,6 +38,7 @@ from pipeline.storage import filesystem
 
 SPEC_NAME = "spec.json"
 SUMMARY_NAME = "summary.json"
+REPORT_NAME = "report.html"
 MANIFESTS_NAME = "manifests"
 
 KeyKind = Literal["name", "offset", "feature"]

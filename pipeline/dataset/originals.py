@@ -36,7 +36,7 @@ def original_bytes(output: str, failure: Failure) -> bytes:
     if address is None or filesystem.exists(failure.source):
         return filesystem.read_bytes(failure.source)
     path, start, stop = address.path, address.start, address.stop
-    kind = _kind_of(path)
+    kind = kind_of_records(path)
     if stop is not None:
         if not kind.has_byte_offsets:
             raise OSError(f"{failure.source} are rows that cannot be read; there are no bytes to show")
@@ -66,7 +66,7 @@ def _fetch(source: str) -> bytes:
     return found
 
 
-def _kind_of(path: str) -> InputKind:
+def kind_of_records(path: str) -> InputKind:
     """Returns the kind of a file of records: by its first bytes, or by its name if these are damaged."""
     kinds = [kind for kind in registered_kinds() if kind.has_records]
     named = (kind for kind in kinds if re.search(kind.file_names, path, re.IGNORECASE))

@@ -13,6 +13,7 @@ from pipeline.core.errors import OutputError
 from pipeline.core.json import to_json
 from pipeline.dataset.metadata import (
     MANIFESTS_NAME,
+    REPORT_NAME,
     SHARD_FOLDERS,
     SPEC_NAME,
     SUMMARY_NAME,
@@ -44,7 +45,8 @@ _STAGED_BEFORE = re.compile(
 )
 _TEMPORARY = re.compile(rf"(?:spec|summary|\d{{5,}})\.json{_TEMPORARY_END}", re.ASCII)
 _FIXED = re.compile(
-    rf"(?:{SPEC_NAME}|{SUMMARY_NAME}|{SCHEMA_NAME}|{LOCK_NAME}|{MANIFESTS_NAME}/\d{{5,}}\.json)(?:{_TEMPORARY_END})?",
+    rf"(?:{SPEC_NAME}|{SUMMARY_NAME}|{REPORT_NAME}|{SCHEMA_NAME}|{LOCK_NAME}|{MANIFESTS_NAME}/\d{{5,}}\.json)"
+    rf"(?:{_TEMPORARY_END})?",
     re.ASCII,
 )
 
@@ -143,6 +145,8 @@ def start_over(directory: LockedDirectory, spec: Spec) -> tuple[Manifest, ...]:
     left = (retire(directory, [manifest.wave for manifest in manifests], manifests),) if manifests else ()
     write_spec(directory, spec)
     clear_schema(directory)
+    # The page of the former vectors. Another process may have written a new one: that page has to be made again.
+    directory.remove([filesystem.join(directory.path, REPORT_NAME)])
     remove_waves(directory, manifests)
     return left
 

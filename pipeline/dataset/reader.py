@@ -71,6 +71,7 @@ class LiveWave:
 
     Attributes:
       manifest: of the wave.
+      entries: the files of its rows, in the format that is read.
     """
 
     def __init__(
@@ -97,14 +98,14 @@ class LiveWave:
         self._output = output
         self._superseded = superseded
         self._sinks = sinks
-        self._entries = manifest.files("embeddings", preferred)
+        self.entries = manifest.files("embeddings", preferred)
         self._number = int(manifest.wave)
         self._keys: set[bytes] | None = set() if notes_keys else None
         self._noted: set[str] = set()
 
     def rows(self) -> Iterator[pa.RecordBatch]:
         """Yields all rows that the wave wrote."""
-        for entry in self._entries:
+        for entry in self.entries:
             yield from self.rows_of(entry)
 
     def rows_with_times(self, entry: OutputEntry) -> Iterator[pa.RecordBatch]:
@@ -113,9 +114,12 @@ class LiveWave:
 
     def columns(self, is_wanted: Callable[[str], bool]) -> Iterator[pa.RecordBatch]:
         """Yields the key, the wanted columns and the time, `event_timestamp`, of all rows that the wave wrote."""
-        for entry in self._entries:
-            rows = self.rows_of(entry, lambda name: name == TIMESTAMP_COLUMN or is_wanted(name))
-            yield from map(self._with_time, rows)
+        for entry in self.entries:
+            yield from self.columns_of(entry, is_wanted)
+
+    def columns_of(self, entry: OutputEntry, is_wanted: Callable[[str], bool]) -> Iterator[pa.RecordBatch]:
+        """Yields what `columns` yields, of one shard of the wave."""
+        return map(self._with_time, self.rows_of(entry, lambda name: name == TIMESTAMP_COLUMN or is_wanted(name)))
 
     def _with_time(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         index = rows.schema.get_field_index(TIMESTAMP_COLUMN)
@@ -165,7 +169,7 @@ class LiveWave:
         """Adds the wave's keys to those that supersede older rows; reads only rows that were not read before."""
         if self._keys is None:
             return
-        for entry in self._entries:
+        for entry in self.entries:
             if entry.path not in self._noted:
                 for _ in self.rows_of(entry, lambda name: False):
                     pass

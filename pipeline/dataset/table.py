@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import pyarrow as pa
@@ -13,15 +14,17 @@ from pipeline.core.json import to_json
 from pipeline.core.settings import TIMESTAMP_COLUMN
 from pipeline.dataset.columns import TABLE_FORMATS, TableColumns, from_text
 from pipeline.dataset.existing import gone_inputs
-from pipeline.dataset.metadata import SPEC_NAME, Manifest, read_spec
+from pipeline.dataset.metadata import SPEC_NAME, Manifest, OutputEntry, read_spec
 from pipeline.dataset.reader import LiveWave, live_manifests, waves_of
 from pipeline.dataset.sinks.base import Sink
 from pipeline.dataset.sinks.parquet_schema import TIMESTAMP_TYPE, to_schema
 from pipeline.dataset.sinks.registry import SINKS
 from pipeline.dataset.superseded import Superseded
+from pipeline.dataset.tables import InputEntry
 from pipeline.storage import filesystem
 
 KeyType = Literal["string", "bytes"]
+_KEY_TYPES = {"string": pa.string(), "bytes": pa.binary()}
 
 
 def read_table(
@@ -59,33 +62,96 @@ def read_table(
       UsageError: a column is unknown; or `existing_only`, but an input is gone whose rows have keys from a feature.
       OSError: a folder of inputs cannot be listed.
     """
+    table = open_table(output, columns=columns, existing_only=existing_only, keys=keys, sinks=sinks)
+    return pa.RecordBatchReader.from_batches(table.schema, (rows for part in table.parts() for rows in part.rows()))
+
+
+def open_table(
+    output: str | os.PathLike[str],
+    *,
+    columns: Sequence[str] | None = None,
+    existing_only: bool = False,
+    keys: KeyType = "string",
+    sinks: Sequence[Sink] = (),
+) -> DatasetTable:
+    """Returns what `read_table` reads, file by file; takes and raises the same."""
     if keys not in get_args(KeyType):
         raise UsageError(f"keys={keys!r}: expected one of {', '.join(get_args(KeyType))}")
     output = filesystem.normalize(output)
     manifests = live_manifests(output)
-    superseded = Superseded.of(output, manifests)
-    if existing_only:
-        superseded.add_gone(gone_inputs(output, manifests))
+    gone = tuple(gone_inputs(output, manifests)) if existing_only else ()
     schema = _choose(_schema(output, manifests, keys, sinks), columns)
-    preferred = TABLE_FORMATS if keys == "string" else SINKS.names
-    batches = (
-        batch
-        for wave in waves_of(output, manifests, superseded, sinks, preferred)
-        for batch in _batches(output, wave, schema)
-    )
-    return pa.RecordBatchReader.from_batches(schema, batches)
+    return DatasetTable(output, schema, manifests, gone, keys, tuple(sinks))
 
 
-def _batches(output: str, wave: LiveWave, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for rows in wave.columns(lambda name: name in schema.names):
+@dataclass(frozen=True)
+class DatasetTable:
+    """The rows of a data set in the form of `read_table`, file by file.
+
+    Attributes:
+      output: directory of the data set.
+      schema: of all rows.
+      manifests: of the live waves, the oldest first.
+      gone: the inputs whose rows are left out.
+      keys: as in `read_table`.
+      sinks: as in `read_table`.
+    """
+
+    output: str
+    schema: pa.Schema
+    manifests: tuple[Manifest, ...]
+    gone: tuple[InputEntry, ...]
+    keys: KeyType
+    sinks: tuple[Sink, ...]
+
+    def parts(self) -> Iterator[TablePart]:
+        """Yields the files with rows, those of the newest wave first; each must be read before the next is taken."""
+        superseded = Superseded.of(self.output, self.manifests)
+        superseded.add_gone(self.gone)
+        preferred = TABLE_FORMATS if self.keys == "string" else SINKS.names
+        for wave in waves_of(self.output, self.manifests, superseded, self.sinks, preferred):
+            for entry in wave.entries:
+                yield TablePart(self, wave, entry)
+
+
+@dataclass(frozen=True)
+class TablePart:
+    """The current rows of one file of a data set; may be read more than once.
+
+    Attributes:
+      table: the table that it is a part of.
+      wave: the wave that wrote the file.
+      entry: the file.
+    """
+
+    table: DatasetTable
+    wave: LiveWave
+    entry: OutputEntry
+
+    def rows(self) -> Iterator[pa.RecordBatch]:
+        """Yields the rows, with the schema of the table.
+
+        Raises:
+          OutputError: the file is damaged.
+        """
+        return _rows(self.table, self.wave, self.entry, self.table.schema)
+
+    def read_keys(self) -> Iterator[pa.Array]:
+        """Yields the keys of `rows`, in the same order and type, without a look at the vectors."""
+        for rows in _rows(self.table, self.wave, self.entry, pa.schema([("key", _KEY_TYPES[self.table.keys])])):
+            yield rows.column("key")
+
+
+def _rows(table: DatasetTable, wave: LiveWave, entry: OutputEntry, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for rows in wave.columns_of(entry, lambda name: name in schema.names):
         current = wave.current(rows)
         if current.num_rows:
             try:
                 yield to_schema(_with_key(current, schema), schema)
             except (ValueError, NotImplementedError) as error:
                 raise OutputError(
-                    f"wave {wave.manifest.wave} of {output} has a value that does not fit the table: {error}; run "
-                    "python -m pipeline.verify"
+                    f"wave {wave.manifest.wave} of {table.output} has a value that does not fit the table: {error}; "
+                    "run python -m pipeline.verify"
                 ) from error
 
 
@@ -123,7 +189,7 @@ def _schema(output: str, manifests: Sequence[Manifest], keys: KeyType, sinks: Se
     dimension = spec.dimension if spec is not None else _dimension(output, manifests, sinks)
     return pa.schema(
         [
-            ("key", pa.string() if keys == "string" else pa.binary()),
+            ("key", _KEY_TYPES[keys]),
             ("embedding", pa.list_(pa.float32(), dimension)),
             *sorted(((item.name, item.type) for item in found.schema), key=lambda item: item[0]),
             (TIMESTAMP_COLUMN, TIMESTAMP_TYPE),

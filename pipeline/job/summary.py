@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.core.errors import TooManyFailures
 from pipeline.core.versions import installed_versions
-from pipeline.dataset.metadata import Manifest, live
+from pipeline.dataset.metadata import SUMMARY_NAME, Manifest, live
 from pipeline.embedding.dataset_spec import Spec
 from pipeline.images.versions import DECODER_PACKAGES
+from pipeline.storage import filesystem
 
 VERSIONED_PACKAGES = ("apache-beam", "tensorflow", "openvino", "tfx-bsl", "numpy", *DECODER_PACKAGES)
 
@@ -98,6 +101,16 @@ def summarize(manifests: Sequence[Manifest], spec: Spec, *, skipped: int, second
     )
 
 
+def read_summary(output: str) -> Summary:
+    """Returns the summary of the last run that wrote the data set in a directory.
+
+    Raises:
+      OSError: there is none, or it cannot be read.
+    """
+    values = json.loads(filesystem.read_bytes(filesystem.join(filesystem.absolute(output), SUMMARY_NAME)))
+    return Summary(**{field.name: values[field.name] for field in dataclasses.fields(Summary) if field.name in values})
+
+
 def check_failures(summary: Summary, max_failure_rate: float, earlier: Sequence[Manifest] = ()) -> None:
     """Checks that enough records of a run were embedded.
 
@@ -116,12 +129,12 @@ def check_failures(summary: Summary, max_failure_rate: float, earlier: Sequence[
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary.failures_by_reason.items())
     if summary.records and not summary.embedded:
         raise TooManyFailures(
-            f"none of {summary.records} records could be embedded ({reasons}); see the failures files"
+            f"none of {summary.records} records could be embedded ({reasons}); see failures/ in the data set"
         )
     if rate > max_failure_rate:
         raise TooManyFailures(
             f"{summary.failed} of {summary.records} records failed ({reasons}), more than "
-            f"--max_failure_rate={max_failure_rate:g} allows; the others are kept; see the failures files"
+            f"--max_failure_rate={max_failure_rate:g} allows; the others are kept; see failures/ in the data set"
         )
 
 
@@ -132,8 +145,8 @@ def _check_earlier(manifests: Sequence[Manifest]) -> None:
     if failed and not any(manifest.embedded for manifest in manifests):
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(failed.items()))
         raise TooManyFailures(
-            f"none of {failed.total()} records could be embedded ({reasons}) by earlier runs; see the failures files, "
-            "and try them again with --retry_failed"
+            f"none of {failed.total()} records could be embedded ({reasons}) by earlier runs; see failures/ in the "
+            "data set, and try them again with --retry_failed"
         )
 
 

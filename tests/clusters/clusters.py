@@ -231,13 +231,14 @@ class Cluster:
 
     def run(self, source: Path, module: str, output: Path, *flags: str) -> Summary:
         """Does a run, in this process: starting another one takes longer than most runs here."""
-        return pipeline.run(RunConfig.from_args([*self._run_flags(source, module, output), *flags]))
+        return pipeline.run(RunConfig.from_args([*self.run_flags(source, module, output), *flags]))
 
     def start(self, source: Path, module: str, output: Path, *flags: str) -> Command:
         """Starts a run in a process of its own."""
-        return self.command("pipeline.run", *self._run_flags(source, module, output), *flags)
+        return self.command("pipeline.run", *self.run_flags(source, module, output), *flags)
 
-    def _run_flags(self, source: Path, module: str, output: Path) -> list[str]:
+    def run_flags(self, source: Path, module: str, output: Path) -> list[str]:
+        """Returns the arguments of a run on the cluster."""
         config = REPOSITORY / "configs" / f"{self.engine.name}.yaml"
         flags = [f"--config={config}", f"--input={source}", f"--module={module}", f"--output={output}"]
         return [*flags, *self._flags]

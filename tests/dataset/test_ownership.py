@@ -58,6 +58,7 @@ def add_foreign(output):
 
 def test_starting_over_leaves_what_is_not_its_own(output):
     add_foreign(output)
+    (output / "report.html").write_text("of the vectors before")
     ownership.start_over(unlocked(output), NEW_SPEC)
     assert sorted(contents(output)) == sorted(
         [*FOREIGN, "manifests/00001.json", "schema.pbtxt", "spec.json", "summary.json"]

@@ -2,7 +2,7 @@
 
 import json
 
-from pipeline.commands.run import format_summary
+from pipeline.commands.result import describe_result
 from pipeline.dataset.reader import read_damaged, read_failures
 from pipeline.dataset.verify import verify
 from tests.datasets import complete, embed, read_vectors
@@ -18,7 +18,8 @@ def test_damaged_images_are_embedded_counted_and_listed(photos, out, tiny_module
     summary = embed(photos, out, tiny_module)
     assert (summary.embedded, summary.failed, summary.damaged_but_embedded) == (5, 0, 1)
     assert json.loads((out / "summary.json").read_text())["damaged_but_embedded"] == 1
-    assert f"  1 embedded although damaged: see {out}/damaged\n" in format_summary(summary, str(out))
+    text = str(describe_result(summary, str(out), {}))
+    assert f"\ndamaged   1 embedded although damaged: see {out}/damaged\n" in text
     (damaged,) = read_damaged(str(out))
     assert (damaged.key, damaged.source) == (b"001.jpg", str(photos / "001.jpg"))
     assert damaged.message == "damaged jpeg: Corrupt JPEG data: premature end of data segment"

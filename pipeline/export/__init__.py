@@ -1,0 +1,1 @@
+"""Data sets in the form of other systems: a file for each destination."""
