@@ -24,7 +24,14 @@ GOOGLE = {
     "google.cloud.storage": "google-cloud-storage",
     "google.protobuf": "protobuf",
 }
-IMPORT_NAMES = {"cv2": "opencv-python-headless", "grpc": "grpcio", "PIL": "pillow", "yaml": "pyyaml"}
+IMPORT_NAMES = {
+    "cv2": "opencv-python-headless",
+    "grpc": "grpcio",
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "umap": "umap-learn",
+    "yaml": "pyyaml",
+}
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 _PACKAGE = "pipeline.report"
 
@@ -29,8 +28,8 @@ def render(template: str, *, scripts: Sequence[str] = (), **values: object) -> b
     # Bokeh reads an object only if what it refers to comes first.
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
     text = environment.get_template(template).render(
-        scripts=[Markup(script) for script in scripts],
-        style=Markup(read_asset("style.css")),
+        scripts=scripts,
+        style=read_asset("style.css"),
         policy=_policy(scripts),
         **values,
     )
