@@ -13,7 +13,8 @@ def test_each_command_is_listed_and_has_help(capsys):
     assert len(lines) - 1 == len(overview.COMMANDS) >= 6
     for line in lines[:-1]:
         command = re.match(r"python -m (pipeline\.\w+)( [a-z]+)?", line)
-        module = "pipeline.hub.__main__" if command[1] == "pipeline.hub" else command[1]
+        is_folder = command[1] in ("pipeline.export", "pipeline.hub")
+        module = f"{command[1]}.__main__" if is_folder else command[1]
         with pytest.raises(SystemExit) as ended:
             importlib.import_module(module).main([*(command[2] or "").split(), "--help"])
         assert ended.value.code == 0
