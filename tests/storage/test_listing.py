@@ -227,3 +227,27 @@ class TestRemote:
             match("gs://none/a")
         with pytest.raises(OSError, match="none"):
             match("gs://none/a*")
+
+
+class TestListFolders:
+    def test_only_the_files_directly_in_the_folders(self, tmp_path):
+        for name in ("a/1", "a/b/2", "c/3", "d/4"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(b"")
+        folders = [f"{tmp_path}/{name}/" for name in ("a", "c", "missing")]
+        found = [path for page in listing.list_folders(folders) for path in page.paths]
+        assert sorted(found) == [f"{tmp_path}/a/1", f"{tmp_path}/c/3"]
+
+    def test_buckets(self, gcs, tmp_path):
+        (tmp_path / "here").write_bytes(b"")
+        names = ("folders/a/1", "folders/a/b/2", "folders/[c]/3", "folders/d/4")
+        for name in names:
+            gcs.write(f"gs://bucket/{name}", b"")
+        folders = ["gs://bucket/folders/a/", "gs://bucket/folders/[c]/", "gs://bucket/missing/", f"{tmp_path}/"]
+        found = [path for page in listing.list_folders(folders) for path in page.paths]
+        expected = ["gs://bucket/folders/[c]/3", "gs://bucket/folders/a/1", f"{tmp_path}/here"]
+        filesystem.delete(gcs.paths())
+        assert sorted(found) == sorted(expected)
+
+    def test_nothing(self):
+        assert list(listing.list_folders([])) == []
