@@ -8,8 +8,9 @@ from pipeline.core.errors import OutputError
 from pipeline.core.settings import DecodeConfig, EngineConfig, ModuleConfig, PreprocessConfig
 from pipeline.embedding.dataset_spec import Spec, check_same_space
 from pipeline.embedding.embedder import Embedder
-from pipeline.embedding.embedder_spec import Context, find_embedder
+from pipeline.embedding.embedder_spec import find_embedder
 from pipeline.engines.registry import ENGINES
+from pipeline.hub.preprocess import Context
 
 
 def embedder_of(output: str, spec: Spec, *, module: str | None = None, allow_unsafe_module: bool = False) -> Embedder:
@@ -44,12 +45,12 @@ def embedder_of(output: str, spec: Spec, *, module: str | None = None, allow_uns
         PreprocessConfig(),
         DecodeConfig(decode=done.decode, exif_orientation=done.exif_orientation, icc=done.icc),  # type: ignore[arg-type]
         EngineConfig(engine=spec.engine, precision=spec.precision, normalize=spec.normalization),  # type: ignore[arg-type]
-        context=Context(lambda: spec),
+        context=Context(lambda _: done.transform),
     )
     decoder = dataclasses.replace(found.decoder, transform=done.transform) if done.height else found.decoder
     embedder = Embedder.choose(dataclasses.replace(found, decoder=decoder))
     try:
-        check_same_space(output, spec, embedder.dataset_spec)
+        check_same_space(output, spec, embedder.uncertified_spec)
     except OutputError:
         embedder.close()
         raise

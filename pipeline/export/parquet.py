@@ -42,7 +42,7 @@ class ParquetPart:
         self._writer = pq.ParquetWriter(
             file,
             schema,
-            compression=dict.fromkeys(encoded, "zstd") or "none",
+            compression="none",
             use_dictionary=encoded or False,
             write_statistics=[name for name in schema.names if name != "embedding"],
         )

@@ -13,7 +13,7 @@ def test_each_command_is_listed_and_has_help(capsys):
     assert len(lines) - 1 == len(overview.COMMANDS) >= 6
     for line in lines[:-1]:
         command = re.match(r"python -m (pipeline\.\w+)( [a-z]+)?", line)
-        is_folder = command[1] in ("pipeline.hub", "pipeline.report", "pipeline.export")
+        is_folder = command[1] in ("pipeline.export", "pipeline.hub", "pipeline.report")
         module = f"{command[1]}.__main__" if is_folder else command[1]
         with pytest.raises(SystemExit) as ended:
             importlib.import_module(module).main([*(command[2] or "").split(), "--help"])
