@@ -27,7 +27,7 @@ from pipeline.storage import filesystem
 from pipeline.testing import make_example, make_tfrecord, png_bytes
 from pipeline.tfrecords.tfrecord import read_records
 from tests.datasets import contents, embed, make_photos, read_rows, read_vectors
-from tests.forked_runs import ForkedRun, fork_server
+from tests.forked_runs import ForkedRun, ForkServer, fork_server
 
 pytestmark = pytest.mark.slow
 
@@ -36,9 +36,9 @@ IMAGES = 100
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[subprocess.Popen]:
-    with fork_server() as process:
-        yield process
+def server() -> Iterator[ForkServer]:
+    with fork_server() as made:
+        yield made
 
 
 def arguments(photos: Path, output: Path, module: Path, *flags: str) -> list[str]:
@@ -90,9 +90,9 @@ def run_and_kill(run: ForkedRun, output: Path, events: int, moment: Callable[[fr
     return run.wait()
 
 
-def finish(arguments: list[str]) -> str:
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def finish(server: ForkServer, arguments: list[str]) -> str:
+    done = server.run(*arguments)
+    assert done.code == 0, done.stderr
     return done.stdout
 
 
@@ -100,7 +100,7 @@ def test_a_run_that_is_killed_thirty_times_ends_like_one_that_is_not(server, tmp
     photos, output = tmp_path / "photos", tmp_path / "out"
     make_photos(photos, IMAGES)
     (photos / "bad.jpg").write_bytes(b"bad")
-    finish(command(photos, tmp_path / "expected", tiny_module, "--wave_bytes=1GiB"))
+    finish(server, arguments(photos, tmp_path / "expected", tiny_module, "--wave_bytes=1GiB"))
     expected = read_vectors(tmp_path / "expected")
     assert len(expected) == IMAGES
 
@@ -108,7 +108,7 @@ def test_a_run_that_is_killed_thirty_times_ends_like_one_that_is_not(server, tmp
     committed: dict[str, bytes] = {}
     left = set()
     for moment in (anywhere, while_rows_are_staged, before_named_rows_count) * (KILLS // 3):
-        run = ForkedRun(server, arguments(photos, output, tiny_module))
+        run = server.start(*arguments(photos, output, tiny_module))
         assert run_and_kill(run, output, int(rng.integers(1, 30)), moment) == -signal.SIGKILL
         files = contents(output)
         assert {name: files[name] for name in committed} == committed
@@ -131,7 +131,7 @@ def test_a_run_that_is_killed_thirty_times_ends_like_one_that_is_not(server, tmp
 
     done = len(live(read_manifests(str(output))))
     assert 0 < done < IMAGES + 1
-    finish(command(photos, output, tiny_module))
+    finish(server, arguments(photos, output, tiny_module))
     assert read_vectors(output) == expected
     assert [failure.key for failure in read_failures(str(output))] == [b"bad.jpg"]
     manifests = read_manifests(str(output))
@@ -244,7 +244,7 @@ def test_a_disk_that_fails_at_each_of_its_calls_in_turn(tmp_path, tiny_module, m
         ("images", r"/\S*/embedding-pipeline-\w+/\w+\.parquet: "),
     ],
 )
-def test_a_real_limit_on_what_may_be_written(tmp_path, tiny_module, kind, text):
+def test_a_real_limit_on_what_may_be_written(server, tmp_path, tiny_module, kind, text):
     """The kernel refuses to write files of more than 4 KiB, as a quota or a full disk would.
 
     From a TFRecord, the first such file holds embeddings; from images, it is the table that lists them.
@@ -255,10 +255,12 @@ def test_a_real_limit_on_what_may_be_written(tmp_path, tiny_module, kind, text):
         images = [path.read_bytes() for path in sorted(photos.iterdir())]
         photos = tmp_path / "a.tfrecord"
         photos.write_bytes(make_tfrecord(make_example({"image/encoded": image}) for image in images))
-    arguments = [*command(photos, output, tiny_module), "--wave_bytes=1GiB"]
-    finish([*command(photos, tmp_path / "expected", tiny_module), "--wave_bytes=1GiB"])
+    finish(server, arguments(photos, tmp_path / "expected", tiny_module, "--wave_bytes=1GiB"))
     limited = subprocess.run(
-        ["bash", "-c", 'ulimit -f 4; exec "$@"', "-", *arguments], capture_output=True, text=True, check=False
+        ["bash", "-c", 'ulimit -f 4; exec "$@"', "-", *command(photos, output, tiny_module, "--wave_bytes=1GiB")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert limited.returncode == 1, limited.stderr
     last = limited.stderr.splitlines()[-1]
@@ -266,7 +268,7 @@ def test_a_real_limit_on_what_may_be_written(tmp_path, tiny_module, kind, text):
     assert "File too large" in last
     assert "Traceback" not in limited.stderr
     assert read_manifests(str(output)) == ()
-    finish(arguments)
+    finish(server, arguments(photos, output, tiny_module, "--wave_bytes=1GiB"))
     assert read_vectors(output) == read_vectors(tmp_path / "expected")
     report = verify(str(output))
     assert (report.problems, report.strays) == ((), ())
@@ -280,11 +282,10 @@ def start_and_wait_for_waves(arguments: list[str], output: Path, waves: int) -> 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_in_order(tmp_path, tiny_module, number):
+def test_a_signal_ends_the_run_in_order(server, tmp_path, tiny_module, number):
     photos, output = tmp_path / "photos", tmp_path / "out"
     make_photos(photos, 60)
-    arguments = command(photos, output, tiny_module)
-    process = start_and_wait_for_waves(arguments, output, 3)
+    process = start_and_wait_for_waves(command(photos, output, tiny_module), output, 3)
     process.send_signal(number)
     _, error = process.communicate()
     assert process.returncode == 130
@@ -296,21 +297,20 @@ def test_a_signal_ends_the_run_in_order(tmp_path, tiny_module, number):
     done = len(read_manifests(str(output)))
     assert 3 <= done < 60
     assert verify(str(output)).problems == ()
-    assert f"; {done} were done by earlier runs" in finish(arguments)
+    assert f"; {done} were done by earlier runs" in finish(server, arguments(photos, output, tiny_module))
     assert len(read_rows(output)) == 60
     assert verify(str(output)).strays == ()
 
 
-def test_a_second_signal_ends_it_at_once(tmp_path, tiny_module):
+def test_a_second_signal_ends_it_at_once(server, tmp_path, tiny_module):
     photos, output = tmp_path / "photos", tmp_path / "out"
     make_photos(photos, 60)
-    arguments = command(photos, output, tiny_module)
-    process = start_and_wait_for_waves(arguments, output, 3)
+    process = start_and_wait_for_waves(command(photos, output, tiny_module), output, 3)
     while process.poll() is None:
         process.send_signal(signal.SIGINT)
     process.communicate()
     assert process.returncode == 130
-    finish(arguments)  # a lock that was left is that of a process that is gone
+    finish(server, arguments(photos, output, tiny_module))  # a lock that was left is that of a process that is gone
     assert len(read_rows(output)) == 60
     assert verify(str(output)).problems == ()
 

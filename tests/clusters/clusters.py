@@ -40,14 +40,14 @@ class Engine:
     Attributes:
       name: as the script takes it.
       workers: number of processes that start and stop SDK processes, each as if on a machine of its own.
-      worker: what their commands contain.
+      parents: the processes above an SDK process that can be killed without the engine: what their commands contain.
       job_port: the variable of the port that takes jobs.
       ports: the variables of all other ports.
     """
 
     name: str
     workers: int
-    worker: str
+    parents: Mapping[str, str]
     job_port: str
     ports: tuple[str, ...]
 
@@ -56,18 +56,21 @@ ENGINES = (
     Engine(
         "flink",
         2,
-        "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
+        {"TaskManager": "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"},
         "FLINK_JOB_PORT",
         ("FLINK_RPC_PORT", "FLINK_REST_PORT"),
     ),
     Engine(
         "spark",
         2,
-        "org.apache.spark.deploy.worker.Worker",
+        {
+            "Spark worker": "org.apache.spark.deploy.worker.Worker",
+            "Spark executor": "org.apache.spark.executor.CoarseGrainedExecutorBackend",
+        },
         "SPARK_JOB_PORT",
         ("SPARK_MASTER_PORT", "SPARK_WEB_PORT"),
     ),
-    Engine("prism", 1, "/prism", "PRISM_JOB_PORT", ()),
+    Engine("prism", 1, {}, "PRISM_JOB_PORT", ()),
 )
 
 
@@ -212,9 +215,10 @@ class Cluster:
         command.until(stop)
         return stopped[0]
 
-    def worker_of(self, sdk_process: psutil.Process) -> psutil.Process:
-        """Returns the worker of the engine that has started an SDK process."""
-        return next(parent for parent in sdk_process.parents() if self.engine.worker in _command(parent))
+    def parent_of(self, sdk_process: psutil.Process, name: str) -> psutil.Process:
+        """Returns the process above an SDK process that has this name in `Engine.parents`."""
+        command = self.engine.parents[name]
+        return next(parent for parent in sdk_process.parents() if command in _command(parent))
 
     def loads(self) -> list[Load]:
         """Returns what the logs have of loaded modules so far."""

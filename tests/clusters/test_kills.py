@@ -9,16 +9,16 @@ from pipeline.dataset.verify import verify
 from tests.datasets import complete, read_vectors
 
 
-@pytest.mark.parametrize("victim", ["SDK process", "worker"])
+@pytest.mark.parametrize("victim", ["SDK process", "TaskManager", "Spark worker", "Spark executor"])
 def test_a_kill(cluster, data, tmp_path, victim):
-    if victim == "worker" and cluster.engine.workers == 1:
-        pytest.skip(f"{cluster.engine.name} has no workers apart from its job server")
+    if victim != "SDK process" and victim not in cluster.engine.parents:
+        pytest.skip(f"{cluster.engine.name} has no {victim}")
     output = tmp_path / "out"
     command = cluster.start(data.directory, data.module, output)
     process = cluster.stop_writer(command, output)
-    if victim == "worker":
-        cluster.worker_of(process).kill()
-        with contextlib.suppress(psutil.NoSuchProcess):  # its worker may have ended it
+    if victim in cluster.engine.parents:
+        cluster.parent_of(process, victim).kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # its parent may have ended it
             process.resume()
     else:
         process.kill()
