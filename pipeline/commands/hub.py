@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 
 from pipeline.beam.internals import silence_raised_errors
-from pipeline.core.config import add_flags, section_of
 from pipeline.core.console import CommandParser, print_line, run_command
 from pipeline.core.errors import UsageError
+from pipeline.core.section_flags import add_flags, section_of
 from pipeline.core.settings import ModuleConfig, PreprocessConfig, parse_image_size
 
 

@@ -7,13 +7,14 @@ import dataclasses
 import datetime
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from pipeline.core.console import CommandParser
 from pipeline.core.errors import UsageError
+from pipeline.core.section_flags import Collect, SwitchOrText, add_flags
 from pipeline.core.settings import (
     TIMESTAMP_COLUMN,
     DecodeConfig,
@@ -126,54 +127,6 @@ def _required(section: type[Any], values: dict[str, Any]) -> dict[str, Any]:
     return {**missing, **values}
 
 
-class _Collect(argparse.Action):
-    """Collects the values of a repeatable flag into a tuple."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        setattr(namespace, self.dest, (*getattr(namespace, self.dest, ()), values))
-
-
-class _SwitchOrText(argparse.BooleanOptionalAction):
-    """A flag that is a switch, or has a text: `--name`, `--no-name`, `--name=TEXT`."""
-
-    def __init__(self, *, type: Callable[[str], Any], metavar: str | None = None, **options: Any) -> None:  # noqa: A002
-        super().__init__(**options)
-        self.nargs, self.type, self.metavar = "?", type, metavar
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        if values is None:
-            super().__call__(parser, namespace, values, option_string)
-        elif option_string == self.option_strings[0]:
-            setattr(namespace, self.dest, values)
-        else:
-            parser.error(f"argument {option_string}: takes no value")
-
-
-def _converter(parse: Callable[[str], _T]) -> Callable[[str], _T]:
-    """Returns `parse` with its `UsageError` turned into the exception whose text argparse keeps."""
-
-    def convert(text: str) -> _T:
-        try:
-            return parse(text)
-        except UsageError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    convert.__name__ = {int: "whole number", float: "number"}.get(cast(Any, parse), parse.__name__)
-    return convert
-
-
 _DESCRIPTION = """\
 Turns images into embeddings. Any option of Apache Beam is accepted beside these flags.
 
@@ -203,50 +156,6 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_flags(group: argparse._ActionsContainer, section: type[Any], *, without: Sequence[str] = ()) -> None:
-    """Adds the flags of a section of the settings to a parser.
-
-    Args:
-      group: a parser, or a group of one, whose `argument_default` is `SUPPRESS`.
-      section: a class of `pipeline.core.settings`.
-      without: fields to leave out.
-    """
-    for item in dataclasses.fields(section):
-        if item.name in without:
-            continue
-        flag = item.metadata
-        name, text = f"--{item.name}", flag["help"].replace("%", "%%")
-        if item.type == "bool" or str(item.type) == "bool | None":
-            group.add_argument(name, help=text, action=argparse.BooleanOptionalAction)
-            continue
-        options: dict[str, Any] = {
-            "help": text,
-            "metavar": flag["metavar"],
-            "type": _converter(flag["parse"]),
-        }
-        if flag["is_switch"]:
-            options["action"] = _SwitchOrText
-        if flag["choices"]:
-            options |= {"choices": flag["choices"], "metavar": None}
-        if flag["repeat"]:
-            options["action"] = _Collect
-        group.add_argument(name, **options)
-
-
-def section_of(section: type[_T], values: Mapping[str, Any], **others: Any) -> _T:
-    """Returns a section of the settings, with those of some parsed values that are its own.
-
-    Args:
-      section: a class of `pipeline.core.settings`.
-      values: by flag name.
-      **others: more values.
-
-    Raises:
-      UsageError: the section refuses a value.
-    """
-    return section(**{name: values[name] for name in _field_names(section) if name in values}, **others)
-
-
 def _to_args(parser: argparse.ArgumentParser, values: Mapping[str, Any]) -> list[str]:
     """Returns the command-line arguments that are equivalent to a mapping from flag names to plain values."""
     actions = {action.dest: action for action in parser._actions}
@@ -262,7 +171,7 @@ def _to_args(parser: argparse.ArgumentParser, values: Mapping[str, Any]) -> list
                 raise UsageError(f"{name}: {str(value).lower()} arrived where a value was expected")
             # A false Beam switch is left out: not every Beam switch has a `--no-` form.
             args += [f"--{name}"] if value else [f"--no-{name}"] if action else []
-        elif isinstance(action, argparse.BooleanOptionalAction) and not isinstance(action, _SwitchOrText):
+        elif isinstance(action, argparse.BooleanOptionalAction) and not isinstance(action, SwitchOrText):
             raise UsageError(f"{name}: {value!r} arrived where true or false was expected")
         elif isinstance(value, (list, tuple)):
             items = [_to_text(name, item) for item in value]
@@ -274,7 +183,7 @@ def _to_args(parser: argparse.ArgumentParser, values: Mapping[str, Any]) -> list
 
 def _repeats(action: argparse.Action | None) -> bool:
     """Returns whether a list is given by repeating the flag; all Beam options with list values work so."""
-    return action is None or isinstance(action, _Collect)
+    return action is None or isinstance(action, Collect)
 
 
 def _to_text(name: str, value: Any) -> str:
