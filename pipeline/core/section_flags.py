@@ -103,5 +103,5 @@ def section_of(section: type[_T], values: Mapping[str, Any], **others: Any) -> _
     Raises:
       UsageError: the section refuses a value.
     """
-    names = (item.name for item in dataclasses.fields(section))
-    return section(**{name: values[name] for name in names if name in values}, **others)
+    fields: Sequence[dataclasses.Field[Any]] = dataclasses.fields(cast(Any, section))
+    return section(**{item.name: values[item.name] for item in fields if item.name in values}, **others)
