@@ -163,6 +163,17 @@ MESSAGES_THREAD = "wait_until_finish_read"
 """Name of the thread in which Beam's portable runner reads the messages of a job."""
 
 
+def current_metrics(result: Any) -> Any:
+    """Returns the metrics of a job now; the result of a portable runner would repeat its first answer for ever.
+
+    Args:
+      result: Beam's `PipelineResult` of the job.
+    """
+    if hasattr(result, "_metrics"):
+        result._metrics = None
+    return result.metrics()
+
+
 def silence_raised_errors() -> None:
     """Drops what Beam prints of failures that it also raises, and of arguments that `pipeline.beam.options` checks.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from apache_beam.metrics import Metrics, MetricsFilter
 from apache_beam.runners.runner import PipelineResult
 
+from pipeline.beam.internals import current_metrics
 from pipeline.embedding.tally import Tally, TallyCounter
 
 NAMESPACE = "pipeline"
@@ -37,6 +38,6 @@ def job_tally(result: PipelineResult) -> Tally:
     Raises:
       Exception: any error of a runner that does not answer.
     """
-    found = result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]
+    found = current_metrics(result).query(MetricsFilter().with_namespace(NAMESPACE))["counters"]
     counts = {counter.key.metric.name: counter.result or 0 for counter in found}
     return Tally(*(counts.get(name, 0) for name in _COUNTERS))

@@ -157,3 +157,21 @@ def test_errors_of_the_thread_that_asks_dataflow_are_collected(capsys):
         thread.join()
     assert [str(error) for error in errors] == ["no network"], changed(thing)
     assert capsys.readouterr().err == ""
+
+
+def test_metrics_of_a_job_are_asked_for_each_time():
+    from apache_beam.portability.api import beam_job_api_pb2
+    from apache_beam.runners.portability.portable_runner import PipelineResult
+
+    class Service:
+        asked = 0
+
+        def GetJobMetrics(self, request):
+            self.asked += 1
+            return beam_job_api_pb2.GetJobMetricsResponse()
+
+    service = Service()
+    result = PipelineResult(service, "job", iter(()), iter(()), None)
+    for _ in range(3):
+        internals.current_metrics(result)
+    assert service.asked == 3

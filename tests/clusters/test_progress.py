@@ -38,4 +38,3 @@ def test_a_line_has_the_count_of_the_job(cluster, data, tmp_path, monkeypatch):
     (status,) = at_end
     assert Tally(status.done.embedded, status.done.failed) == Tally(summary.embedded, summary.failed)
     assert str(status).startswith(f"{summary.embedded} embedded (")
-    print(cluster.engine.name, *display.lines, sep="\n")  # noqa: T201
