@@ -205,7 +205,7 @@ def test_foreign_directories_are_refused(two_waves, first_of_two, exported, tmp_
 
 def test_mistakes_in_flags(two_waves, tmp_path, capsys):
     assert refused(capsys, two_waves, "parket", tmp_path / "new") == (
-        "error: --to='parket' is unknown; expected one of parquet, feast, faiss, vertex\n"
+        "error: --to='parket' is unknown; expected one of parquet, feast, faiss, vertex; did you mean parquet?\n"
     )
     assert refused(capsys, two_waves, "faiss", tmp_path / "new", "--index=tree") == (
         "error: --index='tree' is unknown; expected one of auto, flat, ivf, hnsw\n"

@@ -37,13 +37,13 @@ class TestSurroundings:
         files = find(left, other_dataset_in=other_dataset_in)
         assert names(files) == ["a.jpg", "emb/embeddings/mine.jpg", "emb/mine.jpg", "records.data-00000-of-00001"]
         (message,) = caplog.messages
-        parts = message.removeprefix("left out 11 files: ").split("; ")
+        parts = message.removeprefix("left out 12 files: ").split("; ")
         assert sorted(parts[:-1]) == [
             "2 hidden, by names that begin with a dot",
             f"2 of the embedding data set {left}/emb",
             "3 of TensorFlow checkpoints",
         ]
-        assert parts[-1].startswith("4 of no known kind by their names (")
+        assert parts[-1].startswith("5 of no known kind by their names (")
 
     def test_a_data_set_alone_is_no_input(self, left):
         text = f"left out 1 files: 1 of the embedding data set {left}/emb; name their --input_format"

@@ -7,7 +7,7 @@ from playwright.sync_api import Browser, sync_playwright
 CHROMIUM = Path("/usr/bin/chromium")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop runs in this thread until the end, and lets no other one run
 def browser() -> Iterator[Browser]:
     """Debian's Chromium; `scripts/install_browser.sh` installs it."""
     assert CHROMIUM.exists(), f"{CHROMIUM} is missing; run scripts/install_browser.sh"

@@ -431,8 +431,9 @@ def test_every_command_that_takes_a_module_refuses_an_unsafe_one(tmp_path, capsy
 
 def test_describe_names_unsafe_operations(tmp_path, capsys):
     path = save(tmp_path / "module", write_file("/elsewhere"))
-    operation = describe(path).module.unsafe_operations[0]
-    assert f"unsafe      WriteFile (files; node {operation.nodes[0]})" in str(describe(path)).splitlines()
+    found = describe(ModuleConfig(str(path)))
+    operation = found.module.unsafe_operations[0]
+    assert f"unsafe      WriteFile (files; node {operation.nodes[0]})" in str(found).splitlines()
     assert main(["describe", path, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["unsafe_operations"] == [
         {"operation": "WriteFile", "reaches": "files", "nodes": list(operation.nodes)}
