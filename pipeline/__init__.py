@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.beam.embed import EmbedImages
+    from pipeline.beam.model_handler import EmbeddingModelHandler
     from pipeline.beam.read import ReadImages
     from pipeline.beam.write import WriteEmbeddings
     from pipeline.core.config import RunConfig
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EmbedImages",
     "Embedder",
+    "EmbeddingModelHandler",
     "ReadImages",
     "RunConfig",
     "WriteEmbeddings",
@@ -32,6 +34,7 @@ __all__ = [
 
 _MODULES = {
     "EmbedImages": "pipeline.beam.embed",
+    "EmbeddingModelHandler": "pipeline.beam.model_handler",
     "Embedder": "pipeline.embedding.embedder",
     "ReadImages": "pipeline.beam.read",
     "RunConfig": "pipeline.core.config",

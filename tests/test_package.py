@@ -54,6 +54,7 @@ def test_the_public_names():
     assert pipeline.__all__ == [
         "EmbedImages",
         "Embedder",
+        "EmbeddingModelHandler",
         "ReadImages",
         "RunConfig",
         "WriteEmbeddings",
