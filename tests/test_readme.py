@@ -1,4 +1,4 @@
-"""Runs what README.md shows: its Python, on the data set that it speaks of."""
+"""Runs the Python of README.md and docs/training.md, on the data set that they speak of."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from pipeline.dataset.verify import verify
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+TRAINING = (REPOSITORY / "docs/training.md").read_text(encoding="utf-8")
+PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README + TRAINING, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def _block(word: str) -> str:
 
 @pytest.mark.slow
 def test_tensorflow_reads_the_data_set(home: Path) -> None:
-    output = _run(home, _block("TFRecordDataset"))
+    output = _run(home, _block("dataset.take(1)"))
     assert "(64, 1280)" in output
 
 
@@ -100,6 +101,18 @@ def test_the_transforms_compose_into_another_pipeline(home: Path) -> None:
 def test_the_embedder_works_without_beam(home: Path) -> None:
     rows = [line.split()[0] for line in _run(home, _block("Embedder.from_module")).splitlines()]
     assert sum(map(int, rows)) == 64
+
+
+@pytest.mark.slow
+def test_a_probe_learns_from_the_vectors(home: Path) -> None:
+    output = _run(home, _block("tf.keras.Sequential"))
+    assert float(output.removeprefix("accuracy on images not seen in training: ")) > 0.8
+
+
+@pytest.mark.slow
+def test_the_handler_runs_in_another_pipeline(home: Path) -> None:
+    lines = _run(home, _block("EmbeddingModelHandler")).splitlines()
+    assert sum(line.startswith(("('china-", "('flower-")) for line in lines) == 64
 
 
 def test_every_flag_is_in_the_table() -> None:
