@@ -29,6 +29,7 @@ IMPORT_NAMES = {
     "grpc": "grpcio",
     "PIL": "pillow",
     "sklearn": "scikit-learn",
+    "faiss": "faiss-cpu",
     "umap": "umap-learn",
     "yaml": "pyyaml",
 }
