@@ -328,7 +328,7 @@ def test_signature_and_output_of_choice(run, two_outputs):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--input=nowhere"], "no input matched nowhere; expected image files, TFRecords, tar or Parquet files"),
+        (["--input=nowhere"], "no input matched nowhere; expected image files, .*; check the path"),
         (["--module=no/such/module"], "module no/such/module: not found, expected a local directory, .*; check its .*"),
         (["--module=photos"], r"module photos: not a module, it holds no saved_model\.pb; expected .*; check .*"),
         (

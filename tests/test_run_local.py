@@ -125,7 +125,8 @@ def test_exit_codes_are_those_of_the_main_job(clone, tmp_path, tiny_module):
     (tmp_path / "a.jpg").write_bytes(b"no image")
     mistake = run_local(clone, tmp_path, "--input=nowhere", f"--module={tiny_module}", "--output=out")
     assert (mistake.code, mistake.stdout) == (2, "")
-    assert mistake.stderr == "error: no input matched nowhere; expected image files, TFRecords, tar or Parquet files\n"
+    expected = "expected image files, TFRecords, tar or Parquet files; check the path"
+    assert mistake.stderr == f"error: no input matched nowhere; {expected}\n"
     failed = run_local(clone, tmp_path, "--input=a.jpg", f"--module={tiny_module}", "--output=out", "--engine=openvino")
     assert failed.code == 3
     assert "a.jpg  failed: not_an_image:" in failed.stdout

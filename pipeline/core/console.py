@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import errno
 import gc
 import logging
 import os
@@ -114,6 +115,11 @@ def describe_os_error(error: OSError) -> str:
     """Returns the text of an operating system error in one line, with the name of its file."""
     text = error.strerror or " ".join(str(error).split())
     return f"{error.filename}: {text}" if error.filename and str(error.filename) not in text else text
+
+
+def make_room(text: str) -> str:
+    """Returns the first thing to do if an error's text says that a disk is full; else nothing."""
+    return "make room there and " if any(os.strerror(number) in text for number in (errno.ENOSPC, errno.EDQUOT)) else ""
 
 
 def _complain(text: str) -> None:

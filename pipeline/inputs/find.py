@@ -30,6 +30,7 @@ IsOutput = Callable[[str], bool]
 """Returns whether a run wrote the file of a path to an output data set; such files are no inputs."""
 
 _EXPECTED = "expected image files, TFRecords, tar or Parquet files"
+_ADVICE = "check the path"
 _HIDDEN = "hidden, by names that begin with a dot"
 _CHECKPOINT = "of TensorFlow checkpoints"
 _CHECKPOINT_NAME = r"\.data-\d{5}-of-\d{5}$"
@@ -79,11 +80,12 @@ def find_inputs(
             before = search.files
             search.add(_listed(path, match.pages), base, match, writer)
             if search.files == before and (filesystem.is_remote(path) or not os.path.isdir(path)):
-                raise InputError(f"no input matched {given}; {_EXPECTED}")
+                raise InputError(f"no input matched {given}; {_EXPECTED}; {_ADVICE}")
     search.warn()
     if not writer.rows:
-        detail = f"; {text}; name their --input_format" if (text := search.describe_left_out()) else ""
-        raise InputError(f"no input matched {' '.join(config.input)}; {_EXPECTED}{detail}")
+        left_out = search.describe_left_out()
+        advice = f"{left_out}; name their --input_format" if left_out else _ADVICE
+        raise InputError(f"no input matched {' '.join(config.input)}; {_EXPECTED}; {advice}")
     table = InputTable(scratch, found, writer.rows)
     # One pattern, or different single files, find each file once.
     is_each_once = not search.has_lists and (len(matches) == 1 or all(match.is_file for match in matches))

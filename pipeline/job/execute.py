@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pipeline.beam import options as beam_options
 from pipeline.core.config import RunConfig
-from pipeline.core.console import describe_os_error
+from pipeline.core.console import describe_os_error, make_room
 from pipeline.core.errors import OutputError, PipelineError
 from pipeline.core.json import to_json
 from pipeline.core.timing import timed
@@ -62,8 +62,8 @@ def locked_run(config: RunConfig) -> Iterator[LockedRun]:
             yield LockedRun(config, checked, lock, directory)
         except OSError as error:
             raise PipelineError(
-                f"the run to --output={output} stopped: {describe_os_error(error)}; what was committed is kept, start "
-                "again to go on from there"
+                f"the run to --output={output} stopped: {describe_os_error(error)}; what was committed is kept, "
+                f"{make_room(str(error))}start again to go on from there"
             ) from error
 
 

@@ -17,6 +17,7 @@ from pipeline.beam import options as beam_options
 from pipeline.beam.internals import without_step_note
 from pipeline.beam.job_server import describe_rpc_error
 from pipeline.beam.worker_errors import cause_of
+from pipeline.core.console import make_room
 from pipeline.core.errors import PipelineError, UsageError
 
 _log = logging.getLogger(__name__)
@@ -87,7 +88,8 @@ def _explain(error: Exception, options: PipelineOptions, texts: JobTexts) -> Exc
     if isinstance(cause, UsageError):  # its message says what to do; a second start would not help
         return cause
     if cause is not None:
-        cause.args = (f"{texts.failed}: {cause}; {texts.advice}",)  # keeps the class, and with it the exit code
+        # Keeps the class, and with it the exit code.
+        cause.args = (f"{texts.failed}: {cause}; {make_room(str(cause))}{texts.advice}",)
         return cause
     if isinstance(error, dataflow.LostJobError):
         return PipelineError(

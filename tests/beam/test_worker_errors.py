@@ -208,7 +208,8 @@ def test_each_class_in_each_place_of_the_pipeline(tmp_path, tiny_module, prepare
             code = run_command(lambda args: pipeline.run(config) and 0, [])
         text = "/out/a: No space left on device" if error is FULL else "what to do"
         if not isinstance(error, UsageError):
-            text = f"wave 00000 failed and was not committed: {text}; start again to go on from there"
+            room = "make room there and " if error is FULL else ""
+            text = f"wave 00000 failed and was not committed: {text}; {room}start again to go on from there"
         assert capsys.readouterr().err.endswith(f"\nerror: {text}\n"), error
         assert code == getattr(error, "exit_code", 1), error
     assert not list((tmp_path / "out").rglob("manifests/*.json"))

@@ -289,12 +289,12 @@ class TestKinds:
 class TestNothing:
     @pytest.mark.parametrize("pattern", ["nothing", "nothing/*.jpg", "photos/*.gif", "photos/nothing.jpg"])
     def test_no_match(self, tree, pattern):
-        message = f"no input matched {pattern}; expected image files, TFRecords, tar or Parquet files"
+        message = f"no input matched {pattern}; expected image files, TFRecords, tar or Parquet files; check the path"
         with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
             find(pattern)
 
     def test_one_pattern_of_several_without_a_match(self, tree):
-        message = "no input matched nothing/*; expected image files, TFRecords, tar or Parquet files"
+        message = "no input matched nothing/*; expected image files, TFRecords, tar or Parquet files; check the path"
         with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
             find("photos", "nothing/*")
 

@@ -299,7 +299,10 @@ def test_an_error_of_a_worker_is_one_line(tmp_path, monkeypatch):
 
     by_names(tmp_path / "out")
     monkeypatch.setattr(filesystem, "write_atomically", fail)
-    text = r"^the check of .*/out failed: .*/temp/verify-[0-9a-f]{32}\.json: No space left on device; start again$"
+    text = (
+        r"^the check of .*/out failed: .*/temp/verify-[0-9a-f]{32}\.json: No space left on device; "
+        r"make room there and start again$"
+    )
     with pytest.raises(PipelineError, match=text):
         verify_on_runner(str(tmp_path / "out"), options_for(tmp_path))
 
