@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.core.keys import key_to_bytes
+
 
 def upgrade_manifest(loaded: dict[str, Any]) -> dict[str, Any]:
     """Returns the fields of a manifest of version 1 in the form of version 2.
@@ -37,8 +39,8 @@ def inline_inputs(loaded: dict[str, Any]) -> list[dict[str, Any]]:
         keys = "offset" if loaded.get("key_feature") is None else "feature"
         return [
             {
-                "path": str(item["path"]),
-                "name": str(item["name"]),
+                "path": _path(item["path"]),
+                "name": _path(item["name"]),
                 "size_bytes": int(item["size_bytes"]),
                 "mtime_s": float(item["mtime_s"]),
                 "records": int(item.get("records", 1)),
@@ -51,5 +53,15 @@ def inline_inputs(loaded: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def inline_retried(loaded: dict[str, Any]) -> list[str]:
-    """Returns the retried sources of a manifest of version 1."""
-    return [str(source) for source in loaded.get("retried") or ()]
+    """Returns the retried sources of a manifest of version 1.
+
+    Raises:
+      ValueError: one is no text that a run wrote.
+    """
+    return [_path(source) for source in loaded.get("retried") or ()]
+
+
+def _path(value: object) -> str:
+    text = str(value)
+    key_to_bytes(text)  # a text with other surrogates than those of `surrogateescape` stands for no path
+    return text

@@ -80,6 +80,13 @@ def test_malformed_inputs_are_refused(tmp_path, inputs):
         read_manifests(str(tmp_path))
 
 
+@pytest.mark.parametrize("fields", [{"retried": ["\udaff"]}, {"inputs": [{**FIELDS["inputs"][0], "name": "a\udaff"}]}])
+def test_surrogates_that_stand_for_no_bytes_are_refused(tmp_path, fields):
+    write_manifest(tmp_path, {**FIELDS, **fields})
+    with pytest.raises(OutputError, match=r"00003\.json is not a manifest of this program: .*surrogates not allowed"):
+        read_manifests(str(tmp_path))
+
+
 @settings(deadline=None, max_examples=300)
 @given(data=mutated(json.dumps(FIELDS)) | st.binary(max_size=50))
 def test_any_bytes_are_read_or_refused(tmp_path_factory, data):
