@@ -96,6 +96,21 @@ class EmbeddingModelHandler(ModelHandler[bytes, PredictionResult, Embedder]):
         if inference_args:
             raise UsageError(f"inference_args={inference_args!r}; expected none: the handler's own settings count")
 
+    def update_model_path(self, model_path: str | None = None) -> None:
+        """Refuses another module: vectors of two modules cannot be compared.
+
+        Args:
+          model_path: from the side input of `RunInference`; empty or None if the module stays.
+
+        Raises:
+          UsageError: there is a path.
+        """
+        if model_path:
+            raise UsageError(
+                f"RunInference got the new model {model_path}; expected none, because vectors of two modules cannot be "
+                "compared; start another pipeline with the handler of the new module"
+            )
+
     def get_num_bytes(self, batch: Sequence[bytes]) -> int:
         """Returns the number of bytes of a batch of encoded images."""
         return sum(map(len, batch))
