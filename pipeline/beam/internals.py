@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -183,14 +183,12 @@ def silence_raised_errors() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     logging.getLogger().addFilter(_is_no_job_error)
     logging.getLogger(OPTIONS_LOGGER).addFilter(_is_no_unknown_argument)
-    print_exception = threading.excepthook
+    _take_thread_errors(_is_of_the_messages_thread)
 
-    def print_other_exceptions(raised: threading.ExceptHookArgs) -> None:
-        # If the connection to the job server is lost, the waiting thread raises the same error.
-        if raised.thread is None or raised.thread.name != MESSAGES_THREAD:
-            print_exception(raised)
 
-    threading.excepthook = print_other_exceptions
+def _is_of_the_messages_thread(ended: threading.ExceptHookArgs) -> bool:
+    """Says whether an error ends the thread of a job's messages. The thread that waits for the job raises it, too."""
+    return ended.thread is not None and ended.thread.name == MESSAGES_THREAD
 
 
 def _is_no_job_error(record: logging.LogRecord) -> bool:
@@ -215,16 +213,15 @@ def polling_errors() -> Iterator[list[BaseException]]:
     Beam does not raise them; Python would print them with a traceback.
     """
     errors: list[BaseException] = []
-    before = threading.excepthook
 
-    def collect(ended: threading.ExceptHookArgs) -> None:
+    def collect(ended: threading.ExceptHookArgs) -> bool:
         functions = {frame.f_code.co_name for frame, _ in traceback.walk_tb(ended.exc_traceback)}
-        if _POLLING in functions and ended.exc_value is not None:
-            errors.append(ended.exc_value)
-        else:
-            before(ended)
+        if _POLLING not in functions or ended.exc_value is None:
+            return False
+        errors.append(ended.exc_value)
+        return True
 
-    threading.excepthook = collect
+    before = _take_thread_errors(collect)
     try:
         yield errors
     finally:
@@ -233,3 +230,19 @@ def polling_errors() -> Iterator[list[BaseException]]:
 
 _POLLING = "poll_for_job_completion"
 """The method of Beam's DataflowRunner that asks for the state of a job."""
+
+
+def _take_thread_errors(take: Callable[[threading.ExceptHookArgs], bool]) -> Callable[[threading.ExceptHookArgs], Any]:
+    """Shows `take` each error that ends a thread; one for which it returns False goes to the hook before.
+
+    Returns:
+      The hook before, with which the caller may replace the new one.
+    """
+    before = threading.excepthook
+
+    def hook(ended: threading.ExceptHookArgs) -> None:
+        if not take(ended):
+            before(ended)
+
+    threading.excepthook = hook
+    return before
