@@ -5,7 +5,6 @@ An image's truth is known from how it is made: its pixels, or the reasons for wh
 
 import io
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +12,8 @@ import numpy as np
 import pillow_heif
 import tifffile
 from PIL import Image
+
+from benchmarks.torture_encoders import bmp, exif_of, png, png_chunk, save, tiff
 
 HEIGHT, WIDTH = 34, 43
 BROKEN = frozenset({"truncated", "not_an_image", "empty"})
@@ -55,20 +56,8 @@ def noise(shape: tuple[int, ...], dtype: type, seed: int = 0) -> np.ndarray:
     )
 
 
-def save(image: Image.Image | np.ndarray, kind: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(file, kind, **options)
-    return file.getvalue()
-
-
 def as_grey(pixels: np.ndarray) -> np.ndarray:
     return np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
-
-
-def exif_of(orientation: int) -> Image.Exif:
-    exif = Image.Exif()
-    exif[274] = orientation
-    return exif
 
 
 def jpegs() -> Iterator[OddImage]:
@@ -123,46 +112,6 @@ def jpegs() -> Iterator[OddImage]:
             f"jpeg SOF {process:x} of {bits} bits", b"\xff\xd8\xff" + bytes([process]) + frame + plain[scan:],
             reasons=UNKNOWN | BROKEN,
         )  # fmt: skip
-
-
-def png_chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def png(
-    samples: np.ndarray,
-    depth: int,
-    colour: int,
-    chunks: bytes = b"",
-    *,
-    interlaced: bool = False,
-    filters: bool = False,
-) -> bytes:
-    """Returns a PNG of samples [H, W, C]: of one filter or all five, in one pass or Adam7's seven."""
-    passes = [(0, 0, 1, 1)]
-    if interlaced:
-        passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
-    step, raw = max(1, samples.shape[2] * depth // 8), bytearray()
-    for top, left, down, right in passes:
-        part = samples[top::down, left::right]
-        previous = None
-        for number, row in enumerate(part if part.shape[1] else ()):
-            values = row.reshape(-1)
-            if depth < 8:
-                bits = np.unpackbits(values.astype(np.uint8)[:, None], axis=1)[:, 8 - depth :]
-                line = np.packbits(bits.reshape(-1))
-            else:
-                line = np.frombuffer(values.astype(">u2" if depth == 16 else np.uint8).tobytes(), np.uint8)
-            kind = number % 3 if filters else 0  # none, left, above: enough to need each row's own filter
-            left_line = np.concatenate((np.zeros(step, np.uint8), line))[: len(line)]
-            above = np.zeros_like(line) if previous is None else previous
-            raw += bytes((kind,)) + (line - (0, left_line, above)[kind]).astype(np.uint8).tobytes()
-            previous = line
-    header = struct.pack(">IIBBBBB", samples.shape[1], samples.shape[0], depth, colour, 0, 0, interlaced)
-    parts = (
-        png_chunk(b"IHDR", header) + chunks + png_chunk(b"IDAT", zlib.compress(bytes(raw))) + png_chunk(b"IEND", b"")
-    )
-    return b"\x89PNG\r\n\x1a\n" + parts
 
 
 def pngs() -> Iterator[OddImage]:
@@ -220,37 +169,6 @@ def gifs() -> Iterator[OddImage]:
         frames = [image, image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)]
         data = save(frames[0], "GIF", save_all=True, append_images=frames[1:], loop=0, optimize=False)
         yield OddImage(f"gif of {colours} colours animation", data, palette[indices])
-
-
-def bmp(
-    words: np.ndarray,
-    bits: int,
-    compression: int,
-    *,
-    masks: tuple[int, ...] = (),
-    header_bytes: int = 40,
-    palette: bytes = b"",
-    top_down: bool = False,
-) -> bytes:
-    """Returns a BMP of words [H, W] of 1, 4, 8, 16 or 32 bits, or [H, W, 3] for 24."""
-    rows = []
-    for row in words if top_down else words[::-1]:
-        if bits < 8:
-            line = np.packbits(
-                np.unpackbits(row.astype(np.uint8)[:, None], axis=1)[:, 8 - bits :].reshape(-1)
-            ).tobytes()
-        else:
-            line = row.astype({8: "<u1", 16: "<u2", 24: "<u1", 32: "<u4"}[bits]).tobytes()
-        rows.append(line + bytes(-len(line) % 4))
-    body = b"".join(rows)
-    height = -len(words) if top_down else len(words)
-    fields = struct.pack(f"<{len(masks)}I", *masks)
-    header = struct.pack(
-        "<IiiHHIIiiII", header_bytes, words.shape[1], height, 1, bits, compression, len(body), 0, 0, 0, 0
-    )
-    header = (header + fields).ljust(header_bytes, b"\0") + palette
-    start = 14 + len(header)
-    return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + header + body
 
 
 def field_colours(words: np.ndarray, masks: tuple[int, ...]) -> np.ndarray:
@@ -316,14 +234,6 @@ def webps() -> Iterator[OddImage]:
     animation = save(frames[0], "WEBP", lossless=True, exact=True, save_all=True, append_images=frames[1:])
     yield OddImage("webp animation", animation, rgba[..., :3])
     yield OddImage("webp exif", save(rgba[..., :3], "WEBP", lossless=True, exif=exif_of(6)), rgba[..., :3])
-
-
-def tiff(pixels: np.ndarray, *, byteorder: str = "<", bigtiff: bool = False, **tags: object) -> bytes:
-    """Returns a TIFF of one page."""
-    file = io.BytesIO()
-    with tifffile.TiffWriter(file, byteorder=byteorder, bigtiff=bigtiff) as writer:
-        writer.write(pixels, metadata=None, software=False, **tags)
-    return file.getvalue()
 
 
 def tiffs() -> Iterator[OddImage]:
