@@ -67,7 +67,7 @@ def test_a_preset_or_file_makes_the_pixels_of_its_library(name, references, tmp_
 
 
 KERAS = {
-    "keras_tf": ("mobilenet_v2", "inception_v3", "xception", "nasnet", "resnet_v2"),
+    "keras_tf": ("mobilenet", "mobilenet_v2", "inception_v3", "xception", "nasnet", "resnet_v2"),
     "keras_torch": ("densenet",),
     "keras_caffe": ("resnet", "vgg16", "vgg19"),
     "raw255": ("mobilenet_v3", "efficientnet", "efficientnet_v2", "convnext"),
